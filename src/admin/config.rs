@@ -1,0 +1,32 @@
+//! What the operator wrote about the admin port.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The section `[admin]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminConfig {
+    /// Where probes and scrapes connect: an address and a port.
+    pub listen: String,
+    /// What `/readyz` means.
+    pub readiness: ReadinessRule,
+    /// Further names that the `Host` of a request may have.
+    pub allowed_hosts: Vec<String>,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:7090".into(), readiness: ReadinessRule::Latched, allowed_hosts: Vec::new() }
+    }
+}
+
+/// What `/readyz` means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ReadinessRule {
+    /// True after the first token of each required credential, until draining.
+    Latched,
+    /// True only while each required credential is usable.
+    Strict,
+}

@@ -1,0 +1,5 @@
+//! What the operator sees.
+
+mod config;
+
+pub use self::config::{AdminConfig, ReadinessRule};

@@ -1,0 +1,134 @@
+//! What the operator wrote about listeners and routes.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::duration::Span;
+
+/// The section `[proxy]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProxyConfig {
+    /// Where callers connect: an address and a port.
+    pub listen: String,
+    /// Threads that serve requests; 0 means as many as the CPU quota allows, at most 4.
+    pub workers: usize,
+    /// Connections of callers at once; further ones are answered 503.
+    pub max_connections: usize,
+    /// Further names that the `Host` of a request may have.
+    pub allowed_hosts: Vec<String>,
+    /// Origins of web pages that may send requests.
+    pub allowed_origins: Vec<String>,
+    /// A header that every request must carry; it is not forwarded.
+    pub required_header: Option<String>,
+    /// How long the head of a request may take, from its first byte.
+    pub header_timeout: Span,
+    /// How long a caller's connection may be idle between requests.
+    pub idle_timeout: Span,
+    /// Largest head of a request or an answer, in bytes.
+    pub max_header_bytes: usize,
+    /// Which requests get a line in the log.
+    pub access_log: AccessLog,
+}
+
+impl Default for ProxyConfig {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:7080".into(),
+            workers: 0,
+            max_connections: 16_384,
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            required_header: None,
+            header_timeout: Span::secs(10),
+            idle_timeout: Span::secs(300),
+            max_header_bytes: 64 * 1024,
+            access_log: AccessLog::Off,
+        }
+    }
+}
+
+/// Which requests get a line in the log. A line never holds a query, a header or a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessLog {
+    /// None.
+    Off,
+    /// attaché's own answers and those with a status code of 500 and above.
+    Errors,
+    /// All.
+    All,
+}
+
+/// A section `[routes.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteConfig {
+    /// Requests for this path and below it belong here.
+    #[serde(default = "root")]
+    pub path: String,
+    /// Only requests for this host belong here.
+    pub host: Option<String>,
+    /// A listener of its own, instead of the one in `[proxy]`.
+    pub listen: Option<String>,
+    /// Remove `path` from what is forwarded.
+    #[serde(default)]
+    pub strip_prefix: bool,
+    /// Where requests go: https, or http to a loopback address.
+    pub upstream: String,
+    /// The credential that is injected.
+    pub credential: String,
+    /// How long connecting may take, with TLS.
+    #[serde(default = "connect_timeout")]
+    pub connect_timeout: Span,
+    /// How long the upstream may take until the head of its answer; `0s` means as long as it wants.
+    #[serde(default = "response_timeout")]
+    pub response_timeout: Span,
+    /// Allow an upstream that is not loopback without TLS.
+    #[serde(default)]
+    pub unsafe_plaintext: bool,
+    /// How the credential is injected.
+    #[serde(default)]
+    pub inject: InjectConfig,
+    /// TLS towards the upstream.
+    #[serde(default)]
+    pub tls: RouteTlsConfig,
+}
+
+fn root() -> String {
+    "/".into()
+}
+
+fn connect_timeout() -> Span {
+    Span::secs(5)
+}
+
+fn response_timeout() -> Span {
+    Span::secs(60)
+}
+
+/// A section `[routes.NAME.inject]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct InjectConfig {
+    /// The header that carries the token.
+    pub header: String,
+    /// What stands in it; `{token}` is where the token goes.
+    pub format: String,
+}
+
+impl Default for InjectConfig {
+    fn default() -> Self {
+        Self { header: "authorization".into(), format: "Bearer {token}".into() }
+    }
+}
+
+/// A section `[routes.NAME.tls]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RouteTlsConfig {
+    /// A PEM file with an authority for the upstream's certificate, beside those of the machine.
+    pub ca_file: Option<PathBuf>,
+}

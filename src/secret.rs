@@ -1,0 +1,252 @@
+//! Secrets: values that must never be printed, and the references by which a configuration names them.
+//!
+//! A configuration never holds a secret, only a [`SecretRef`]: the path of a file or the name of an environment
+//! variable. [`SecretRef::check`] turns it into a [`SecretSource`], which is read again for every use, so that a
+//! rotated file is picked up without a restart.
+
+use std::{
+    fmt, fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use crate::invalid::Invalid;
+
+/// The largest secret that is read, in bytes: larger files are a mistake in the path.
+pub const MAX_SECRET_BYTES: u64 = 64 * 1024;
+
+/// A secret value. It has no `Display`, no `Serialize`, a `Debug` that hides it, and is zeroed when dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Wraps a value that must not be printed.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(Zeroizing::new(value.into()))
+    }
+
+    /// The value itself. Whoever calls this is responsible for where it goes.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(****)")
+    }
+}
+
+/// Where a secret is kept, as the operator wrote it: `{ file = "/run/secrets/x" }` or `{ env = "NAME" }`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretRef {
+    /// Path of the file that holds the secret; one trailing line break is not part of it. Read again when it changes.
+    pub file: Option<PathBuf>,
+    /// Name of the environment variable that holds the secret.
+    pub env: Option<String>,
+    /// Accept a secret file that every user of the machine can read.
+    #[serde(default)]
+    pub unsafe_world_readable: bool,
+}
+
+impl SecretRef {
+    /// Checks that exactly one place is named and that a usable secret is there now.
+    pub fn check(&self) -> Result<SecretSource, Invalid> {
+        let place = match (&self.file, &self.env) {
+            (Some(path), None) => {
+                Place::File { path: path.clone(), world_readable: self.unsafe_world_readable }
+            }
+            (None, Some(name)) => Place::Env { name: name.clone() },
+            _ => {
+                return Err(Invalid::new("", "a secret is either a file or an environment variable")
+                    .hint("write `{ file = \"/run/secrets/name\" }` or `{ env = \"NAME\" }`"));
+            }
+        };
+        let source = SecretSource(place);
+        source.read().map_err(|error| {
+            let key = if self.file.is_some() { "file" } else { "env" };
+            Invalid::new(key, error.to_string()).hint(error.cure())
+        })?;
+        Ok(source)
+    }
+}
+
+/// A place that held a usable secret when the configuration was checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretSource(Place);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    File { path: PathBuf, world_readable: bool },
+    Env { name: String },
+}
+
+impl SecretSource {
+    /// Reads the secret as it is now. Blocking: a file read.
+    pub fn read(&self) -> Result<Secret, SecretError> {
+        match &self.0 {
+            Place::File { path, world_readable } => read_file(path, *world_readable),
+            Place::Env { name } => read_env(name),
+        }
+    }
+
+    /// Whether the secret can change while attaché runs: a file can, the environment cannot.
+    pub fn can_change(&self) -> bool {
+        matches!(self.0, Place::File { .. })
+    }
+}
+
+fn read_file(path: &Path, world_readable: bool) -> Result<Secret, SecretError> {
+    let fail = |source: io::Error| SecretError::Unreadable { path: path.to_owned(), kind: source.kind() };
+    let file = fs::File::open(path).map_err(fail)?;
+    // The opened file is asked, not the path: between two looks at a path it can become another file.
+    let meta = file.metadata().map_err(fail)?;
+    if !meta.is_file() {
+        return Err(SecretError::NotAFile { path: path.to_owned() });
+    }
+    let mode = meta.permissions().mode() & 0o7777;
+    if mode & 0o004 != 0 && !world_readable {
+        return Err(SecretError::WorldReadable { path: path.to_owned(), mode });
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    io::Read::read_to_end(&mut io::Read::take(file, MAX_SECRET_BYTES + 1), &mut bytes).map_err(fail)?;
+    if bytes.len() as u64 > MAX_SECRET_BYTES {
+        return Err(SecretError::TooLarge { path: path.to_owned() });
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| SecretError::NotText { path: path.to_owned() })?;
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.is_empty() {
+        return Err(SecretError::Empty { path: path.to_owned() });
+    }
+    Ok(Secret::new(text))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place that reads secrets from the environment"
+)]
+fn read_env(name: &str) -> Result<Secret, SecretError> {
+    match std::env::var(name) {
+        Ok(value) if value.is_empty() => Err(SecretError::EnvEmpty { name: name.to_owned() }),
+        Ok(value) => Ok(Secret::new(value)),
+        Err(_) => Err(SecretError::EnvMissing { name: name.to_owned() }),
+    }
+}
+
+/// Why a secret could not be read. Never holds any part of it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum SecretError {
+    #[error("cannot read secret file `{}`: {kind}", path.display())]
+    Unreadable { path: PathBuf, kind: io::ErrorKind },
+    #[error("secret file `{}` is not a regular file", path.display())]
+    NotAFile { path: PathBuf },
+    #[error("secret file `{}` can be read by every user (mode {mode:04o})", path.display())]
+    WorldReadable { path: PathBuf, mode: u32 },
+    #[error("secret file `{}` is empty", path.display())]
+    Empty { path: PathBuf },
+    #[error("secret file `{}` is larger than 64 KiB", path.display())]
+    TooLarge { path: PathBuf },
+    #[error("secret file `{}` is not UTF-8 text", path.display())]
+    NotText { path: PathBuf },
+    #[error("environment variable `{name}` is not set or is not UTF-8 text")]
+    EnvMissing { name: String },
+    #[error("environment variable `{name}` is empty")]
+    EnvEmpty { name: String },
+}
+
+impl SecretError {
+    /// What to do about it, in words for the operator.
+    pub fn cure(&self) -> String {
+        match self {
+            Self::Unreadable { kind: io::ErrorKind::NotFound, .. } => {
+                "create the file, or correct the path; in a container, mount it".into()
+            }
+            Self::Unreadable { kind: io::ErrorKind::PermissionDenied, .. } => {
+                "let the user that attaché runs as read it (in Kubernetes: `fsGroup` and `defaultMode: 0440`)"
+                    .into()
+            }
+            Self::Unreadable { .. } => "make the file readable".into(),
+            Self::NotAFile { .. } => "name a file, not a directory or a device".into(),
+            Self::WorldReadable { path, .. } => format!(
+                "run `chmod o-r {}` (in Kubernetes: `defaultMode: 0440` with `fsGroup`), or accept it with \
+                 `unsafe_world_readable = true`",
+                path.display()
+            ),
+            Self::Empty { .. } | Self::EnvEmpty { .. } => "write the secret into it".into(),
+            Self::TooLarge { .. } | Self::NotText { .. } => "check that the path names the right file".into(),
+            Self::EnvMissing { .. } => "set the variable in attaché's own environment".into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::Permissions, io::Write as _};
+
+    use super::*;
+
+    fn file(content: &[u8], mode: u32) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(content).unwrap();
+        fs::set_permissions(file.path(), Permissions::from_mode(mode)).unwrap();
+        file
+    }
+
+    fn check(path: &Path) -> Result<Secret, Invalid> {
+        let reference = SecretRef { file: Some(path.to_owned()), ..SecretRef::default() };
+        reference.check().map(|source| source.read().unwrap())
+    }
+
+    #[test]
+    fn one_trailing_line_break_is_not_part_of_a_secret() {
+        for (content, secret) in [("a b\n", "a b"), ("a\r\n", "a"), ("a\n\n", "a\n"), (" a", " a")] {
+            assert_eq!(check(file(content.as_bytes(), 0o600).path()).unwrap().expose(), secret);
+        }
+    }
+
+    #[test]
+    fn a_bad_secret_file_is_refused_with_a_cure_and_without_its_content() {
+        let long = vec![b'x'; MAX_SECRET_BYTES as usize + 1];
+        for (content, mode, message) in [
+            (&b"hunter2"[..], 0o604, "every user"),
+            (b"", 0o600, "empty"),
+            (b"\n", 0o600, "empty"),
+            (b"hunter2\xff", 0o600, "UTF-8"),
+            (&long, 0o600, "64 KiB"),
+        ] {
+            let error = check(file(content, mode).path()).unwrap_err().to_string();
+            assert!(error.contains(message) && error.contains("hint:"), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_world_readable_file_is_accepted_when_the_operator_says_so() {
+        let file = file(b"x", 0o644);
+        let reference = SecretRef {
+            file: Some(file.path().to_owned()),
+            unsafe_world_readable: true,
+            ..SecretRef::default()
+        };
+        assert!(reference.check().is_ok());
+    }
+
+    #[test]
+    fn a_reference_names_exactly_one_place() {
+        assert!(SecretRef::default().check().is_err());
+        let both = SecretRef { file: Some("/x".into()), env: Some("X".into()), ..SecretRef::default() };
+        assert!(both.check().is_err());
+    }
+
+    #[test]
+    fn debug_hides_the_value() {
+        assert_eq!(format!("{:?}", Secret::new("hunter2")), "Secret(****)");
+    }
+}

@@ -1,0 +1,81 @@
+//! The log of the process: one line an event, on standard error, as text or JSON.
+//!
+//! Requests are not logged unless the access log is on; a token refresh is one line. No secret, token, header, query
+//! or body is ever a field of an event.
+
+use std::io;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+use crate::invalid::Invalid;
+
+/// The section `[log]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// How lines look.
+    pub format: LogFormat,
+    /// Which events are logged, as comma-separated `target=level` directives.
+    pub filter: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, filter: "info".into() }
+    }
+}
+
+/// How lines of the log look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl LogConfig {
+    /// Checks the filter without setting anything up.
+    pub fn check(&self) -> Result<(), Invalid> {
+        self.parse().map(drop)
+    }
+
+    fn parse(&self) -> Result<EnvFilter, Invalid> {
+        EnvFilter::builder().parse(&self.filter).map_err(|error| {
+            Invalid::new("filter", format!("not a log filter: {error}"))
+                .hint("write a level, such as \"info\", or directives, such as \"info,attache::token=debug\"")
+        })
+    }
+
+    /// Makes this the log of the process. A second call keeps the first log, as tests do.
+    pub fn install(&self) -> Result<(), Invalid> {
+        let filter = self.parse()?;
+        let registry = tracing_subscriber::registry().with(filter);
+        // Losing the race to another subscriber is harmless: there is a log.
+        let _ = match self.format {
+            LogFormat::Text => {
+                registry.with(fmt::layer().with_writer(io::stderr).with_ansi(false)).try_init()
+            }
+            LogFormat::Json => {
+                registry.with(fmt::layer().json().flatten_event(true).with_writer(io::stderr)).try_init()
+            }
+        };
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_cannot_be_parsed_is_refused_with_a_hint() {
+        let config = LogConfig { filter: "attache=loudly".into(), ..LogConfig::default() };
+        let error = config.check().unwrap_err();
+        assert_eq!(error.key(), "filter");
+        assert!(error.cure().is_some());
+    }
+}

@@ -1,0 +1,139 @@
+//! What happens to a credential: token requests, their outcome, the life of its token.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
+};
+
+use super::register;
+
+/// From a provider in the same cluster to the time limit of a token request, in seconds.
+const BUCKETS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
+
+pub(super) struct Families {
+    expiry: GaugeVec,
+    refreshes: IntCounterVec,
+    duration: HistogramVec,
+    ready: IntGaugeVec,
+    clock_skew: GaugeVec,
+}
+
+impl Families {
+    pub(super) fn register(registry: &Registry) -> Self {
+        Self {
+            expiry: register(
+                registry,
+                GaugeVec::new(
+                    Opts::new(
+                        "attache_token_expiry_timestamp_seconds",
+                        "When the current access token expires, in seconds since 1970; 0 before the first.",
+                    ),
+                    &["credential"],
+                ),
+            ),
+            refreshes: register(
+                registry,
+                IntCounterVec::new(
+                    Opts::new("attache_token_refreshes_total", "Token requests, by outcome."),
+                    &["credential", "outcome"],
+                ),
+            ),
+            duration: register(
+                registry,
+                HistogramVec::new(
+                    HistogramOpts::new(
+                        "attache_token_refresh_duration_seconds",
+                        "Time a token request took.",
+                    )
+                    .buckets(BUCKETS.to_vec()),
+                    &["credential"],
+                ),
+            ),
+            ready: register(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new("attache_credential_ready", "1 once the credential has had its first token."),
+                    &["credential"],
+                ),
+            ),
+            clock_skew: register(
+                registry,
+                GaugeVec::new(
+                    Opts::new(
+                        "attache_provider_clock_skew_seconds",
+                        "The identity provider's clock less ours, from the `Date` of its last answer.",
+                    ),
+                    &["credential"],
+                ),
+            ),
+        }
+    }
+
+    pub(super) fn handles(&self, credential: &str) -> CredentialMetrics {
+        CredentialMetrics {
+            expiry: self.expiry.with_label_values(&[credential]),
+            refreshes: RefreshOutcome::ALL
+                .map(|outcome| self.refreshes.with_label_values(&[credential, outcome.word()])),
+            duration: self.duration.with_label_values(&[credential]),
+            ready: self.ready.with_label_values(&[credential]),
+            clock_skew: self.clock_skew.with_label_values(&[credential]),
+        }
+    }
+}
+
+/// How a token request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefreshOutcome {
+    /// A token came.
+    Success,
+    /// The provider failed in a way that a later try can cure.
+    Transient,
+    /// The provider refused us: the client, its secret or its scope is at fault.
+    Rejected,
+    /// No request was sent, because our own side is at fault (a secret that cannot be read).
+    Local,
+}
+
+impl RefreshOutcome {
+    const ALL: [Self; 4] = [Self::Success, Self::Transient, Self::Rejected, Self::Local];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Transient => "transient",
+            Self::Rejected => "rejected",
+            Self::Local => "local",
+        }
+    }
+}
+
+/// The handles of one credential.
+#[derive(Clone, Debug)]
+pub struct CredentialMetrics {
+    expiry: Gauge,
+    refreshes: [IntCounter; 4],
+    duration: Histogram,
+    ready: IntGauge,
+    clock_skew: Gauge,
+}
+
+impl CredentialMetrics {
+    /// A token request ended.
+    pub fn refreshed(&self, outcome: RefreshOutcome, took: Duration) {
+        self.refreshes[outcome as usize].inc();
+        self.duration.observe(took.as_secs_f64());
+    }
+
+    /// A token was published that expires then.
+    pub fn published(&self, expires: SystemTime) {
+        self.expiry.set(expires.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+        self.ready.set(1);
+    }
+
+    /// The provider's clock is ahead of ours by so many seconds (negative: behind).
+    pub fn clock_skew(&self, seconds: f64) {
+        self.clock_skew.set(seconds);
+    }
+}

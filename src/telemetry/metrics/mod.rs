@@ -1,0 +1,120 @@
+//! Every metric family, in one place.
+//!
+//! 1. A [`Metrics`] belongs to one instance of attaché, never to the process, so that tests can run several.
+//! 2. Whoever counts asks once for its handles ([`Metrics::route`], [`Metrics::credential`]): labels are resolved when
+//!    a route or a credential is built, never per request.
+//! 3. Labels come only from configured names and from fixed sets.
+//! 4. [`Metrics::render`] writes the Prometheus text format.
+
+mod credential;
+mod process;
+mod route;
+
+use std::sync::Arc;
+
+use prometheus::{Encoder as _, Registry, TextEncoder};
+
+pub use self::{
+    credential::{CredentialMetrics, RefreshOutcome},
+    process::{ConnectionMetrics, ReloadOutcome},
+    route::{RejectionOutcome, RouteMetrics, Timer, UpstreamConnection},
+};
+
+/// The content type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// All metrics of one instance. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics(Arc<Families>);
+
+struct Families {
+    registry: Registry,
+    routes: route::Families,
+    credentials: credential::Families,
+    process: process::Families,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Registers every family.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        Self(Arc::new(Families {
+            routes: route::Families::register(&registry),
+            credentials: credential::Families::register(&registry),
+            process: process::Families::register(&registry),
+            registry,
+        }))
+    }
+
+    /// The handles of one route.
+    pub fn route(&self, route: &str) -> RouteMetrics {
+        self.0.routes.handles(route)
+    }
+
+    /// The handles of one credential.
+    pub fn credential(&self, credential: &str) -> CredentialMetrics {
+        self.0.credentials.handles(credential)
+    }
+
+    /// The handles of a listener's connections.
+    pub fn connections(&self) -> ConnectionMetrics {
+        self.0.process.connections()
+    }
+
+    /// Counts a load of the configuration.
+    pub fn reload(&self, outcome: ReloadOutcome) {
+        self.0.process.reload(outcome);
+    }
+
+    /// Shows that a key that weakens a promise is in use.
+    pub fn unsafe_setting(&self, key: &str) {
+        self.0.process.unsafe_setting(key);
+    }
+
+    /// All families in the Prometheus text format.
+    pub fn render(&self) -> Vec<u8> {
+        let mut text = Vec::with_capacity(16 * 1024);
+        // Encoding fails only when writing fails or a family is empty, and a `Vec` takes every write.
+        if let Err(error) = TextEncoder::new().encode(&self.0.registry.gather(), &mut text) {
+            tracing::warn!(%error, "metrics could not be rendered");
+        }
+        text
+    }
+}
+
+/// Registers `collector` and returns it. All names are constants of this folder, so a clash is a bug that the first
+/// test finds.
+fn register<C: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: Result<C, prometheus::Error>,
+) -> C {
+    let collector = collector.expect("metric names and labels are valid constants");
+    registry.register(Box::new(collector.clone())).expect("metric names are distinct");
+    collector
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_do_not_share_their_counts() {
+        let (one, other) = (Metrics::new(), Metrics::new());
+        one.credential("a").refreshed(RefreshOutcome::Success, std::time::Duration::from_millis(20));
+        let count = "attache_token_refreshes_total{credential=\"a\",outcome=\"success\"} 1";
+        assert!(String::from_utf8(one.render()).unwrap().contains(count));
+        assert!(!String::from_utf8(other.render()).unwrap().contains(count));
+    }
+}

@@ -1,0 +1,125 @@
+//! What happens to the process: caller connections, configuration, build, and what the kernel knows of it.
+
+use prometheus::{
+    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, process_collector::ProcessCollector,
+};
+
+use super::register;
+
+pub(super) struct Families {
+    connections: IntGauge,
+    connections_total: IntCounter,
+    connections_refused: IntCounter,
+    reloads: IntCounterVec,
+    unsafe_settings: IntGaugeVec,
+}
+
+impl Families {
+    pub(super) fn register(registry: &Registry) -> Self {
+        let build = register(
+            registry,
+            IntGaugeVec::new(
+                Opts::new("attache_build_info", "Always 1; the version is in the label."),
+                &["version"],
+            ),
+        );
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        // A process that may not read its own /proc shows no process metrics; nothing else depends on them.
+        if let Err(error) = registry.register(Box::new(ProcessCollector::for_self())) {
+            tracing::debug!(%error, "no process metrics");
+        }
+        Self {
+            connections: register(
+                registry,
+                IntGauge::new("attache_caller_connections", "Connections of callers that are open now."),
+            ),
+            connections_total: register(
+                registry,
+                IntCounter::new(
+                    "attache_caller_connections_total",
+                    "Connections of callers that were accepted.",
+                ),
+            ),
+            connections_refused: register(
+                registry,
+                IntCounter::new(
+                    "attache_caller_connections_refused_total",
+                    "Connections of callers that were refused because there were too many.",
+                ),
+            ),
+            reloads: register(
+                registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "attache_config_reloads_total",
+                        "Loads of the configuration after the first, by outcome.",
+                    ),
+                    &["outcome"],
+                ),
+            ),
+            unsafe_settings: register(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new("attache_unsafe_settings", "1 for each key in use that weakens a promise."),
+                    &["key"],
+                ),
+            ),
+        }
+    }
+
+    pub(super) fn connections(&self) -> ConnectionMetrics {
+        ConnectionMetrics {
+            open: self.connections.clone(),
+            total: self.connections_total.clone(),
+            refused: self.connections_refused.clone(),
+        }
+    }
+
+    pub(super) fn reload(&self, outcome: ReloadOutcome) {
+        self.reloads
+            .with_label_values(&[match outcome {
+                ReloadOutcome::Success => "success",
+                ReloadOutcome::Rejected => "rejected",
+            }])
+            .inc();
+    }
+
+    pub(super) fn unsafe_setting(&self, key: &str) {
+        self.unsafe_settings.with_label_values(&[key]).set(1);
+    }
+}
+
+/// How a load of the configuration ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReloadOutcome {
+    /// The new configuration is in force.
+    Success,
+    /// It was invalid; the old one stays.
+    Rejected,
+}
+
+/// The handles of the callers' connections.
+#[derive(Clone, Debug)]
+pub struct ConnectionMetrics {
+    open: IntGauge,
+    total: IntCounter,
+    refused: IntCounter,
+}
+
+impl ConnectionMetrics {
+    /// A connection was accepted.
+    pub fn opened(&self) {
+        self.open.inc();
+        self.total.inc();
+    }
+
+    /// A connection has ended.
+    pub fn closed(&self) {
+        self.open.dec();
+    }
+
+    /// A connection was refused because there were too many.
+    pub fn refused(&self) {
+        self.refused.inc();
+    }
+}

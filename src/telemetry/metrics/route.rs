@@ -1,0 +1,211 @@
+//! What happens on a route: requests, answers of attaché's own, 401 rejections, upstream connections.
+
+use std::time::Duration;
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+use tokio::time::Instant;
+
+use super::register;
+
+/// From a fast cache hit to a long poll, in seconds.
+const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0];
+
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+pub(super) struct Families {
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    in_flight: IntGaugeVec,
+    own_answers: IntCounterVec,
+    rejections: IntCounterVec,
+    retries: IntCounterVec,
+    upstream_connections: IntCounterVec,
+}
+
+impl Families {
+    pub(super) fn register(registry: &Registry) -> Self {
+        let counter = |name, help, labels: &[&str]| {
+            register(registry, IntCounterVec::new(Opts::new(name, help), labels))
+        };
+        Self {
+            requests: counter(
+                "attache_requests_total",
+                "Requests answered, by class of status code.",
+                &["route", "code"],
+            ),
+            duration: register(
+                registry,
+                HistogramVec::new(
+                    HistogramOpts::new(
+                        "attache_request_duration_seconds",
+                        "Time from the head of a request to the end of its answer.",
+                    )
+                    .buckets(BUCKETS.to_vec()),
+                    &["route"],
+                ),
+            ),
+            in_flight: register(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new("attache_requests_in_flight", "Requests being served now."),
+                    &["route"],
+                ),
+            ),
+            own_answers: counter(
+                "attache_own_answers_total",
+                "Requests that attaché itself answered, by reason.",
+                &["route", "reason"],
+            ),
+            rejections: counter(
+                "attache_token_rejections_total",
+                "Answers 401 from the upstream, by what they led to.",
+                &["route", "outcome"],
+            ),
+            retries: counter(
+                "attache_upstream_retries_total",
+                "Requests sent again because a kept connection was closing.",
+                &["route"],
+            ),
+            upstream_connections: counter(
+                "attache_upstream_connections_total",
+                "Connections to the upstream, by outcome.",
+                &["route", "outcome"],
+            ),
+        }
+    }
+
+    pub(super) fn handles(&self, route: &str) -> RouteMetrics {
+        RouteMetrics {
+            route: route.into(),
+            classes: CLASSES.map(|class| self.requests.with_label_values(&[route, class])),
+            duration: self.duration.with_label_values(&[route]),
+            in_flight: self.in_flight.with_label_values(&[route]),
+            own_answers: self.own_answers.clone(),
+            rejections: RejectionOutcome::ALL
+                .map(|outcome| self.rejections.with_label_values(&[route, outcome.word()])),
+            retries: self.retries.with_label_values(&[route]),
+            upstream_connections: UpstreamConnection::ALL
+                .map(|outcome| self.upstream_connections.with_label_values(&[route, outcome.word()])),
+        }
+    }
+}
+
+/// What a 401 from the upstream led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RejectionOutcome {
+    /// A refresh was started.
+    Refresh,
+    /// The refused token had been replaced already.
+    Superseded,
+    /// A refresh for an earlier 401 was less than 30 s ago.
+    Suppressed,
+}
+
+impl RejectionOutcome {
+    const ALL: [Self; 3] = [Self::Refresh, Self::Superseded, Self::Suppressed];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Refresh => "refresh",
+            Self::Superseded => "superseded",
+            Self::Suppressed => "suppressed",
+        }
+    }
+}
+
+/// How a connection to the upstream came to be, or did not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamConnection {
+    /// A new one was opened.
+    Opened,
+    /// It could not be opened.
+    Failed,
+}
+
+impl UpstreamConnection {
+    const ALL: [Self; 2] = [Self::Opened, Self::Failed];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The handles of one route: counting is an atomic addition each.
+#[derive(Clone, Debug)]
+pub struct RouteMetrics {
+    route: Box<str>,
+    classes: [IntCounter; 5],
+    duration: Histogram,
+    in_flight: IntGauge,
+    // Looked up when it happens: a handle for each reason of each route would be mostly zeros.
+    own_answers: IntCounterVec,
+    rejections: [IntCounter; 3],
+    retries: IntCounter,
+    upstream_connections: [IntCounter; 2],
+}
+
+impl RouteMetrics {
+    /// A request begins.
+    pub fn begin(&self) -> Timer {
+        self.in_flight.inc();
+        Timer { in_flight: self.in_flight.clone(), duration: self.duration.clone(), begun: Instant::now() }
+    }
+
+    /// A request has an answer with this status code.
+    pub fn answered(&self, status: u16) {
+        let class = usize::from(status / 100).clamp(1, 5) - 1;
+        self.classes[class].inc();
+    }
+
+    /// attaché itself answered.
+    pub fn own_answer(&self, reason: &'static str) {
+        self.own_answers.with_label_values(&[&*self.route, reason]).inc();
+    }
+
+    /// The upstream said 401.
+    pub fn rejection(&self, outcome: RejectionOutcome) {
+        self.rejections[outcome as usize].inc();
+    }
+
+    /// A request was sent again on a fresh connection.
+    pub fn retry(&self) {
+        self.retries.inc();
+    }
+
+    /// A connection to the upstream was tried.
+    pub fn upstream_connection(&self, outcome: UpstreamConnection) {
+        self.upstream_connections[outcome as usize].inc();
+    }
+}
+
+/// A request in flight; counts its duration when it is dropped, however it ends.
+#[derive(Debug)]
+pub struct Timer {
+    in_flight: IntGauge,
+    duration: Histogram,
+    begun: Instant,
+}
+
+impl Timer {
+    /// Time since the request began.
+    pub fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// When the request began.
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.in_flight.dec();
+        self.duration.observe(self.begun.elapsed().as_secs_f64());
+    }
+}

@@ -1,0 +1,90 @@
+//! TLS as attaché uses it towards others: verification always, one crypto provider, the machine's trust anchors.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
+
+use crate::invalid::Invalid;
+
+/// The crypto provider of the whole process.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+/// Trust anchors: those of the machine, else (an image without a CA bundle) the ones built in; and `ca_file`, if
+/// given, beside them.
+pub fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, Invalid> {
+    let mut roots = RootCertStore::empty();
+    // Certificates that cannot be parsed are skipped: one odd anchor on the machine must not end everything.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    if let Some(path) = ca_file {
+        for certificate in certificates(path)? {
+            roots.add(certificate).map_err(|error| unusable(path, &error.to_string()))?;
+        }
+    }
+    Ok(roots)
+}
+
+/// A configuration for connections to others, with the given ALPN protocols in order of preference.
+///
+/// Verification cannot be turned off: there is no key for it.
+pub fn client_config(ca_file: Option<&Path>, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, Invalid> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Invalid::new("", format!("TLS cannot be set up: {error}")))?
+        .with_root_certificates(roots(ca_file)?)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Invalid> {
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unusable(path, &error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(unusable(path, "it holds no certificate"));
+    }
+    Ok(certificates)
+}
+
+fn unusable(path: &Path, why: &str) -> Invalid {
+    let path: PathBuf = path.to_owned();
+    Invalid::new("ca_file", format!("cannot use `{}`: {why}", path.display()))
+        .hint("name a PEM file with the certificate of the authority that signed the server's")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn a_file_without_a_certificate_is_refused() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"not a certificate\n").unwrap();
+        assert_eq!(roots(Some(file.path())).unwrap_err().key(), "ca_file");
+        assert_eq!(roots(Some(Path::new("/nonexistent"))).unwrap_err().key(), "ca_file");
+    }
+
+    #[test]
+    fn an_extra_authority_stands_beside_the_others() {
+        let certificate = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(certificate.cert.pem().as_bytes()).unwrap();
+        let without = roots(None).unwrap().len();
+        assert!(without > 0);
+        assert_eq!(roots(Some(file.path())).unwrap().len(), without + 1);
+    }
+}

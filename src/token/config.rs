@@ -1,0 +1,35 @@
+//! What the operator wrote about credentials.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::source::SourceConfig;
+use crate::duration::Span;
+
+/// A section `[credentials.NAME]`: which source, and what is the same for all sources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialConfig {
+    /// The keys that belong to the `type`.
+    pub source: SourceConfig,
+    /// The keys that every type has.
+    pub common: CommonConfig,
+}
+
+/// The keys of a credential that every `type` has. Unknown keys are not refused here: the keys of the type stand in the
+/// same section, and whoever loads it checks both together.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
+pub struct CommonConfig {
+    /// Lifetime of a token whose answer does not tell one.
+    pub default_lifetime: Span,
+    /// How long a request may wait for a token when there is none.
+    pub token_wait: Span,
+    /// Whether readiness waits for this credential.
+    pub required: bool,
+}
+
+impl Default for CommonConfig {
+    fn default() -> Self {
+        Self { default_lifetime: Span::secs(300), token_wait: Span::secs(5), required: true }
+    }
+}

@@ -1,0 +1,22 @@
+//! The way of a token.
+//!
+//! 1. A `source` asks an issuer for an access token: it builds the request, authenticates the client (`client_auth`),
+//!    finds the `endpoint`, and reads the answer, each with limits.
+//! 2. The answer becomes an [`access_token`] with a lifetime.
+//! 3. The pure policy in `schedule` says until when it is usable, when the next one is asked for, and how long to back
+//!    off after a failure.
+//! 4. The `refresher`, one task per credential, owns the fetches and publishes what they bring.
+//! 5. A [`credential`] is what a request reads.
+//! 6. The `manager` holds the credentials by name, starts their refreshers and restarts one that panicked.
+
+pub mod access_token;
+pub mod clock;
+mod config;
+pub mod credential;
+pub mod source;
+
+pub use self::{
+    access_token::{AccessToken, Format, Generation},
+    config::{CommonConfig, CredentialConfig},
+    credential::{Credential, Current, Phase, Rejection, Unavailable},
+};

@@ -1,0 +1,7 @@
+//! The integration tests, in one binary. Test names are sentences of behaviour; nothing here sleeps.
+
+mod admin;
+mod config;
+mod proxy;
+mod support;
+mod token;
