@@ -1,0 +1,292 @@
+//! The one place where an error becomes an answer.
+//!
+//! Each variant of [`Reason`] is one cause for which attaché itself answers. Its word stands in the answer, in the log
+//! and in the metric label; the compiler asks for its status and everything else when a variant is added. The text is
+//! fixed: no byte of a request comes back in it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER},
+};
+
+use super::body::AnswerBody;
+
+/// Why attaché itself answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "`explanation` says it, for callers too")]
+pub enum Reason {
+    MalformedRequest,
+    AmbiguousFraming,
+    MalformedTarget,
+    MalformedHost,
+    ForeignHost,
+    ForeignOrigin,
+    RequiredHeaderMissing,
+    MethodNotAllowed,
+    PathRefused,
+    NoRoute,
+    LoopDetected,
+    TokenUnavailable,
+    UpstreamUnresolved,
+    UpstreamUnreachable,
+    UpstreamTls,
+    UpstreamConnectTimeout,
+    UpstreamTimeout,
+    UpstreamClosed,
+    UpstreamInvalid,
+    TooManyConnections,
+    CallerAborted,
+    Internal,
+}
+
+/// A reason, and when a later try can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Error {
+    pub(super) reason: Reason,
+    pub(super) retry_after: Option<Duration>,
+}
+
+impl From<Reason> for Error {
+    fn from(reason: Reason) -> Self {
+        Self { reason, retry_after: None }
+    }
+}
+
+impl Reason {
+    /// Every reason, for documents and tests.
+    pub const ALL: [Self; 22] = [
+        Self::MalformedRequest,
+        Self::AmbiguousFraming,
+        Self::MalformedTarget,
+        Self::MalformedHost,
+        Self::ForeignHost,
+        Self::ForeignOrigin,
+        Self::RequiredHeaderMissing,
+        Self::MethodNotAllowed,
+        Self::PathRefused,
+        Self::NoRoute,
+        Self::LoopDetected,
+        Self::TokenUnavailable,
+        Self::UpstreamUnresolved,
+        Self::UpstreamUnreachable,
+        Self::UpstreamTls,
+        Self::UpstreamConnectTimeout,
+        Self::UpstreamTimeout,
+        Self::UpstreamClosed,
+        Self::UpstreamInvalid,
+        Self::TooManyConnections,
+        Self::CallerAborted,
+        Self::Internal,
+    ];
+
+    /// The fixed word for it: in the answer, the log line and the metric label.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::MalformedRequest => "malformed_request",
+            Self::AmbiguousFraming => "ambiguous_framing",
+            Self::MalformedTarget => "malformed_target",
+            Self::MalformedHost => "malformed_host",
+            Self::ForeignHost => "foreign_host",
+            Self::ForeignOrigin => "foreign_origin",
+            Self::RequiredHeaderMissing => "required_header_missing",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::PathRefused => "path_refused",
+            Self::NoRoute => "no_route",
+            Self::LoopDetected => "loop_detected",
+            Self::TokenUnavailable => "token_unavailable",
+            Self::UpstreamUnresolved => "upstream_unresolved",
+            Self::UpstreamUnreachable => "upstream_unreachable",
+            Self::UpstreamTls => "upstream_tls",
+            Self::UpstreamConnectTimeout => "upstream_connect_timeout",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::UpstreamClosed => "upstream_closed",
+            Self::UpstreamInvalid => "upstream_invalid",
+            Self::TooManyConnections => "too_many_connections",
+            Self::CallerAborted => "caller_aborted",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The status code. Never 401: a caller would throw its own credentials away for our failure.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::MalformedRequest
+            | Self::AmbiguousFraming
+            | Self::MalformedTarget
+            | Self::MalformedHost
+            | Self::PathRefused
+            | Self::CallerAborted => StatusCode::BAD_REQUEST,
+            Self::ForeignOrigin | Self::RequiredHeaderMissing => StatusCode::FORBIDDEN,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            // RFC 9110 §15.5.20: we are not configured to answer for this authority.
+            Self::ForeignHost => StatusCode::MISDIRECTED_REQUEST,
+            // RFC 5842 §7.2.
+            Self::LoopDetected => StatusCode::LOOP_DETECTED,
+            Self::TokenUnavailable | Self::TooManyConnections => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UpstreamUnresolved
+            | Self::UpstreamUnreachable
+            | Self::UpstreamTls
+            | Self::UpstreamClosed
+            | Self::UpstreamInvalid => StatusCode::BAD_GATEWAY,
+            Self::UpstreamConnectTimeout | Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// What happened, for whoever reads the answer.
+    pub fn explanation(self) -> &'static str {
+        match self {
+            Self::MalformedRequest => "the request is not well-formed HTTP",
+            Self::AmbiguousFraming => "the length of the request can be read in more than one way",
+            Self::MalformedTarget => "the request target is not one that can be forwarded as it is",
+            Self::MalformedHost => "the request needs exactly one well-formed Host header",
+            Self::ForeignHost => "the request is for a host that this attaché does not answer to; see allowed_hosts",
+            Self::ForeignOrigin => "requests of web pages are refused; see allowed_origins",
+            Self::RequiredHeaderMissing => "the header that callers must send is missing; see required_header",
+            Self::MethodNotAllowed => "CONNECT, TRACE and TRACK are never forwarded",
+            Self::PathRefused => "the path could be read as leaving the route it matches",
+            Self::NoRoute => "no route matches this host and path",
+            Self::LoopDetected => "the request has passed through this attaché before",
+            Self::TokenUnavailable => "there is no usable access token; the identity provider is being asked again",
+            Self::UpstreamUnresolved => "the name of the upstream could not be resolved",
+            Self::UpstreamUnreachable => "the upstream does not accept connections",
+            Self::UpstreamTls => "the upstream's TLS could not be trusted or did not complete",
+            Self::UpstreamConnectTimeout => "connecting to the upstream took longer than connect_timeout",
+            Self::UpstreamTimeout => "the upstream did not begin its answer within response_timeout",
+            Self::UpstreamClosed => "the upstream closed the connection before it answered",
+            Self::UpstreamInvalid => "the upstream's answer is not unambiguous HTTP",
+            Self::TooManyConnections => "too many connections are open; see max_connections",
+            Self::CallerAborted => "the body of the request ended early or was malformed",
+            Self::Internal => "attaché failed while handling this request",
+        }
+    }
+
+    /// The error type of the `Proxy-Status` header (RFC 9209 §2.3).
+    fn proxy_status(self) -> &'static str {
+        match self {
+            Self::MalformedRequest
+            | Self::AmbiguousFraming
+            | Self::MalformedTarget
+            | Self::MalformedHost
+            | Self::CallerAborted => "http_request_error",
+            Self::ForeignHost
+            | Self::ForeignOrigin
+            | Self::RequiredHeaderMissing
+            | Self::MethodNotAllowed
+            | Self::PathRefused => "http_request_denied",
+            Self::NoRoute => "destination_not_found",
+            Self::LoopDetected => "proxy_loop_detected",
+            Self::TokenUnavailable => "proxy_internal_response",
+            Self::UpstreamUnresolved => "dns_error",
+            Self::UpstreamUnreachable => "connection_refused",
+            Self::UpstreamTls => "tls_protocol_error",
+            Self::UpstreamConnectTimeout => "connection_timeout",
+            Self::UpstreamTimeout => "http_response_timeout",
+            Self::UpstreamClosed => "connection_terminated",
+            Self::UpstreamInvalid => "http_protocol_error",
+            Self::TooManyConnections => "connection_limit_reached",
+            Self::Internal => "proxy_internal_error",
+        }
+    }
+
+    /// Whether the connection must not be used again: what follows such a request may not be what it seems.
+    fn closes(self) -> bool {
+        !matches!(
+            self,
+            Self::NoRoute
+                | Self::TokenUnavailable
+                | Self::UpstreamUnresolved
+                | Self::UpstreamUnreachable
+                | Self::UpstreamTls
+                | Self::UpstreamConnectTimeout
+                | Self::UpstreamTimeout
+                | Self::UpstreamClosed
+                | Self::UpstreamInvalid
+        )
+    }
+
+    /// Whether the upstream or the provider is to blame: worth a warning in the log.
+    pub(super) fn is_failure(self) -> bool {
+        self.status().is_server_error() && self != Self::LoopDetected
+    }
+}
+
+/// The answer for an error: `application/problem+json` (RFC 9457) with the reason's word.
+pub(super) fn answer(error: Error) -> Response<AnswerBody> {
+    let reason = error.reason;
+    let (status, word) = (reason.status(), reason.word());
+    let title = status.canonical_reason().unwrap_or("Error");
+    let body = format!(
+        "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{},\"reason\":\"{word}\",\"detail\":\"{}\"}}\n",
+        status.as_u16(),
+        reason.explanation(),
+    );
+    let mut response = Response::new(AnswerBody::own(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    let proxy_status = format!("attache; error={}; details=\"{word}\"", reason.proxy_status());
+    if let Ok(value) = HeaderValue::try_from(proxy_status) {
+        headers.insert("proxy-status", value);
+    }
+    if let Some(after) = error.retry_after {
+        // Whole seconds (RFC 9110 §10.2.3), never zero.
+        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    }
+    if reason == Reason::MethodNotAllowed {
+        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    }
+    if reason.closes() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// The whole answer to a connection too many, written without reading a request.
+pub(super) const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    content-type: application/problem+json\r\n\
+    proxy-status: attache; error=connection_limit_reached; details=\"too_many_connections\"\r\n\
+    retry-after: 1\r\nconnection: close\r\ncontent-length: 168\r\n\r\n\
+    {\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\"reason\":\"too_many_connections\",\
+    \"detail\":\"too many connections are open; see max_connections\"}\n\n";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_word_of_its_own_and_none_is_401_or_a_success() {
+        let words: HashSet<_> = Reason::ALL.iter().map(|reason| reason.word()).collect();
+        assert_eq!(words.len(), Reason::ALL.len());
+        for reason in Reason::ALL {
+            assert!(reason.status().as_u16() >= 400 && reason.status() != StatusCode::UNAUTHORIZED);
+            assert!(reason.word().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
+            assert!(!reason.explanation().contains(['"', '\\']), "it stands in JSON as it is");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_whole_seconds_rounded_up() {
+        for (after, seconds) in [(0, "1"), (400, "1"), (1000, "1"), (1001, "2")] {
+            let error =
+                Error { reason: Reason::TokenUnavailable, retry_after: Some(Duration::from_millis(after)) };
+            assert_eq!(answer(error).headers()[RETRY_AFTER], seconds);
+        }
+    }
+
+    #[test]
+    fn the_answer_to_a_connection_too_many_is_as_long_as_it_says() {
+        let text = std::str::from_utf8(TOO_MANY_CONNECTIONS).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())) || head.ends_with(&format!("content-length: {}", body.len())), "{}", body.len());
+        assert!(body.contains(Reason::TooManyConnections.word()));
+    }
+}

@@ -1,0 +1,127 @@
+//! Hop-by-hop header fields: what concerns one connection does not cross attaché (RFC 9110 §7.6.1).
+
+use http::{
+    HeaderMap, HeaderName,
+    header::{
+        CONNECTION, CONTENT_LENGTH, EXPECT, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
+        UPGRADE,
+    },
+};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Removes from a request what `Connection` names, in all of its lines, and then the hop-by-hop set.
+///
+/// `Content-Length` goes too: the body is framed anew for the next connection, from what was really received. `Expect`
+/// goes because attaché answers it itself, once (RFC 9110 §10.1.1).
+pub(super) fn strip_request(headers: &mut HeaderMap) {
+    strip_named(headers);
+    for name in [
+        &KEEP_ALIVE,
+        &PROXY_CONNECTION,
+        &PROXY_AUTHORIZATION,
+        &TE,
+        &TRAILER,
+        &TRANSFER_ENCODING,
+        &UPGRADE,
+        &CONTENT_LENGTH,
+        &EXPECT,
+    ] {
+        remove(headers, name);
+    }
+}
+
+/// Removes the same from an answer, except what it says about its own length.
+pub(super) fn strip_answer(headers: &mut HeaderMap) {
+    strip_named(headers);
+    for name in [&KEEP_ALIVE, &PROXY_CONNECTION, &PROXY_AUTHENTICATE, &TE, &TRAILER, &TRANSFER_ENCODING, &UPGRADE] {
+        remove(headers, name);
+    }
+}
+
+fn strip_named(headers: &mut HeaderMap) {
+    if !headers.contains_key(CONNECTION) {
+        return;
+    }
+    // Collected first: a map cannot be changed while its lines are read. Most lines name nothing but themselves.
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|option| !option.eq_ignore_ascii_case(b"keep-alive") && !option.eq_ignore_ascii_case(b"close"))
+        // What is not a field name names no field.
+        .filter_map(|option| HeaderName::from_bytes(option).ok())
+        .collect();
+    for name in &named {
+        headers.remove(name);
+    }
+    headers.remove(CONNECTION);
+}
+
+/// `remove` hashes the name and probes; most maps have none of these, and a look is cheaper than a removal.
+fn remove(headers: &mut HeaderMap, name: &HeaderName) {
+    if headers.contains_key(name) {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn what_connection_names_goes_whichever_line_names_it() {
+        let mut headers = map(&[
+            ("connection", "close, X-One"),
+            ("connection", " x-two ,, \"bad\", keep-alive"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("x-three", "3"),
+        ]);
+        strip_request(&mut headers);
+        assert_eq!(names(&headers), ["x-three"]);
+    }
+
+    #[test]
+    fn the_hop_by_hop_set_goes_even_when_connection_does_not_name_it() {
+        let mut headers = map(&[
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("proxy-authorization", "Basic eA=="),
+            ("te", "trailers"),
+            ("trailer", "x"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("content-length", "3"),
+            ("expect", "100-continue"),
+            ("accept", "*/*"),
+        ]);
+        strip_request(&mut headers);
+        assert_eq!(names(&headers), ["accept"]);
+    }
+
+    #[test]
+    fn an_answer_keeps_its_length() {
+        let mut headers = map(&[("content-length", "3"), ("connection", "x-internal"), ("x-internal", "1")]);
+        strip_answer(&mut headers);
+        assert_eq!(names(&headers), ["content-length"]);
+    }
+}

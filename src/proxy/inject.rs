@@ -1,0 +1,85 @@
+//! The credential on a request: every spelling of the caller's is removed, ours is set, last of all.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// The header that carries the token of a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Injection {
+    name: HeaderName,
+    // Lower-case letters and digits of the name: what is left of it in a CGI-style environment.
+    letters: Box<[u8]>,
+}
+
+impl Injection {
+    pub(super) fn new(name: HeaderName) -> Self {
+        let letters = name.as_str().bytes().filter(u8::is_ascii_alphanumeric).collect();
+        Self { name, letters }
+    }
+
+    /// Removes the caller's own: every header whose letters and digits are those of the injected one, whatever stands
+    /// between them, because servers exist that read `X_Api.Key` as `X-Api-Key`.
+    pub(super) fn remove_spellings(&self, headers: &mut HeaderMap) {
+        // Allocates only when there is something to remove.
+        let other: Vec<HeaderName> =
+            headers.keys().filter(|name| **name != self.name && self.is_spelling(name)).cloned().collect();
+        for name in &other {
+            headers.remove(name);
+        }
+        headers.remove(&self.name);
+    }
+
+    /// Sets the one credential. Neither copies the value nor allocates for it.
+    pub(super) fn set(&self, headers: &mut HeaderMap, value: &HeaderValue) {
+        headers.insert(self.name.clone(), value.clone());
+    }
+
+    fn is_spelling(&self, name: &HeaderName) -> bool {
+        // `HeaderName` is lower-case already.
+        name.as_str().bytes().filter(u8::is_ascii_alphanumeric).eq(self.letters.iter().copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_spelling_of_the_injected_name_goes() {
+        let injection = Injection::new(HeaderName::from_static("x-api-key"));
+        let mut headers = HeaderMap::new();
+        for name in ["x-api-key", "x_api_key", "x_api.key", "xapikey", "x-api-key-", "x-api-keys", "api-key"] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static("caller"));
+        }
+        injection.remove_spellings(&mut headers);
+        injection.set(&mut headers, &HeaderValue::from_static("ours"));
+        let mut left: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        left.sort_unstable();
+        assert_eq!(left, [("api-key", "caller"), ("x-api-key", "ours"), ("x-api-keys", "caller")]);
+    }
+
+    proptest! {
+        #[test]
+        fn exactly_one_credential_leaves(
+            names in proptest::collection::vec("(?i)authori[-_.~]?zation|author-ization|[a-z-]{1,12}|connection", 0..24)
+        ) {
+            let injection = Injection::new(http::header::AUTHORIZATION);
+            let mut headers = HeaderMap::new();
+            for name in &names {
+                headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_static("authorization"));
+            }
+            super::super::hop::strip_request(&mut headers);
+            injection.remove_spellings(&mut headers);
+            injection.set(&mut headers, &HeaderValue::from_static("Bearer ours"));
+            let credentials: Vec<_> = headers
+                .iter()
+                .filter(|(name, _)| {
+                    name.as_str().replace(|c: char| !c.is_ascii_alphanumeric(), "").eq_ignore_ascii_case("authorization")
+                })
+                .collect();
+            prop_assert_eq!(credentials.len(), 1);
+            prop_assert_eq!(credentials[0].1, "Bearer ours");
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! Watches the raw bytes of an HTTP/1 connection for what hyper does not tell.
+//!
+//! hyper parses, and what it hands on is already mended: a `#` and what follows it is cut from the target, a
+//! `Content-Length` beside a `Transfer-Encoding` is dropped, two equal lengths become one. attaché refuses such messages
+//! instead (RFC 9112 §6.1, §6.3), so it looks at the head as it came. The scanner only watches: it never changes a byte,
+//! and hyper alone decides where a message ends. It follows the messages of a connection by their `Content-Length`; after
+//! a chunked one it is lost until [`Scanner::resume`].
+
+use std::collections::VecDeque;
+
+use memchr::memchr;
+
+/// As much of a line as is kept when it arrives in pieces: names and lengths that matter are shorter.
+const KEPT: usize = 64;
+
+/// Which kind of message a connection carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// Requests of a caller.
+    Requests,
+    /// Answers of an upstream.
+    Answers,
+}
+
+/// What the head of one message looked like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// The request target holds a `#`.
+    pub(super) fragment: bool,
+    /// A line ends without a carriage return.
+    pub(super) bare_line_feed: bool,
+    /// How many `Content-Length` lines there are.
+    pub(super) lengths: u8,
+    /// A `Content-Length` is not a plain number.
+    pub(super) odd_length: bool,
+    /// How many `Transfer-Encoding` lines there are.
+    pub(super) encodings: u8,
+}
+
+impl Facts {
+    /// Whether two readers could disagree on where the message ends.
+    pub(super) fn is_ambiguous(self) -> bool {
+        self.bare_line_feed
+            || self.odd_length
+            || self.lengths > 1
+            || self.encodings > 1
+            || (self.lengths > 0 && self.encodings > 0)
+    }
+}
+
+/// Follows the messages of one direction of one connection.
+#[derive(Debug)]
+pub(super) struct Scanner {
+    side: Side,
+    state: State,
+    head: Head,
+    // More than one only when requests are pipelined.
+    seen: VecDeque<Facts>,
+    // An answer without a body, whatever its head says (RFC 9110 §9.3.2): it answers a HEAD request.
+    bodiless: bool,
+    excess: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Inside a head, or before one.
+    Head,
+    /// Inside a body of known length; so many bytes are left.
+    Body(u64),
+    /// The message ends somewhere that only its parser knows.
+    Lost,
+}
+
+#[derive(Debug)]
+struct Head {
+    facts: Facts,
+    started: bool,
+    status: u16,
+    length: u64,
+    // The beginning of a line whose end has not arrived yet.
+    kept: [u8; KEPT],
+    kept_len: usize,
+    line_len: usize,
+    hash: bool,
+    carriage_return: bool,
+}
+
+impl Default for Head {
+    fn default() -> Self {
+        Self {
+            facts: Facts::default(),
+            started: false,
+            status: 0,
+            length: 0,
+            kept: [0; KEPT],
+            kept_len: 0,
+            line_len: 0,
+            hash: false,
+            carriage_return: false,
+        }
+    }
+}
+
+impl Scanner {
+    pub(super) fn new(side: Side) -> Self {
+        Self {
+            side,
+            state: State::Head,
+            head: Head::default(),
+            seen: VecDeque::new(),
+            bodiless: false,
+            excess: false,
+        }
+    }
+
+    /// Looks at the bytes that were just read.
+    pub(super) fn scan(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            match &mut self.state {
+                State::Lost => return,
+                State::Body(0) if self.side == Side::Answers => {
+                    self.excess = true;
+                    return;
+                }
+                State::Body(left) => {
+                    let step = (*left).min(bytes.len() as u64);
+                    *left -= step;
+                    // No more than `bytes.len()`, so it fits.
+                    bytes = &bytes[step as usize..];
+                    if *left == 0 && self.side == Side::Requests {
+                        self.state = State::Head;
+                    }
+                }
+                State::Head => {
+                    let Some(end) = memchr(b'\n', bytes) else {
+                        self.head.keep(bytes);
+                        return;
+                    };
+                    let (line, rest) = (&bytes[..end], &bytes[end + 1..]);
+                    let complete = if self.head.line_len == 0 {
+                        self.head.line(line, self.side)
+                    } else {
+                        self.head.keep(line);
+                        self.head.kept_line(self.side)
+                    };
+                    if complete {
+                        self.complete();
+                    }
+                    bytes = rest;
+                }
+            }
+        }
+    }
+
+    fn complete(&mut self) {
+        let head = std::mem::take(&mut self.head);
+        if self.side == Side::Answers && (100..200).contains(&head.status) && head.status != 101 {
+            return;
+        }
+        self.seen.push_back(head.facts);
+        let bodiless = self.bodiless || matches!(head.status, 204 | 304);
+        self.state = match self.side {
+            _ if head.facts.encodings > 0 && !bodiless => State::Lost,
+            Side::Answers if bodiless => State::Body(0),
+            Side::Answers if head.facts.lengths == 0 => State::Lost,
+            Side::Requests if head.length == 0 => State::Head,
+            _ => State::Body(head.length),
+        };
+    }
+
+    /// What the next message looked like; nothing when the scanner was lost before it.
+    pub(super) fn next(&mut self) -> Option<Facts> {
+        self.seen.pop_front()
+    }
+
+    /// A message has ended and the next bytes begin a head: after a chunked body the scanner cannot know by itself.
+    pub(super) fn resume(&mut self) {
+        if self.state == State::Lost {
+            self.state = State::Head;
+        }
+    }
+
+    /// An answer is expected, to a request that may allow no body.
+    pub(super) fn expect_answer(&mut self, bodiless: bool) {
+        self.bodiless = bodiless;
+        self.state = State::Head;
+        self.head = Head::default();
+        self.seen.clear();
+    }
+
+    /// Bytes came after the end of an answer.
+    pub(super) fn has_excess(&self) -> bool {
+        self.excess
+    }
+
+    /// Whether a head has begun and is not complete.
+    pub(super) fn is_within_head(&self) -> bool {
+        self.state == State::Head && (self.head.started || self.head.line_len > 0)
+    }
+}
+
+impl Head {
+    /// Remembers a piece of a line.
+    fn keep(&mut self, piece: &[u8]) {
+        let room = KEPT - self.kept_len;
+        let step = room.min(piece.len());
+        self.kept[self.kept_len..self.kept_len + step].copy_from_slice(&piece[..step]);
+        self.kept_len += step;
+        self.line_len += piece.len();
+        self.hash |= memchr(b'#', piece).is_some();
+        if let Some(last) = piece.last() {
+            self.carriage_return = *last == b'\r';
+        }
+    }
+
+    /// The end of a line that came in pieces.
+    fn kept_line(&mut self, side: Side) -> bool {
+        let (kept, len) = (self.kept, self.kept_len);
+        let whole = self.line_len == len;
+        let hash = self.hash;
+        let carriage_return = self.carriage_return;
+        (self.kept_len, self.line_len, self.hash, self.carriage_return) = (0, 0, false, false);
+        self.facts.bare_line_feed |= !carriage_return;
+        let line = &kept[..len];
+        let line = if whole && carriage_return { &line[..len - 1] } else { line };
+        if !self.started && side == Side::Requests && !line.is_empty() {
+            self.facts.fragment = hash;
+        }
+        self.content(line, side, whole)
+    }
+
+    /// A whole line, without its line feed.
+    fn line(&mut self, line: &[u8], side: Side) -> bool {
+        let line = match line.split_last() {
+            Some((b'\r', line)) => line,
+            _ => {
+                self.facts.bare_line_feed = true;
+                line
+            }
+        };
+        if !self.started && side == Side::Requests && !line.is_empty() {
+            self.facts.fragment = memchr(b'#', line).is_some();
+        }
+        self.content(line, side, true)
+    }
+
+    /// Takes one line into account; true when it ends the head.
+    fn content(&mut self, line: &[u8], side: Side, whole: bool) -> bool {
+        if !self.started {
+            // Empty lines before a message are skipped (RFC 9112 §2.2).
+            self.started = !line.is_empty();
+            if side == Side::Answers {
+                self.status = status(line);
+            }
+            return false;
+        }
+        match line.first().map(u8::to_ascii_lowercase) {
+            None => return true,
+            Some(b'c') => {
+                if let Some(value) = value_of(line, b"content-length:") {
+                    self.facts.lengths = self.facts.lengths.saturating_add(1);
+                    match whole.then(|| number(value)).flatten() {
+                        Some(length) => self.length = length,
+                        None => self.facts.odd_length = true,
+                    }
+                }
+            }
+            Some(b't') if value_of(line, b"transfer-encoding:").is_some() => {
+                self.facts.encodings = self.facts.encodings.saturating_add(1);
+            }
+            Some(_) => {}
+        }
+        false
+    }
+}
+
+fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let (start, value) = line.split_at_checked(name.len())?;
+    start.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
+}
+
+fn number(value: &[u8]) -> Option<u64> {
+    let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    digits.then(|| std::str::from_utf8(value).ok()?.parse().ok()).flatten()
+}
+
+/// The status code of `HTTP/1.1 200 OK`; 0 when there is none, which the parser refuses anyway.
+fn status(line: &[u8]) -> u16 {
+    let code = line.get(9..12).and_then(number);
+    code.and_then(|code| u16::try_from(code).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn requests(bytes: &[u8]) -> Vec<Facts> {
+        let mut scanner = Scanner::new(Side::Requests);
+        scanner.scan(bytes);
+        std::iter::from_fn(|| scanner.next()).collect()
+    }
+
+    fn answer(bytes: &[u8], bodiless: bool) -> (Option<Facts>, bool) {
+        let mut scanner = Scanner::new(Side::Answers);
+        scanner.expect_answer(bodiless);
+        scanner.scan(bytes);
+        (scanner.next(), scanner.has_excess())
+    }
+
+    #[test]
+    fn plain_requests_are_plain_also_when_pipelined() {
+        let plain = Facts { lengths: 1, ..Facts::default() };
+        let bytes = b"\r\nPOST / HTTP/1.1\r\nHost: a#b\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert_eq!(requests(bytes), [plain, Facts::default()]);
+        assert!(!plain.is_ambiguous());
+    }
+
+    #[test]
+    fn a_fragment_is_seen_in_the_target_only() {
+        assert!(requests(b"GET /a#b HTTP/1.1\r\n\r\n")[0].fragment);
+        assert!(!requests(b"GET /a HTTP/1.1\r\nX: #\r\n\r\n")[0].fragment);
+    }
+
+    #[test]
+    fn whatever_two_readers_could_disagree_on_is_ambiguous() {
+        for head in [
+            "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
+            "transfer-encoding: chunked\r\ncontent-length: 1\r\n",
+            "Content-Length: 1\r\nContent-Length: 1\r\n",
+            "Content-Length: 1, 1\r\n",
+            "Content-Length: +1\r\n",
+            "Content-Length:\r\n",
+            "Content-Length: 99999999999999999999\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "X: y\n",
+        ] {
+            let bytes = format!("POST / HTTP/1.1\r\nHost: a\r\n{head}\r\n");
+            assert!(requests(bytes.as_bytes())[0].is_ambiguous(), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn after_a_chunked_request_the_scanner_is_lost_until_it_is_told() {
+        let mut scanner = Scanner::new(Side::Requests);
+        scanner.scan(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /#x HTTP/1.1\r\n\r\n");
+        assert!(scanner.next().is_some());
+        assert_eq!(scanner.next(), None);
+        scanner.resume();
+        scanner.scan(b"GET / HTTP/1.1\r\n\r\n");
+        assert_eq!(scanner.next(), Some(Facts::default()));
+    }
+
+    #[test]
+    fn bytes_after_an_answer_are_excess() {
+        assert!(!answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab", false).1);
+        assert!(answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nabc", false).1);
+        assert!(answer(b"HTTP/1.1 204 No Content\r\n\r\nx", false).1);
+        assert!(answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab", true).1);
+        assert!(!answer(b"HTTP/1.1 200 OK\r\n\r\nuntil the end", false).1);
+    }
+
+    #[test]
+    fn an_interim_answer_comes_before_the_one_that_counts() {
+        let bytes = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n";
+        let (facts, excess) = answer(bytes, false);
+        assert!(facts.unwrap().is_ambiguous() && !excess);
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_not_matter_how_the_bytes_are_cut(
+            pieces in proptest::collection::vec("[A-Za-z0-9 :#/\r\n-]{0,40}|Content-Length: [0-9]{1,3}\r\n|\r\n\r\n", 0..12),
+            cuts in proptest::collection::vec(1usize..90, 1..40),
+        ) {
+            let bytes = format!("GET / HTTP/1.1\r\n{}", pieces.concat());
+            let whole = requests(bytes.as_bytes());
+            let mut scanner = Scanner::new(Side::Requests);
+            let mut rest = bytes.as_bytes();
+            for cut in cuts.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (piece, tail) = rest.split_at((*cut).min(rest.len()));
+                scanner.scan(piece);
+                rest = tail;
+            }
+            let cut: Vec<Facts> = std::iter::from_fn(|| scanner.next()).collect();
+            prop_assert_eq!(whole, cut);
+        }
+    }
+}
