@@ -3,8 +3,8 @@
 //! hyper parses, and what it hands on is already mended: a `#` and what follows it is cut from the target, a
 //! `Content-Length` beside a `Transfer-Encoding` is dropped, two equal lengths become one. attaché refuses such messages
 //! instead (RFC 9112 §6.1, §6.3), so it looks at the head as it came. The scanner only watches: it never changes a byte,
-//! and hyper alone decides where a message ends. It follows the messages of a connection by their `Content-Length`; after
-//! a chunked one it is lost until [`Scanner::resume`].
+//! and hyper alone decides where a message ends. It follows the messages of a connection by their lengths and chunks; what
+//! it would read differently from hyper, hyper refuses.
 
 use std::collections::VecDeque;
 
@@ -67,9 +67,19 @@ enum State {
     Head,
     /// Inside a body of known length; so many bytes are left.
     Body(u64),
-    /// The message ends somewhere that only its parser knows.
-    Lost,
+    /// Inside the line that tells the size of a chunk (RFC 9112 §7.1); its digits are read until something else comes.
+    ChunkSize { size: u64, digits: bool },
+    /// Inside a chunk; so many bytes are left, its line break among them.
+    Chunk(u64),
+    /// Inside the trailer section; so many bytes of the current line were there, its carriage return not counted.
+    Trailers(usize),
+    /// The answer is over: whatever comes is too much.
+    Over,
+    /// The answer ends with its connection.
+    UntilClose,
 }
+
+const CHUNK_SIZE: State = State::ChunkSize { size: 0, digits: true };
 
 #[derive(Debug)]
 struct Head {
@@ -116,68 +126,113 @@ impl Scanner {
     /// Looks at the bytes that were just read.
     pub(super) fn scan(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            match &mut self.state {
-                State::Lost => return,
-                State::Body(0) if self.side == Side::Answers => {
+            bytes = match self.state {
+                State::UntilClose => return,
+                State::Over => {
                     self.excess = true;
                     return;
                 }
+                State::Head => self.scan_head(bytes),
                 State::Body(left) => {
-                    let step = (*left).min(bytes.len() as u64);
-                    *left -= step;
-                    // No more than `bytes.len()`, so it fits.
-                    bytes = &bytes[step as usize..];
-                    if *left == 0 && self.side == Side::Requests {
-                        self.state = State::Head;
-                    }
+                    let (left, rest) = skip(left, bytes);
+                    self.state = if left == 0 { self.end() } else { State::Body(left) };
+                    rest
                 }
-                State::Head => {
-                    let Some(end) = memchr(b'\n', bytes) else {
-                        self.head.keep(bytes);
-                        return;
-                    };
-                    let (line, rest) = (&bytes[..end], &bytes[end + 1..]);
-                    let complete = if self.head.line_len == 0 {
-                        self.head.line(line, self.side)
-                    } else {
-                        self.head.keep(line);
-                        self.head.kept_line(self.side)
-                    };
-                    if complete {
-                        self.complete();
-                    }
-                    bytes = rest;
+                State::ChunkSize { size, digits } => self.scan_chunk_size(size, digits, bytes),
+                State::Chunk(left) => {
+                    let (left, rest) = skip(left, bytes);
+                    self.state = if left == 0 { CHUNK_SIZE } else { State::Chunk(left) };
+                    rest
                 }
+                State::Trailers(line) => self.scan_trailers(line, bytes),
+            };
+        }
+    }
+
+    fn scan_head<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let Some(end) = memchr(b'\n', bytes) else {
+            self.head.keep(bytes);
+            return &[];
+        };
+        let (line, rest) = (&bytes[..end], &bytes[end + 1..]);
+        let complete = if self.head.line_len == 0 {
+            self.head.line(line, self.side)
+        } else {
+            self.head.keep(line);
+            self.head.kept_line(self.side)
+        };
+        if complete {
+            self.complete();
+        }
+        rest
+    }
+
+    fn scan_chunk_size<'a>(&mut self, mut size: u64, mut digits: bool, bytes: &'a [u8]) -> &'a [u8] {
+        for (at, byte) in bytes.iter().enumerate() {
+            match char::from(*byte).to_digit(16) {
+                Some(digit) if digits => size = size.wrapping_mul(16).wrapping_add(digit.into()),
+                _ => digits = false,
             }
+            if *byte == b'\n' {
+                self.state = if size == 0 { State::Trailers(0) } else { State::Chunk(size.wrapping_add(2)) };
+                return &bytes[at + 1..];
+            }
+        }
+        self.state = State::ChunkSize { size, digits };
+        &[]
+    }
+
+    fn scan_trailers<'a>(&mut self, mut line: usize, bytes: &'a [u8]) -> &'a [u8] {
+        for (at, byte) in bytes.iter().enumerate() {
+            match byte {
+                b'\n' if line == 0 => {
+                    self.state = self.end();
+                    return &bytes[at + 1..];
+                }
+                b'\n' => line = 0,
+                b'\r' => {}
+                _ => line += 1,
+            }
+        }
+        self.state = State::Trailers(line);
+        &[]
+    }
+
+    /// A message is over.
+    fn end(&self) -> State {
+        match self.side {
+            Side::Requests => State::Head,
+            Side::Answers => State::Over,
         }
     }
 
     fn complete(&mut self) {
         let head = std::mem::take(&mut self.head);
-        if self.side == Side::Answers && (100..200).contains(&head.status) && head.status != 101 {
+        let informational = (100..200).contains(&head.status);
+        if self.side == Side::Answers && informational && head.status != 101 {
             return;
         }
         self.seen.push_back(head.facts);
         let bodiless = self.bodiless || matches!(head.status, 204 | 304);
         self.state = match self.side {
-            _ if head.facts.encodings > 0 && !bodiless => State::Lost,
-            Side::Answers if bodiless => State::Body(0),
-            Side::Answers if head.facts.lengths == 0 => State::Lost,
-            Side::Requests if head.length == 0 => State::Head,
+            // A tunnel (RFC 9110 §7.8): what follows is not HTTP.
+            Side::Answers if head.status == 101 => State::UntilClose,
+            Side::Answers if bodiless => State::Over,
+            _ if head.facts.encodings > 0 => CHUNK_SIZE,
+            Side::Answers if head.facts.lengths == 0 => State::UntilClose,
+            _ if head.length == 0 => self.end(),
             _ => State::Body(head.length),
         };
     }
 
-    /// What the next message looked like; nothing when the scanner was lost before it.
+    /// What the next message looked like.
     pub(super) fn next(&mut self) -> Option<Facts> {
         self.seen.pop_front()
     }
 
-    /// A message has ended and the next bytes begin a head: after a chunked body the scanner cannot know by itself.
-    pub(super) fn resume(&mut self) {
-        if self.state == State::Lost {
-            self.state = State::Head;
-        }
+    /// The caller's connection has become a tunnel: what follows is not HTTP.
+    pub(super) fn tunnel(&mut self) {
+        self.state = State::UntilClose;
     }
 
     /// An answer is expected, to a request that may allow no body.
@@ -186,6 +241,7 @@ impl Scanner {
         self.state = State::Head;
         self.head = Head::default();
         self.seen.clear();
+        self.excess = false;
     }
 
     /// Bytes came after the end of an answer.
@@ -274,6 +330,14 @@ impl Head {
     }
 }
 
+/// Skips so many bytes of a body: how many are left, and what follows.
+fn skip(left: u64, bytes: &[u8]) -> (u64, &[u8]) {
+    match usize::try_from(left) {
+        Ok(step) if step <= bytes.len() => (0, &bytes[step..]),
+        _ => (left - bytes.len() as u64, &[]),
+    }
+}
+
 fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (start, value) = line.split_at_checked(name.len())?;
     start.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
@@ -342,14 +406,15 @@ mod tests {
     }
 
     #[test]
-    fn after_a_chunked_request_the_scanner_is_lost_until_it_is_told() {
-        let mut scanner = Scanner::new(Side::Requests);
-        scanner.scan(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /#x HTTP/1.1\r\n\r\n");
-        assert!(scanner.next().is_some());
-        assert_eq!(scanner.next(), None);
-        scanner.resume();
-        scanner.scan(b"GET / HTTP/1.1\r\n\r\n");
-        assert_eq!(scanner.next(), Some(Facts::default()));
+    fn what_follows_a_chunked_request_is_seen() {
+        for chunks in ["0\r\n\r\n", "3;a=b\r\nabc\r\n0a\r\n0123456789\r\n0\r\nX: y\r\n\r\n"] {
+            let bytes = format!(
+                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}GET /#x HTTP/1.1\r\n\r\n"
+            );
+            let seen = requests(bytes.as_bytes());
+            assert_eq!(seen.len(), 2, "{chunks:?}");
+            assert!(!seen[0].fragment && seen[1].fragment, "{chunks:?}");
+        }
     }
 
     #[test]
@@ -358,6 +423,9 @@ mod tests {
         assert!(answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nabc", false).1);
         assert!(answer(b"HTTP/1.1 204 No Content\r\n\r\nx", false).1);
         assert!(answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab", true).1);
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n";
+        assert!(!answer(chunked.as_bytes(), false).1);
+        assert!(answer(format!("{chunked}x").as_bytes(), false).1);
         assert!(!answer(b"HTTP/1.1 200 OK\r\n\r\nuntil the end", false).1);
     }
 
@@ -371,7 +439,10 @@ mod tests {
     proptest! {
         #[test]
         fn it_does_not_matter_how_the_bytes_are_cut(
-            pieces in proptest::collection::vec("[A-Za-z0-9 :#/\r\n-]{0,40}|Content-Length: [0-9]{1,3}\r\n|\r\n\r\n", 0..12),
+            pieces in proptest::collection::vec(
+                "[A-Za-z0-9 :#/\r\n-]{0,40}|Content-Length: [0-9]{1,3}\r\n|Transfer-Encoding: x\r\n|[0-9a-f]{1,2}\r\n|\r\n\r\n",
+                0..12,
+            ),
             cuts in proptest::collection::vec(1usize..90, 1..40),
         ) {
             let bytes = format!("GET / HTTP/1.1\r\n{}", pieces.concat());

@@ -1,0 +1,289 @@
+//! Time limits without a timer a request: every connection notes what it is doing and since which tick, and one sweep
+//! per worker looks at all of them.
+//!
+//! Arming and re-arming a timer for each request costs more than the rest of attaché's own work (4 % of the whole). A
+//! limit that is seen up to one [`tick`](Ticks) late protects just as well.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::{Rc, Weak},
+    task::{Context, Waker},
+    time::Duration,
+};
+
+/// The coarse clock of a worker, and the limits that its connections have in common, all in ticks.
+#[derive(Debug)]
+pub(super) struct Ticks {
+    now: Cell<u32>,
+    tick: Duration,
+    head_limit: u32,
+    idle_limit: u32,
+}
+
+impl Ticks {
+    /// A clock fine enough for limits as short as `shortest`.
+    pub(super) fn new(shortest: Duration, head: Duration, idle: Duration) -> Self {
+        let tick = (shortest / 4).clamp(Duration::from_millis(50), Duration::from_secs(1));
+        let ticks = Self { now: Cell::new(0), tick, head_limit: 0, idle_limit: 0 };
+        Self { head_limit: ticks.of(head), idle_limit: ticks.of(idle), ..ticks }
+    }
+
+    /// How long a tick is.
+    pub(super) fn tick(&self) -> Duration {
+        self.tick
+    }
+
+    /// As many ticks as `limit` lasts, rounded up.
+    pub(super) fn of(&self, limit: Duration) -> u32 {
+        let ticks = limit.as_millis().div_ceil(self.tick.as_millis());
+        u32::try_from(ticks).unwrap_or(u32::MAX)
+    }
+
+    /// A tick has gone by.
+    pub(super) fn advance(&self) {
+        self.now.set(self.now.get().wrapping_add(1));
+    }
+
+    /// The number of the current tick.
+    pub(super) fn now(&self) -> u32 {
+        self.now.get()
+    }
+
+    /// Whether more than `limit` ticks have gone by since the tick `since`. A tick that had begun counts not at all, so
+    /// a limit is never seen too early.
+    pub(super) fn is_over(&self, since: u32, limit: u32) -> bool {
+        self.now.get().wrapping_sub(since) > limit
+    }
+}
+
+/// What a caller's connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nothing: between requests, or before the first.
+    Idle,
+    /// The head of a request is arriving.
+    Head,
+    /// A request is being served; a limit other than zero says how long its upstream may take to begin an answer.
+    Busy { limit: u32 },
+}
+
+/// The activity of one caller's connection.
+#[derive(Debug)]
+pub(super) struct Activity {
+    ticks: Rc<Ticks>,
+    state: Cell<State>,
+    since: Cell<u32>,
+    verdict: Cell<Option<Verdict>>,
+    draining: Cell<bool>,
+    // The task of the connection, to be woken when the sweep has decided something.
+    task: RefCell<Option<Waker>>,
+}
+
+/// What the sweep found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The connection was idle, or its head incomplete, for too long: close it.
+    Close,
+    /// The upstream has not begun its answer in time.
+    Overdue,
+}
+
+impl Activity {
+    pub(super) fn new(ticks: Rc<Ticks>) -> Self {
+        Self {
+            since: Cell::new(ticks.now()),
+            ticks,
+            state: Cell::new(State::Idle),
+            verdict: Cell::new(None),
+            draining: Cell::new(false),
+            task: RefCell::new(None),
+        }
+    }
+
+    /// Bytes came from the caller.
+    pub(super) fn received(&self, within_head: bool) {
+        if self.state.get() == State::Idle && within_head {
+            self.enter(State::Head);
+        }
+    }
+
+    /// Bytes went to the caller: a slow reader is not an idle one.
+    pub(super) fn sent(&self) {
+        if self.state.get() == State::Idle {
+            self.since.set(self.ticks.now());
+        }
+    }
+
+    /// A request is being served.
+    pub(super) fn serving(&self) {
+        self.enter(State::Busy { limit: 0 });
+    }
+
+    /// The upstream is expected to begin its answer within so many ticks; 0 means whenever it wants.
+    pub(super) fn awaiting(&self, limit: u32) {
+        self.enter(State::Busy { limit });
+    }
+
+    /// The answer is complete.
+    pub(super) fn idle(&self) {
+        self.enter(State::Idle);
+    }
+
+    /// Whether the upstream has let the limit of [`Activity::awaiting`] pass.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.verdict.get() == Some(Verdict::Overdue)
+    }
+
+    /// Whether the connection must be closed.
+    pub(super) fn must_close(&self) -> bool {
+        self.verdict.get() == Some(Verdict::Close)
+    }
+
+    /// Whether the process is on its way out.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Remembers the task that drives the connection.
+    pub(super) fn driven_by(&self, cx: &Context<'_>) {
+        let mut task = self.task.borrow_mut();
+        if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            *task = Some(cx.waker().clone());
+        }
+    }
+
+    fn enter(&self, state: State) {
+        self.state.set(state);
+        self.since.set(self.ticks.now());
+        if self.verdict.get() == Some(Verdict::Overdue) {
+            self.verdict.set(None);
+        }
+    }
+
+    fn sweep(&self) {
+        let (limit, verdict) = match self.state.get() {
+            State::Idle => (self.ticks.idle_limit, Verdict::Close),
+            State::Head => (self.ticks.head_limit, Verdict::Close),
+            State::Busy { limit: 0 } => return,
+            State::Busy { limit } => (limit, Verdict::Overdue),
+        };
+        if self.ticks.is_over(self.since.get(), limit) {
+            self.verdict.set(Some(verdict));
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(task) = &*self.task.borrow() {
+            task.wake_by_ref();
+        }
+    }
+}
+
+/// The activities of all connections of a worker.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    // Weak, so that a connection that ends does not have to find itself here: the sweep forgets it.
+    activities: RefCell<Vec<Weak<Activity>>>,
+}
+
+impl Registry {
+    pub(super) fn add(&self, activity: &Rc<Activity>) {
+        self.activities.borrow_mut().push(Rc::downgrade(activity));
+    }
+
+    /// Looks at every connection, and forgets those that have ended.
+    pub(super) fn sweep(&self) {
+        let mut activities = self.activities.borrow_mut();
+        activities.retain(|activity| {
+            let alive = activity.upgrade();
+            if let Some(activity) = &alive {
+                activity.sweep();
+            }
+            alive.is_some()
+        });
+        // What a burst of connections needed is given back once it is over.
+        let (len, capacity) = (activities.len(), activities.capacity());
+        if capacity > 64 && len < capacity / 4 {
+            activities.shrink_to(len * 2);
+        }
+    }
+
+    /// Tells every connection that the process is on its way out.
+    pub(super) fn drain(&self) {
+        for activity in self.activities.borrow().iter().filter_map(Weak::upgrade) {
+            activity.draining.set(true);
+            activity.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ticks() -> Rc<Ticks> {
+        Rc::new(Ticks::new(Duration::from_secs(10), Duration::from_secs(10), Duration::from_secs(300)))
+    }
+
+    fn pass(ticks: &Ticks, registry: &Registry, count: u32) {
+        for _ in 0..count {
+            ticks.advance();
+            registry.sweep();
+        }
+    }
+
+    #[test]
+    fn a_slow_head_is_closed_after_its_limit_and_not_before() {
+        let (ticks, registry) = (ticks(), Registry::default());
+        let activity = Rc::new(Activity::new(Rc::clone(&ticks)));
+        registry.add(&activity);
+        activity.received(true);
+        pass(&ticks, &registry, 10);
+        assert!(!activity.must_close());
+        // More of the same head does not buy more time.
+        activity.received(true);
+        pass(&ticks, &registry, 1);
+        assert!(activity.must_close());
+    }
+
+    #[test]
+    fn an_idle_connection_is_closed_but_a_slow_reader_is_not() {
+        let (ticks, registry) = (ticks(), Registry::default());
+        let activity = Rc::new(Activity::new(Rc::clone(&ticks)));
+        registry.add(&activity);
+        for _ in 0..4 {
+            pass(&ticks, &registry, 200);
+            activity.sent();
+        }
+        assert!(!activity.must_close());
+        pass(&ticks, &registry, 301);
+        assert!(activity.must_close());
+    }
+
+    #[test]
+    fn an_overdue_answer_is_told_and_forgotten_with_the_next_step() {
+        let (ticks, registry) = (ticks(), Registry::default());
+        let activity = Rc::new(Activity::new(Rc::clone(&ticks)));
+        registry.add(&activity);
+        activity.awaiting(ticks.of(Duration::from_millis(1500)));
+        pass(&ticks, &registry, 2);
+        assert!(!activity.is_overdue());
+        pass(&ticks, &registry, 1);
+        assert!(activity.is_overdue());
+        activity.serving();
+        pass(&ticks, &registry, 1000);
+        assert!(!activity.is_overdue() && !activity.must_close());
+    }
+
+    #[test]
+    fn connections_that_have_ended_are_forgotten() {
+        let (ticks, registry) = (ticks(), Registry::default());
+        for _ in 0..1000 {
+            registry.add(&Rc::new(Activity::new(Rc::clone(&ticks))));
+        }
+        registry.sweep();
+        assert_eq!(registry.activities.borrow().len(), 0);
+        assert!(registry.activities.borrow().capacity() < 100);
+    }
+}

@@ -1,0 +1,129 @@
+//! The bytes of a connection on their way to hyper: passed through unchanged, watched by a [`Scanner`].
+
+use std::{
+    cell::RefCell,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::client::TlsStream;
+
+use super::{
+    activity::Activity,
+    scan::{Scanner, Side},
+};
+
+/// A scanner that the connection feeds and whoever handles its messages asks. Both live on one worker.
+pub(super) type SharedScanner = Rc<RefCell<Scanner>>;
+
+/// A connection whose incoming bytes are looked at.
+#[derive(Debug)]
+pub(super) struct Watched<S> {
+    stream: S,
+    scanner: SharedScanner,
+    // Only the connections of callers are timed by what arrives on them.
+    activity: Option<Rc<Activity>>,
+}
+
+impl<S> Watched<S> {
+    /// The connection of a caller.
+    pub(super) fn caller(stream: S, activity: Rc<Activity>) -> (Self, SharedScanner) {
+        let scanner = Rc::new(RefCell::new(Scanner::new(Side::Requests)));
+        (Self { stream, scanner: Rc::clone(&scanner), activity: Some(activity) }, scanner)
+    }
+
+    /// A connection to an upstream.
+    pub(super) fn upstream(stream: S) -> (Self, SharedScanner) {
+        let scanner = Rc::new(RefCell::new(Scanner::new(Side::Answers)));
+        (Self { stream, scanner: Rc::clone(&scanner), activity: None }, scanner)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let read = &buffer.filled()[before..];
+        if !read.is_empty() {
+            let mut scanner = self.scanner.borrow_mut();
+            scanner.scan(read);
+            if let Some(activity) = &self.activity {
+                activity.received(scanner.is_within_head());
+            }
+        }
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        if let (Some(activity), Poll::Ready(Ok(_))) = (&self.activity, &polled) {
+            activity.sent();
+        }
+        polled
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// A connection to an upstream.
+#[derive(Debug)]
+pub(super) enum UpstreamStream {
+    /// Plain, to a loopback address unless the operator says otherwise.
+    Plain(TcpStream),
+    /// Inside TLS.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for UpstreamStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for UpstreamStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
