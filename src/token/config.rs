@@ -6,12 +6,16 @@ use serde::{Deserialize, Serialize};
 use super::source::SourceConfig;
 use crate::duration::Span;
 
-/// A section `[credentials.NAME]`: which source, and what is the same for all sources.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A section `[credentials.NAME]`: which source, and what is the same for all sources. The keys of both stand in the
+/// one section.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(extend("unevaluatedProperties" = false))]
 pub struct CredentialConfig {
-    /// The keys that belong to the `type`.
+    /// `type`, and the keys that belong to it.
+    #[serde(flatten)]
     pub source: SourceConfig,
     /// The keys that every type has.
+    #[serde(flatten)]
     pub common: CommonConfig,
 }
 

@@ -15,7 +15,8 @@ pub enum SourceType {
 }
 
 /// The keys of a credential that belong to its `type`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
 pub enum SourceConfig {
     /// RFC 6749 §4.4.
     ClientCredentials(ClientCredentialsConfig),
