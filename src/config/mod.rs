@@ -1,14 +1,38 @@
 //! What the operator wrote.
 //!
-//! Every part of the house owns its own section; here they are only collected.
+//! 1. The `file` is parsed: TOML or YAML.
+//! 2. The `environment` is laid over it; what neither says has the default that stands beside the key in its part.
+//! 3. The `check` compares all of it with the `shape` of the configuration, which is read from the JSON Schema:
+//!    unknown keys, missing keys, wrong types. Only then does serde read it, because serde's messages show values.
+//! 4. [`Config`] holds the sections; each belongs to a part of the house, and what only that part can know is checked
+//!    when it is built.
+//! 5. Whatever is wrong ends up as one [`LoadError`], with the place that [`Origin`] remembers.
 
-use std::collections::BTreeMap;
+mod check;
+mod environment;
+mod error;
+mod file;
+mod origin;
+mod shape;
 
+use std::{collections::BTreeMap, path::Path};
+
+use figment::{
+    Figment, Metadata, Profile, Provider,
+    value::{Dict, Map, Value},
+};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use self::{
+    environment::of_process as environment,
+    error::{LoadError, Place},
+    origin::Origin,
+    shape::{Key, Shape},
+};
 use crate::{
     admin::AdminConfig,
+    invalid::Invalid,
     proxy::{ProxyConfig, RouteConfig},
     shutdown::ShutdownConfig,
     telemetry::logging::LogConfig,
@@ -32,4 +56,114 @@ pub struct Config {
     pub credentials: BTreeMap<String, CredentialConfig>,
     /// The routes, by name.
     pub routes: BTreeMap<String, RouteConfig>,
+}
+
+/// A configuration, and where its keys were written.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The sections.
+    pub config: Config,
+    /// Which layer set what.
+    pub origin: Origin,
+    /// The keys in use that weaken a promise.
+    pub unsafe_keys: Vec<String>,
+}
+
+/// Loads a configuration: defaults < file < environment.
+pub fn load(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Config, LoadError> {
+    load_with_origin(file, environment).map(|loaded| loaded.config)
+}
+
+/// Loads a configuration and remembers where its keys were written.
+pub fn load_with_origin(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Loaded, LoadError> {
+    let loaded = read(file, environment)?;
+    if loaded.config.routes.is_empty() {
+        return Err(LoadError::NoRoute { place: loaded.origin.place("routes") });
+    }
+    Ok(loaded)
+}
+
+/// The section `[admin]` alone, for whoever only asks a running sidecar and may not know its routes.
+pub fn load_admin(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<AdminConfig, LoadError> {
+    read(file, environment).map(|loaded| loaded.config.admin)
+}
+
+fn read(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Loaded, LoadError> {
+    let shape = Shape::of_config();
+    let mut origin = Origin::new(file);
+    let mut written = file.map(file::read).transpose()?.unwrap_or_default();
+    let mut variables = Vec::new();
+    // In the order of their names, so that a part of a section comes after the section.
+    for (name, value) in environment.into_iter().collect::<BTreeMap<_, _>>() {
+        let Some(variable) = environment::read(&name, &value, &shape, &mut written)? else { continue };
+        if let Some(one) = origin.set(variable.path.join("."), variable.name.clone()) {
+            return Err(LoadError::VariableTwice { one, other: variable.name });
+        }
+        variables.push(variable);
+    }
+    let mut figment = Figment::from(Layer { name: "file".into(), dict: written });
+    for variable in variables {
+        figment = figment.merge(Layer { name: variable.name, dict: variable.dict });
+    }
+    let mut whole = match figment.extract::<Value>() {
+        Ok(Value::Dict(_, dict)) => dict,
+        // What figment has to say may hold a value.
+        _ => return Err(origin.explain(Invalid::new("", "this cannot be read"))),
+    };
+    check::check(&whole, &shape).map_err(|mistake| origin.explain(mistake))?;
+    check::without_empty(&mut whole);
+    let unsafe_keys = unsafe_keys(&whole, "");
+    let config: Config = Value::from(whole).deserialize().map_err(|error: figment::Error| {
+        let key = error.path.join(".");
+        origin.explain(Invalid::new(key, "this cannot be read"))
+    })?;
+    Ok(Loaded { config, origin, unsafe_keys })
+}
+
+/// The JSON Schema of the configuration, for editors.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(Config).into()
+}
+
+/// The paths of the keys that begin with `unsafe_` and are on.
+fn unsafe_keys(dict: &Dict, path: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (key, value) in dict {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        match value {
+            Value::Dict(_, dict) => found.extend(unsafe_keys(dict, &path)),
+            Value::Bool(_, false) => {}
+            _ if key.starts_with("unsafe_") => found.push(path),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// One layer, for figment.
+struct Layer {
+    name: String,
+    dict: Dict,
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.name.clone())
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Map::from([(Profile::Default, self.dict.clone())]))
+    }
 }

@@ -21,3 +21,12 @@ pub enum SourceConfig {
     /// RFC 6749 §4.4.
     ClientCredentials(ClientCredentialsConfig),
 }
+
+impl SourceConfig {
+    /// The value of `type`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::ClientCredentials(_) => "client_credentials",
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! `attache check`: everything that can be known about a configuration without the network.
+
+use clap::Args;
+
+use super::{ConfigArgument, Failure, output};
+use crate::config::{Config, Loaded};
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    config: ConfigArgument,
+}
+
+pub(super) fn execute(arguments: &Arguments) -> Result<(), Failure> {
+    let Loaded { config, unsafe_keys, .. } = arguments.config.load()?;
+    output::line(&summary(&config, &unsafe_keys))
+}
+
+fn summary(config: &Config, unsafe_keys: &[String]) -> String {
+    let mut lines = vec![
+        "ok".to_owned(),
+        format!("  proxy      http://{}", config.proxy.listen),
+        format!("  admin      http://{}", config.admin.listen),
+    ];
+    for (name, route) in &config.routes {
+        let host = route.host.as_deref().unwrap_or_default();
+        let listen = route.listen.as_ref().map(|listen| format!(" on {listen}")).unwrap_or_default();
+        let (path, upstream, credential) = (&route.path, &route.upstream, &route.credential);
+        lines.push(format!("  route      {name}: {host}{path}{listen} -> {upstream} with {credential}"));
+    }
+    for (name, credential) in &config.credentials {
+        let needed = if config.routes.values().any(|route| route.credential == *name) {
+            ""
+        } else {
+            " (no route uses it)"
+        };
+        lines.push(format!("  credential {name}: {}{needed}", credential.source.name()));
+    }
+    lines.extend(unsafe_keys.iter().map(|key| format!("  unsafe     {key}")));
+    lines.join("\n")
+}

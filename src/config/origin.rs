@@ -1,0 +1,77 @@
+//! Which layer a key came from, so that a mistake can be told with the file or the variable in which to mend it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use super::error::{LoadError, Place};
+use crate::invalid::Invalid;
+
+/// The file, and the variables by the keys that they set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    file: Option<PathBuf>,
+    variables: BTreeMap<String, String>,
+}
+
+impl Origin {
+    /// Only the file, so far.
+    pub(super) fn new(file: Option<&Path>) -> Self {
+        Self { file: file.map(Path::to_owned), variables: BTreeMap::new() }
+    }
+
+    /// `variable` sets the key. Returns the variable that did so before.
+    pub(super) fn set(&mut self, key: String, variable: String) -> Option<String> {
+        self.variables.insert(key, variable)
+    }
+
+    /// The file of the configuration, if there is one.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// Where to look for `key`: the variable that set it or the section around it, else the file, else a variable that
+    /// set something in it.
+    pub fn place(&self, key: &str) -> Place {
+        let below = |key: &str, section: &str| {
+            key.strip_prefix(section).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let over = self.variables.iter().rev().find(|(set, _)| below(key, set));
+        let under = || self.variables.iter().find(|(set, _)| below(set, key));
+        match (over, &self.file) {
+            (Some((_, variable)), _) => Place::Variable(variable.clone()),
+            (None, Some(file)) => Place::File(file.clone()),
+            (None, None) => match under() {
+                Some((_, variable)) => Place::Variable(variable.clone()),
+                None => Place::Environment,
+            },
+        }
+    }
+
+    /// A mistake that a part found, with the place in which to mend it.
+    pub fn explain(&self, invalid: Invalid) -> LoadError {
+        LoadError::Invalid { place: self.place(invalid.key()), invalid }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_looked_for_in_the_layer_that_set_it() {
+        let mut origin = Origin::new(Some(Path::new("a.toml")));
+        origin.set("routes.a.inject.header".into(), "V".into());
+        origin.set("routes.ab".into(), "W".into());
+        for (key, place) in [
+            ("routes.a.inject.header", Place::Variable("V".into())),
+            ("routes.a.inject", Place::File("a.toml".into())),
+            ("routes.a", Place::File("a.toml".into())),
+            ("routes.ab.upstream", Place::Variable("W".into())),
+            ("routes.abc", Place::File("a.toml".into())),
+        ] {
+            assert_eq!(origin.place(key), place, "{key}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Tests of the command line, through the real program.
+
+mod wrong_config;
+
+use std::process::{Command, Output};
+
+/// The program, with an environment that holds nothing of ours.
+pub fn attache(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_attache"));
+    command.args(arguments).env_clear();
+    command
+}
+
+fn text(output: &Output) -> (String, String) {
+    (
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}
+
+#[test]
+fn wrong_usage_ends_with_exit_code_2() {
+    for arguments in
+        [&[][..], &["no-such-command"], &["check", "--no-such-flag"], &["probe", "--timeout", "soon"]]
+    {
+        let output = attache(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn help_tells_the_environment_and_the_exit_codes() {
+    let output = attache(&["--help"]).output().unwrap();
+    let (out, _) = text(&output);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(out.contains("ATTACHE__") && out.contains("78"), "{out}");
+    let (version, _) = text(&attache(&["-V"]).output().unwrap());
+    assert_eq!(version.trim(), concat!("attache ", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let mut child = attache(&["schema"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn the_schema_is_json_and_knows_the_keys_of_every_type() {
+    let output = attache(&["schema"]).output().unwrap();
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(schema["$defs"]["CredentialConfig"]["unevaluatedProperties"], false);
+    assert_eq!(schema["additionalProperties"], false);
+}
+
+#[test]
+fn a_probe_of_nobody_fails_with_exit_code_1() {
+    // Bound and dropped: nobody else listens there now.
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let output = attache(&["probe", "--url", &format!("http://{address}/healthz")]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).1.contains("does not answer"));
+    let output = attache(&["wait", "--timeout", "1ms", "--url", &format!("http://{address}/readyz")])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).1.contains("not ready after 1ms"));
+}

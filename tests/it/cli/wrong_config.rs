@@ -1,0 +1,260 @@
+//! Every wrong configuration gets one message that names the file, the key and the cure, exit code 78, and never shows
+//! what was written.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+};
+
+use tempfile::TempDir;
+
+use super::{attache, text};
+
+/// Stands in every wrong place; no message may hold it.
+const SECRET: &str = "hunter2";
+
+/// A configuration that is right, as long as the files of [`folder`] are there.
+const RIGHT: &str = r#"
+[credentials.orders]
+type = "client_credentials"
+token_endpoint = "https://login.example.com/token"
+client_id = "checkout"
+client_secret = { file = "DIR/secret" }
+
+[routes.orders]
+upstream = "https://orders.internal"
+credential = "orders"
+"#;
+
+fn folder() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    for (name, content, mode) in [("secret", SECRET, 0o600), ("empty", "", 0o600), ("open", SECRET, 0o644)] {
+        let path = folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+    }
+    folder
+}
+
+/// Checks `file` and returns the message, which must be the refusal of a configuration.
+fn refused(file: Option<&Path>, environment: &[(&str, &str)]) -> String {
+    let mut command = attache(&["check"]);
+    if let Some(file) = file {
+        command.arg("--config").arg(file);
+    }
+    let output = command.envs(environment.iter().copied()).output().unwrap();
+    let (out, message) = text(&output);
+    assert_eq!(output.status.code(), Some(78), "{out}{message}");
+    assert!(out.is_empty(), "{out}");
+    assert!(message.starts_with("error: "), "{message}");
+    assert!(!message.contains(SECRET), "{message}");
+    message
+}
+
+fn assert_holds(message: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(message.contains(part), "`{part}` is not in: {message}");
+    }
+}
+
+/// Right, with `from` replaced by `to`, and the parts of its message.
+struct Wrong {
+    from: &'static str,
+    to: &'static str,
+    parts: &'static [&'static str],
+}
+
+const fn wrong(from: &'static str, to: &'static str, parts: &'static [&'static str]) -> Wrong {
+    Wrong { from, to, parts }
+}
+
+const KEYS: &[Wrong] = &[
+    wrong("[routes.orders]", "[route.orders]", &["`route`: unknown key", "did you mean `routes`?"]),
+    wrong("upstream =", "upstrem =", &["`routes.orders.upstrem`: unknown key", "did you mean `upstream`?"]),
+    wrong("client_id =", "client-id =", &["`credentials.orders.client-id`", "did you mean `client_id`?"]),
+    wrong(
+        "client_id =",
+        "colour = 'hunter2'\nclient_id =",
+        &["`credentials.orders.colour`", "the keys here are"],
+    ),
+    wrong("client_id = \"checkout\"", "", &["`credentials.orders.client_id`: this required key is missing"]),
+    wrong("type = \"client_credentials\"", "", &["`credentials.orders.type`", "`client_credentials`"]),
+    wrong(
+        "\"client_credentials\"",
+        "\"client_credential\"",
+        &["orders.type`", "did you mean `client_credentials`?"],
+    ),
+    wrong(
+        "upstream = \"https://orders.internal\"",
+        "",
+        &["`routes.orders.upstream`", "missing", "Where requests go"],
+    ),
+    wrong("credential = \"orders\"", "", &["`routes.orders.credential`", "missing"]),
+    wrong("[routes.orders]", "[routes.Orders]", &["`routes.Orders`", "lower-case"]),
+    wrong("[routes.orders]", "[routes.a__b]", &["`routes.a__b`", "single `_`"]),
+];
+
+const TYPES: &[Wrong] = &[
+    wrong(
+        "{ file = \"DIR/secret\" }",
+        "\"hunter2\"",
+        &["client_secret`: expected a reference such as { file =", "hint"],
+    ),
+    wrong("{ file = \"DIR/secret\" }", "[\"hunter2\"]", &["client_secret`: expected a reference"]),
+    wrong("{ file = \"DIR/secret\" }", "{ hunter2 = \"\" }", &["client_secret`: expected a reference"]),
+    wrong("{ file = \"DIR/secret\" }", "{ file = 7 }", &["client_secret.file`: expected text"]),
+    wrong("\"checkout\"", "7", &["`credentials.orders.client_id`: expected text in quotes"]),
+    wrong("client_id", "scope = [\"hunter2\"]\nclient_id", &["`credentials.orders.scope`: expected text"]),
+    wrong(
+        "client_id",
+        "resource = \"hunter2\"\nclient_id",
+        &["`credentials.orders.resource`: expected a list"],
+    ),
+    wrong("client_id", "resource = [1]\nclient_id", &["`credentials.orders.resource.0`: expected text"]),
+    wrong(
+        "client_id",
+        "token_wait = 5\nclient_id",
+        &["`credentials.orders.token_wait`: expected a duration"],
+    ),
+    wrong("client_id", "token_wait = \"5 hunter2\"\nclient_id", &["token_wait`: expected a duration"]),
+    wrong(
+        "client_id",
+        "required = \"yes\"\nclient_id",
+        &["`credentials.orders.required`: expected true or false"],
+    ),
+    wrong("client_id", "client_auth = \"hunter2\"\nclient_id", &["client_auth`: expected one of", "`none`"]),
+    wrong(
+        "[routes.orders]",
+        "[proxy]\nworkers = -1\n[routes.orders]",
+        &["`proxy.workers`: expected a whole number"],
+    ),
+    wrong(
+        "[routes.orders]",
+        "[proxy]\nworkers = 1.5\n[routes.orders]",
+        &["`proxy.workers`: expected a whole number"],
+    ),
+    wrong(
+        "[routes.orders]",
+        "[proxy]\naccess_log = \"loud\"\n[routes.orders]",
+        &["`proxy.access_log`", "`off`"],
+    ),
+    wrong(
+        "[routes.orders]",
+        "[routes]\norders = \"hunter2\"\n[routes.o]",
+        &["`routes.orders`: expected a section"],
+    ),
+    wrong(
+        "[credentials.orders]",
+        "credentials = \"hunter2\"\n[proxy]",
+        &["`credentials`: expected a section"],
+    ),
+];
+
+const SYNTAX: &[Wrong] = &[
+    wrong("{ file = \"DIR/secret\" }", "hunter2", &["is not TOML: line 6, column"]),
+    wrong("{ file = \"DIR/secret\" }", "\"hunter2", &["is not TOML: line 6, column"]),
+    wrong(
+        "client_id =",
+        "client_id = \"hunter2\"\nclient_id =",
+        &["is not TOML: line 6, column", "duplicate key"],
+    ),
+];
+
+#[test]
+fn a_wrong_file_is_refused_with_file_key_and_cure() {
+    let folder = folder();
+    let file = folder.path().join("attache.toml");
+    for Wrong { from, to, parts } in [KEYS, TYPES, SYNTAX].into_iter().flatten() {
+        assert!(RIGHT.contains(from), "{from}");
+        let text = RIGHT.replacen(from, to, 1).replace("DIR", folder.path().to_str().unwrap());
+        fs::write(&file, text).unwrap();
+        let message = refused(Some(&file), &[]);
+        assert_holds(&message, &["attache.toml`", "hint: "]);
+        assert_holds(&message, parts);
+    }
+}
+
+#[test]
+fn a_secret_in_the_wrong_place_of_a_yaml_file_is_not_shown() {
+    let folder = folder();
+    let file = folder.path().join("attache.yaml");
+    let right =
+        "credentials:\n  orders:\n    type: client_credentials\n    client_id: checkout\n    client_secret: ";
+    for (secret, part) in [
+        ("hunter2", "`credentials.orders.client_secret`: expected a reference such as { file ="),
+        ("{hunter2}", "`credentials.orders.client_secret`: expected a reference"),
+        ("{ file: [hunter2] }", "`credentials.orders.client_secret.file`: expected text"),
+        ("\"hunter2", "is not YAML: line"),
+        ("hunter2: hunter2", "is not YAML: line 5"),
+        ("!!int hunter2", "is not YAML: line 5"),
+        ("*hunter2", "is not YAML: line"),
+    ] {
+        fs::write(&file, format!("{right}{secret}\n")).unwrap();
+        assert_holds(&refused(Some(&file), &[]), &["attache.yaml`", part]);
+    }
+}
+
+#[test]
+fn a_wrong_variable_is_refused_by_its_name() {
+    let folder = folder();
+    let file = folder.path().join("attache.toml");
+    fs::write(&file, RIGHT.replace("DIR", folder.path().to_str().unwrap())).unwrap();
+    for (name, value, parts) in [
+        (
+            "ATTACHE__CREDENTIALS__ORDERS__CLIENT_SECRET",
+            "hunter2",
+            &["client_secret`: expected a reference"][..],
+        ),
+        ("ATTACHE__CREDENTIALS__ORDERS__CLIENT_SECRET", "{ file = hunter2 }", &["expected a reference"]),
+        ("ATTACHE__CREDENTIALS__ORDERS__CLIENT_SECRET__FIEL", "hunter2", &["expected a reference"]),
+        ("ATTACHE__CREDENTIALS__ORDERS__CLIENT_SECRT", "hunter2", &["did you mean `client_secret`?"]),
+        ("ATTACHE__PROXY__WORKERS", "hunter2", &["`proxy.workers`: expected a whole number"]),
+        ("ATTACHE__PROXY__ALLOWED_HOSTS", "hunter2", &["`proxy.allowed_hosts`: expected a list"]),
+        (
+            "ATTACHE__ROUTES__ORDERS__STRIP_PREFIX",
+            "hunter2",
+            &["`routes.orders.strip_prefix`: expected true or"],
+        ),
+        ("ATTACHE__LOG__FORMAT", "hunter2", &["`log.format`: expected one of `json` and `text`"]),
+        ("ATTACHE__PROXY____LISTEN", "hunter2", &["does not name a key"]),
+        ("ATTACHE__", "hunter2", &["does not name a key"]),
+        ("ATTACHE__PORT", "hunter2", &["`port`: unknown key"]),
+    ] {
+        let message = refused(Some(&file), &[(name, value)]);
+        assert_holds(&message, &[&format!("`{name}`"), "hint: "]);
+        assert_holds(&message, parts);
+    }
+    let twice = [("ATTACHE__LOG__FORMAT", "json"), ("ATTACHE__log__format", "text")];
+    assert_holds(&refused(Some(&file), &twice), &["set the same key"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("attache.conf"), "").unwrap();
+    fs::write(path("binary.toml"), b"a = \"hunter2\xff\"").unwrap();
+    fs::write(path("list.yaml"), "- hunter2\n").unwrap();
+    fs::create_dir(path("folder.toml")).unwrap();
+    for (name, part) in [
+        ("missing.toml", "correct the path"),
+        ("attache.conf", "`.toml`, `.yaml` or `.yml`"),
+        ("binary.toml", "is not UTF-8"),
+        ("folder.toml", "is a directory"),
+        ("list.yaml", "does not hold sections"),
+    ] {
+        assert_holds(&refused(Some(&path(name)), &[]), &[name, part, "hint: "]);
+    }
+}
+
+#[test]
+fn without_a_route_the_smallest_configuration_is_shown() {
+    let folder = folder();
+    for name in ["empty.toml", "empty.yaml", "comment.yaml"] {
+        let file = folder.path().join(name);
+        fs::write(&file, if name == "comment.yaml" { "# nothing\n---\n" } else { "" }).unwrap();
+        assert_holds(&refused(Some(&file), &[]), &[name, "no route", "upstream = \"https://"]);
+    }
+    assert_holds(&refused(None, &[]), &["in the environment no route", "[routes.orders]"]);
+}
