@@ -1,1 +1,144 @@
-//! Tests of `admin`.
+//! Tests of `admin`, over real sockets.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use attache::{
+    admin::{self, ReadinessRule, RouteView, Snapshot, View},
+    guard::Guard,
+    readiness::Readiness,
+    shutdown::{self, Stage, Trigger},
+    telemetry::metrics::Metrics,
+};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+
+struct Admin {
+    address: SocketAddr,
+    readiness: Readiness,
+    trigger: Trigger,
+    task: JoinHandle<()>,
+}
+
+/// The admin port of a process that needs the credential `orders`, whose token is not usable (any more).
+async fn admin(rule: ReadinessRule) -> Admin {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let readiness = Readiness::new();
+    let look = Arc::new(|| Snapshot {
+        routes: vec![RouteView {
+            name: "orders".into(),
+            host: None,
+            path: "/".into(),
+            upstream: "https://orders.internal".into(),
+            credential: "orders".into(),
+        }],
+        credentials: json!([{ "name": "orders", "state": "backing_off" }]),
+        unusable: vec!["orders".into()],
+        configuration: json!({ "file": null }),
+    });
+    let view = View { readiness: readiness.clone(), rule, metrics: Metrics::new(), look };
+    let (trigger, shutdown) = shutdown::channel();
+    let task = tokio::spawn(admin::serve(listener, Guard::new(Some(address)), view, shutdown));
+    Admin { address, readiness, trigger, task }
+}
+
+impl Admin {
+    /// Sends the request as it stands, and reads until the port closes.
+    async fn raw(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    async fn get(&self, path: &str) -> (u16, String) {
+        let answer = self.raw(&format!("GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n")).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains("cache-control: no-store") && head.contains("nosniff"), "{head}");
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    async fn status_of(&self, path: &str) -> u16 {
+        self.get(path).await.0
+    }
+}
+
+#[tokio::test]
+async fn probes_are_told_the_truth_from_start_to_drain() {
+    let admin = admin(ReadinessRule::Latched).await;
+    let latch = admin.readiness.require("orders");
+    assert_eq!((admin.status_of("/livez").await, admin.status_of("/healthz").await), (200, 200));
+    assert_eq!((admin.status_of("/startupz").await, admin.status_of("/readyz").await), (503, 503));
+    let body: Value = serde_json::from_str(&admin.get("/readyz").await.1).unwrap();
+    assert_eq!(body["missing"], json!(["orders"]));
+    latch.open();
+    assert_eq!((admin.status_of("/startupz").await, admin.status_of("/readyz").await), (200, 200));
+    admin.readiness.drain();
+    assert_eq!((admin.status_of("/startupz").await, admin.status_of("/readyz").await), (200, 503));
+    assert_eq!(admin.status_of("/livez").await, 200);
+}
+
+#[tokio::test]
+async fn strict_readiness_asks_for_a_usable_token_now() {
+    let admin = admin(ReadinessRule::Strict).await;
+    admin.readiness.require("orders").open();
+    let (status, body) = admin.get("/readyz").await;
+    assert_eq!((status, body.contains("orders")), (503, true));
+    assert_eq!(admin.status_of("/startupz").await, 200);
+}
+
+#[tokio::test]
+async fn status_shows_routes_and_credentials_and_metrics_are_rendered() {
+    let admin = admin(ReadinessRule::Latched).await;
+    let status: Value = serde_json::from_str(&admin.get("/status").await.1).unwrap();
+    assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(status["routes"][0]["upstream"], "https://orders.internal");
+    assert_eq!(status["credentials"][0]["state"], "backing_off");
+    let (code, metrics) = admin.get("/metrics").await;
+    assert!(code == 200 && metrics.contains("attache_"), "{metrics}");
+}
+
+#[tokio::test]
+async fn web_pages_foreign_hosts_and_other_methods_are_refused_and_nothing_comes_back() {
+    let admin = admin(ReadinessRule::Latched).await;
+    for (request, status, reason) in [
+        ("GET /status HTTP/1.1\r\nhost: hunter2.example\r\n\r\n", 421, "foreign_host"),
+        ("GET /status HTTP/1.1\r\nhost: a, hunter2\r\n\r\n", 400, "malformed_host"),
+        ("GET /livez HTTP/1.1\r\nhost: localhost\r\norigin: https://hunter2\r\n\r\n", 403, "foreign_origin"),
+        (
+            "GET /metrics HTTP/1.1\r\nhost: localhost\r\nsec-fetch-site: same-site\r\n\r\n",
+            403,
+            "foreign_origin",
+        ),
+        ("POST /livez HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n", 405, "method_not_allowed"),
+        ("DELETE /hunter2 HTTP/1.1\r\nhost: localhost\r\n\r\n", 405, "method_not_allowed"),
+        ("GET /hunter2 HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", 404, "not_found"),
+    ] {
+        // Returns only because the connection is closed.
+        let answer = admin.raw(request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {answer}");
+        assert!(answer.contains("application/problem+json") && answer.contains(reason), "{answer}");
+        assert!(!answer.contains("hunter2"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn head_is_answered_like_get_without_the_body() {
+    let admin = admin(ReadinessRule::Latched).await;
+    let answer = admin.raw("HEAD /livez HTTP/1.0\r\nhost: localhost\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.0 200 ") && answer.ends_with("\r\n\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn the_port_answers_until_the_last_stage() {
+    let admin = admin(ReadinessRule::Latched).await;
+    admin.trigger.advance(Stage::Draining);
+    assert_eq!(admin.status_of("/livez").await, 200);
+    admin.trigger.advance(Stage::Now);
+    admin.task.await.unwrap();
+}

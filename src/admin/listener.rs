@@ -1,0 +1,195 @@
+//! What a connection to the admin port may cost. The server behind it has no limits of its own, and this port may face a
+//! whole network: scrapes that never read and heads that never end must not pile up.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{self, Instant, Sleep},
+};
+
+/// Connections at once; further ones wait in the backlog.
+const MAX_CONNECTIONS: usize = 64;
+/// How long a connection may stand still.
+const MAX_SILENCE: Duration = Duration::from_secs(10);
+/// How long it may live, however busy it looks. Whoever scrapes connects again.
+const MAX_AGE: Duration = Duration::from_secs(60);
+/// How many bytes may be read from it: hundreds of requests of a probe.
+const MAX_BYTES: usize = 128 * 1024;
+/// After an accept that failed, for want of file descriptors for example.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A listener whose connections are bounded.
+pub(super) struct Bounded {
+    listener: TcpListener,
+    slots: Arc<Semaphore>,
+}
+
+impl Bounded {
+    pub(super) fn new(listener: TcpListener) -> Self {
+        Self { listener, slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
+    }
+}
+
+impl axum::serve::Listener for Bounded {
+    type Io = Connection<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let slot = Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed");
+            match self.listener.accept().await {
+                Ok((stream, address)) => return (Connection::new(stream, Some(slot)), address),
+                Err(error) => {
+                    tracing::debug!(%error, "the admin port could not accept");
+                    time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection that ends by itself.
+pub(super) struct Connection<S> {
+    stream: S,
+    // Given back when the connection is dropped.
+    _slot: Option<OwnedSemaphorePermit>,
+    bytes_left: usize,
+    end: Instant,
+    // Boxed, because a `Sleep` must not move once polled and the server wants streams that can.
+    silence: Pin<Box<Sleep>>,
+}
+
+impl<S> Connection<S> {
+    fn new(stream: S, slot: Option<OwnedSemaphorePermit>) -> Self {
+        let silence = Box::pin(time::sleep(MAX_SILENCE));
+        Self { stream, _slot: slot, bytes_left: MAX_BYTES, end: Instant::now() + MAX_AGE, silence }
+    }
+
+    /// Something moved: the connection may stand still again, but not live longer.
+    fn moved(&mut self) {
+        let until = (Instant::now() + MAX_SILENCE).min(self.end);
+        self.silence.as_mut().reset(until);
+    }
+
+    fn stood_still<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        match self.silence.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        // An end without an error: between two requests that is an ordinary close.
+        if this.bytes_left == 0 || Instant::now() >= this.end {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        match Pin::new(&mut this.stream).poll_read(cx, buffer) {
+            Poll::Ready(Ok(())) => {
+                // The last read may go beyond the limit, by no more than the server's buffer.
+                this.bytes_left = this.bytes_left.saturating_sub(buffer.filled().len() - before);
+                this.moved();
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => this.stood_still(cx),
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.stream).poll_write(cx, bytes) {
+            Poll::Ready(written) => {
+                this.moved();
+                Poll::Ready(written)
+            }
+            Poll::Pending => this.stood_still(cx),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::*;
+
+    fn pair(size: usize) -> (Connection<DuplexStream>, DuplexStream) {
+        let (ours, theirs) = duplex(size);
+        (Connection::new(ours, None), theirs)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_sends_nothing_is_let_go_after_ten_seconds() {
+        let (mut ours, _theirs) = pair(64);
+        let start = Instant::now();
+        let error = ours.read_u8().await.unwrap_err();
+        assert_eq!((error.kind(), start.elapsed().as_secs()), (io::ErrorKind::TimedOut, 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_does_not_read_is_let_go_after_ten_seconds() {
+        let (mut ours, _theirs) = pair(64);
+        let start = Instant::now();
+        let error = ours.write_all(&[0; 1000]).await.unwrap_err();
+        assert_eq!((error.kind(), start.elapsed().as_secs()), (io::ErrorKind::TimedOut, 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trickle_ends_after_a_minute() {
+        let (mut ours, mut theirs) = pair(64);
+        let trickle = tokio::spawn(async move {
+            while theirs.write_u8(b'x').await.is_ok() {
+                time::sleep(Duration::from_secs(9)).await;
+            }
+        });
+        let start = Instant::now();
+        while ours.read_u8().await.is_ok() {}
+        assert!((54..=60).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+        drop(ours);
+        trickle.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_sends_without_end_is_cut_off() {
+        let (mut ours, mut theirs) = pair(MAX_BYTES * 2);
+        theirs.write_all(&vec![b'x'; MAX_BYTES * 2]).await.unwrap();
+        let mut part = [0; 1024];
+        let mut read = 0;
+        while let Ok(some @ 1..) = ours.read(&mut part).await {
+            read += some;
+        }
+        assert_eq!(read, MAX_BYTES);
+    }
+}

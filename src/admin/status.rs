@@ -1,0 +1,51 @@
+//! `/status`: what is configured and how it is, for people and scripts.
+
+use axum::{Json, extract::State};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{View, health};
+
+/// Routes and credentials as they are at one moment.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Snapshot {
+    /// The routes.
+    pub routes: Vec<RouteView>,
+    /// The credentials: name, type, state, expiry, last error and next attempt.
+    pub credentials: Value,
+    /// Required credentials without a usable token.
+    #[serde(skip)]
+    pub unusable: Vec<String>,
+    /// Where the configuration came from and what became of its last change.
+    pub configuration: Value,
+}
+
+/// A route, as it was configured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RouteView {
+    /// Its name.
+    pub name: String,
+    /// The host it matches, if not every one.
+    pub host: Option<String>,
+    /// The path it matches.
+    pub path: String,
+    /// Where its requests go.
+    pub upstream: String,
+    /// The credential that is injected.
+    pub credential: String,
+}
+
+pub(super) async fn show(State(view): State<View>) -> Json<Value> {
+    let missing = health::missing(&view);
+    let draining = view.readiness.is_draining();
+    let Snapshot { routes, credentials, configuration, .. } = (view.look)();
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "ready": missing.is_empty() && !draining,
+        "draining": draining,
+        "missing": missing,
+        "routes": routes,
+        "credentials": credentials,
+        "configuration": configuration,
+    }))
+}
