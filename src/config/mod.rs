@@ -4,10 +4,11 @@
 //! 2. The `environment` is laid over it; what neither says has the default that stands beside the key in its part.
 //! 3. The `check` compares all of it with the `shape` of the configuration, which is read from the JSON Schema:
 //!    unknown keys, missing keys, wrong types. Only then does serde read it, because serde's messages show values.
-//! 4. [`Config`] holds the sections; each belongs to a part of the house, and what only that part can know is checked
-//!    when it is built.
+//! 4. [`Config`] holds the sections. What they must `agree` on is checked here; what only the part that a section
+//!    belongs to can know, when that part is built.
 //! 5. Whatever is wrong ends up as one [`LoadError`], with the place that [`Origin`] remembers.
 
+mod agree;
 mod check;
 mod environment;
 mod error;
@@ -86,6 +87,7 @@ pub fn load_with_origin(
     if loaded.config.routes.is_empty() {
         return Err(LoadError::NoRoute { place: loaded.origin.place("routes") });
     }
+    loaded.config.check().map_err(|mistake| loaded.origin.explain(mistake))?;
     Ok(loaded)
 }
 

@@ -151,6 +151,37 @@ const TYPES: &[Wrong] = &[
     ),
 ];
 
+const SECTIONS: &[Wrong] = &[
+    wrong(
+        "credential = \"orders\"",
+        "credential = \"order\"",
+        &["`routes.orders.credential`", "did you mean `orders`?"],
+    ),
+    wrong("credential = \"orders\"", "credential = \"x\"", &["`routes.orders.credential`", "add a section"]),
+    wrong("[routes.orders]", "[log]\nfilter = \"a=loudly\"\n[routes.orders]", &["`log.filter`", "info"]),
+    wrong(
+        "[routes.orders]",
+        "[proxy]\nlisten = \"7080\"\n[routes.orders]",
+        &["`proxy.listen`", "127.0.0.1:7080"],
+    ),
+    wrong(
+        "[routes.orders]",
+        "[proxy]\nlisten = \"localhost:1\"\n[routes.orders]",
+        &["`proxy.listen`", "address"],
+    ),
+    wrong("[routes.orders]", "[admin]\nlisten = \"127.0.0.1:99999\"\n[routes.orders]", &["`admin.listen`"]),
+    wrong(
+        "[routes.orders]",
+        "[admin]\nlisten = \"127.0.0.1:7080\"\n[routes.orders]",
+        &["`admin.listen`", "`proxy.listen` already"],
+    ),
+    wrong(
+        "credential = \"orders\"",
+        "credential = \"orders\"\nlisten = \"0.0.0.0:7090\"",
+        &["`routes.orders.listen`", "`admin.listen` already"],
+    ),
+];
+
 const SYNTAX: &[Wrong] = &[
     wrong("{ file = \"DIR/secret\" }", "hunter2", &["is not TOML: line 6, column"]),
     wrong("{ file = \"DIR/secret\" }", "\"hunter2", &["is not TOML: line 6, column"]),
@@ -165,7 +196,7 @@ const SYNTAX: &[Wrong] = &[
 fn a_wrong_file_is_refused_with_file_key_and_cure() {
     let folder = folder();
     let file = folder.path().join("attache.toml");
-    for Wrong { from, to, parts } in [KEYS, TYPES, SYNTAX].into_iter().flatten() {
+    for Wrong { from, to, parts } in [KEYS, TYPES, SECTIONS, SYNTAX].into_iter().flatten() {
         assert!(RIGHT.contains(from), "{from}");
         let text = RIGHT.replacen(from, to, 1).replace("DIR", folder.path().to_str().unwrap());
         fs::write(&file, text).unwrap();

@@ -127,10 +127,12 @@ fn a_reference_in_the_environment_replaces_the_one_in_the_file() {
 
 #[test]
 fn a_name_that_could_mean_two_is_taken_as_it_stands() {
-    let more = "[routes.a-b_c]\nupstream = \"https://x\"\ncredential = \"x\"\n[routes.a_b-c]\nupstream = \"https://x\"\n\
-                credential = \"x\"\n";
-    let environment =
-        [("ATTACHE__ROUTES__A_B_C__UPSTREAM", "https://y"), ("ATTACHE__ROUTES__A_B_C__CREDENTIAL", "y")];
+    let more = "[routes.a-b_c]\nupstream = \"https://x\"\ncredential = \"my-orders\"\n[routes.a_b-c]\nupstream = \"https://x\"\n\
+                credential = \"my-orders\"\n";
+    let environment = [
+        ("ATTACHE__ROUTES__A_B_C__UPSTREAM", "https://y"),
+        ("ATTACHE__ROUTES__A_B_C__CREDENTIAL", "my-orders"),
+    ];
     let config = loaded("a.toml", &format!("{TOML}{more}"), &environment);
     assert_eq!(config.routes["a_b_c"].upstream, "https://y");
     assert_eq!(config.routes["a-b_c"].upstream, "https://x");
