@@ -12,8 +12,8 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | 4 | `main`, `cli`, `app`, `config` |
-//! | 2 | `proxy`, `admin` |
+//! | 4 | `main`, [`cli`], `app`, [`reload`], [`config`] |
+//! | 2 | [`proxy`], [`admin`] |
 //! | 1 | [`token`] |
 //! | 0 | [`telemetry`], [`secret`], [`tls`], [`guard`], [`readiness`], [`shutdown`], [`duration`], [`invalid`] |
 
@@ -25,6 +25,7 @@ pub mod guard;
 pub mod invalid;
 pub mod proxy;
 pub mod readiness;
+pub mod reload;
 pub mod secret;
 pub mod shutdown;
 pub mod telemetry;

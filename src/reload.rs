@@ -1,0 +1,239 @@
+//! Changes of the configuration while attaché runs.
+//!
+//! 1. [`Watcher::load`] reads the configuration for the first time and remembers the content of its file.
+//! 2. [`Watcher::run`] looks at the content again, every two seconds and after SIGHUP. Content, not times or inodes: a
+//!    ConfigMap changes by a symbolic link above the file, an editor by a new file, `cp` in place.
+//! 3. What changed is loaded and given to the application, which builds all of it and swaps at once.
+//! 4. A configuration that cannot be used changes nothing: the old one stays in force, with one warning a change.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use serde::Serialize;
+use tokio::{
+    sync::Notify,
+    time::{self, MissedTickBehavior},
+};
+
+use crate::{
+    config::{self, LoadError, Loaded},
+    invalid::Invalid,
+    telemetry::metrics::{Metrics, ReloadOutcome},
+};
+
+/// How often the file is looked at.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// Where the configuration comes from, and how its file looked when it was read last.
+#[derive(Debug)]
+pub struct Watcher {
+    file: Option<PathBuf>,
+    environment: Vec<(String, String)>,
+    // Nothing when the file could not be read, which is a content of its own.
+    content: Option<Vec<u8>>,
+    condition: Condition,
+}
+
+/// What became of the latest change, for `/status`. Cheap to clone; all clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Condition(Arc<Mutex<State>>);
+
+#[derive(Clone, Debug, Default, Serialize)]
+struct State {
+    file: Option<PathBuf>,
+    /// Seconds since 1970, when the configuration in force was loaded.
+    loaded: u64,
+    /// Why the latest change was not taken.
+    rejected: Option<String>,
+}
+
+impl Condition {
+    /// As JSON. Never holds a value of the configuration.
+    pub fn view(&self) -> serde_json::Value {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A path that is not UTF-8 cannot be shown.
+        serde_json::to_value(&*state).unwrap_or_default()
+    }
+
+    fn accepted(&self) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.loaded = now.as_secs();
+        state.rejected = None;
+    }
+
+    fn rejected(&self, why: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).rejected = Some(why);
+    }
+}
+
+impl Watcher {
+    /// Reads the configuration for the first time.
+    pub fn load(
+        file: Option<PathBuf>,
+        environment: Vec<(String, String)>,
+    ) -> Result<(Self, Loaded), LoadError> {
+        // The content comes first: a change between the two is then seen as one.
+        let content = file.as_ref().and_then(|file| fs::read(file).ok());
+        let loaded = config::load_with_origin(file.as_deref(), environment.clone())?;
+        let condition = Condition::default();
+        condition.0.lock().unwrap_or_else(PoisonError::into_inner).file.clone_from(&file);
+        condition.accepted();
+        Ok((Self { file, environment, content, condition }, loaded))
+    }
+
+    /// What became of the latest change.
+    pub fn condition(&self) -> Condition {
+        self.condition.clone()
+    }
+
+    /// Watches for ever. `hangup` asks for a load even if nothing changed; `apply` builds and swaps.
+    pub async fn run(
+        mut self,
+        hangup: Arc<Notify>,
+        metrics: Metrics,
+        mut apply: impl FnMut(&Loaded) -> Result<(), Invalid>,
+    ) {
+        let mut ticks = time::interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let asked = tokio::select! {
+                _ = ticks.tick() => false,
+                () = hangup.notified() => true,
+            };
+            let content = match &self.file {
+                Some(file) => tokio::fs::read(file).await.ok(),
+                None => None,
+            };
+            if !asked && content == self.content {
+                continue;
+            }
+            self.content = content;
+            let outcome = config::load_with_origin(self.file.as_deref(), self.environment.clone())
+                .and_then(|loaded| apply(&loaded).map_err(|mistake| loaded.origin.explain(mistake)));
+            match outcome {
+                Ok(()) => {
+                    tracing::info!("the configuration was reloaded");
+                    metrics.reload(ReloadOutcome::Success);
+                    self.condition.accepted();
+                }
+                Err(error) => {
+                    let hint = error.cure().unwrap_or_default();
+                    tracing::warn!(%error, hint, "the changed configuration cannot be used; the old one stays");
+                    metrics.reload(ReloadOutcome::Rejected);
+                    self.condition.rejected(error.to_string());
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::symlink, path::Path};
+
+    use tempfile::TempDir;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    fn text(upstream: &str) -> String {
+        format!(
+            "[credentials.a]\ntype = \"client_credentials\"\nissuer = \"https://idp.example\"\nclient_id = \"a\"\n\
+             client_auth = \"none\"\n[routes.a]\nupstream = \"{upstream}\"\ncredential = \"a\"\n"
+        )
+    }
+
+    /// A watcher that runs; each configuration that it applies comes out, `https://refused` being refused.
+    struct Running {
+        applied: mpsc::UnboundedReceiver<String>,
+        hangup: Arc<Notify>,
+        metrics: Metrics,
+        condition: Condition,
+    }
+
+    fn start(file: &Path) -> Running {
+        let (watcher, _) = Watcher::load(Some(file.to_owned()), Vec::new()).unwrap();
+        let (hangup, metrics, condition) = (Arc::new(Notify::new()), Metrics::new(), watcher.condition());
+        let (sender, applied) = mpsc::unbounded_channel();
+        tokio::spawn(watcher.run(Arc::clone(&hangup), metrics.clone(), move |loaded| {
+            let upstream = loaded.config.routes["a"].upstream.clone();
+            let refused = upstream == "https://refused";
+            sender.send(upstream).unwrap();
+            if refused { Err(Invalid::new("routes.a.upstream", "no")) } else { Ok(()) }
+        }));
+        Running { applied, hangup, metrics, condition }
+    }
+
+    impl Running {
+        async fn next(&mut self) -> String {
+            self.applied.recv().await.unwrap()
+        }
+
+        fn count(&self, outcome: &str) -> Option<String> {
+            let text = String::from_utf8(self.metrics.render()).unwrap();
+            let line = format!("attache_config_reloads_total{{outcome=\"{outcome}\"}} ");
+            text.lines().find_map(|found| found.strip_prefix(&line).map(str::to_owned))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_is_applied_and_a_bad_one_keeps_the_old_until_it_is_mended() {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("a.toml");
+        fs::write(&file, text("https://one")).unwrap();
+        let mut running = start(&file);
+        fs::write(&file, text("https://two")).unwrap();
+        assert_eq!(running.next().await, "https://two");
+        fs::write(&file, text("https://refused")).unwrap();
+        assert_eq!(running.next().await, "https://refused");
+        fs::write(&file, "half a fi").unwrap();
+        while running.count("rejected").as_deref() != Some("2") {
+            time::sleep(INTERVAL).await;
+        }
+        assert!(running.condition.view()["rejected"].as_str().unwrap().contains("is not TOML"));
+        fs::write(&file, text("https://three")).unwrap();
+        assert_eq!(running.next().await, "https://three");
+        while !running.condition.view()["rejected"].is_null() {
+            time::sleep(INTERVAL).await;
+        }
+        assert_eq!(running.count("success").as_deref(), Some("2"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_swapped_link_is_a_change_and_a_file_that_is_gone_is_one_warning() {
+        let folder = TempDir::new().unwrap();
+        for (version, upstream) in [("1", "https://one"), ("2", "https://two")] {
+            fs::create_dir(folder.path().join(version)).unwrap();
+            fs::write(folder.path().join(version).join("a.toml"), text(upstream)).unwrap();
+        }
+        let link = folder.path().join("..data");
+        symlink("1", &link).unwrap();
+        symlink("..data/a.toml", folder.path().join("a.toml")).unwrap();
+        let mut running = start(&folder.path().join("a.toml"));
+        fs::remove_file(&link).unwrap();
+        while running.count("rejected").as_deref() != Some("1") {
+            time::sleep(INTERVAL).await;
+        }
+        time::sleep(INTERVAL * 10).await;
+        assert_eq!(running.count("rejected").as_deref(), Some("1"));
+        symlink("2", &link).unwrap();
+        assert_eq!(running.next().await, "https://two");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hangup_loads_even_when_nothing_changed() {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("a.toml");
+        fs::write(&file, text("https://one")).unwrap();
+        let mut running = start(&file);
+        time::sleep(INTERVAL * 10).await;
+        assert!(running.applied.try_recv().is_err());
+        running.hangup.notify_one();
+        assert_eq!(running.next().await, "https://one");
+    }
+}
