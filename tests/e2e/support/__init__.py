@@ -1,0 +1,1 @@
+"""What the suites share: installed peers, processes, plain HTTP, load, and the report."""
