@@ -1,6 +1,7 @@
 //! Tests of `config`: layers, and what they become.
 
 mod reference;
+mod secrets;
 
 use std::fs;
 
