@@ -21,8 +21,8 @@ const SMALLEST: &str = "the smallest configuration is\n
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum Place {
-    #[error("in `{}`", .0.display())]
-    File(PathBuf),
+    #[error("in `{}`{}", file.display(), line.map(|line| format!(", line {line}")).unwrap_or_default())]
+    File { file: PathBuf, line: Option<usize> },
     #[error("in the environment variable `{0}`")]
     Variable(String),
     #[error("in the environment")]

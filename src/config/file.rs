@@ -4,6 +4,7 @@
 //! parser's fixed words are kept.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -21,8 +22,15 @@ enum Format {
     Yaml,
 }
 
+/// What a file says, and in which line each key stands; YAML keys have none.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub(super) dict: Dict,
+    pub(super) lines: BTreeMap<String, usize>,
+}
+
 /// Reads and parses the file.
-pub(super) fn read(path: &Path) -> Result<Dict, LoadError> {
+pub(super) fn read(path: &Path) -> Result<Written, LoadError> {
     let format = format(path)?;
     let text = text(path)?;
     let parsed = match format {
@@ -30,9 +38,15 @@ pub(super) fn read(path: &Path) -> Result<Dict, LoadError> {
         Format::Yaml => yaml(&text),
     };
     match parsed {
-        Ok(Value::Dict(_, dict)) => Ok(dict),
+        Ok(Value::Dict(_, dict)) => {
+            let mut lines = BTreeMap::new();
+            if let (Format::Toml, Ok(table)) = (format, toml::de::DeTable::parse(&text)) {
+                find_lines(table.get_ref(), &text, "", &mut lines);
+            }
+            Ok(Written { dict, lines })
+        }
         // A YAML file with comments only.
-        Ok(Value::Empty(..)) => Ok(Dict::new()),
+        Ok(Value::Empty(..)) => Ok(Written::default()),
         Ok(_) => Err(LoadError::NotASection { file: path.to_owned() }),
         Err(Syntax { line, column, what }) => {
             let language = if format == Format::Toml { "TOML" } else { "YAML" };
@@ -87,6 +101,21 @@ fn toml(text: &str) -> Result<Value, Syntax> {
         }
     })?;
     Value::serialize(table).map_err(|_| Syntax { line: 1, column: 1, what: "this cannot be read".into() })
+}
+
+fn find_lines(table: &toml::de::DeTable<'_>, text: &str, section: &str, lines: &mut BTreeMap<String, usize>) {
+    for (key, value) in table {
+        let path = if section.is_empty() {
+            key.get_ref().to_string()
+        } else {
+            format!("{section}.{}", key.get_ref())
+        };
+        let before = text.get(..key.span().start).unwrap_or_default();
+        lines.insert(path.clone(), before.matches('\n').count() + 1);
+        if let toml::de::DeValue::Table(table) = value.get_ref() {
+            find_lines(table, text, &path, lines);
+        }
+    }
 }
 
 fn yaml(text: &str) -> Result<Value, Syntax> {

@@ -104,8 +104,8 @@ fn read(
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Loaded, LoadError> {
     let shape = Shape::of_config();
-    let mut origin = Origin::new(file);
-    let mut written = file.map(file::read).transpose()?.unwrap_or_default();
+    let file::Written { dict: mut written, lines } = file.map(file::read).transpose()?.unwrap_or_default();
+    let mut origin = Origin::new(file, lines);
     let mut variables = Vec::new();
     // In the order of their names, so that a part of a section comes after the section.
     for (name, value) in environment.into_iter().collect::<BTreeMap<_, _>>() {

@@ -8,17 +8,18 @@ use std::{
 use super::error::{LoadError, Place};
 use crate::invalid::Invalid;
 
-/// The file, and the variables by the keys that they set.
+/// The file with the lines of its keys, and the variables by the keys that they set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
     file: Option<PathBuf>,
+    lines: BTreeMap<String, usize>,
     variables: BTreeMap<String, String>,
 }
 
 impl Origin {
     /// Only the file, so far.
-    pub(super) fn new(file: Option<&Path>) -> Self {
-        Self { file: file.map(Path::to_owned), variables: BTreeMap::new() }
+    pub(super) fn new(file: Option<&Path>, lines: BTreeMap<String, usize>) -> Self {
+        Self { file: file.map(Path::to_owned), lines, variables: BTreeMap::new() }
     }
 
     /// `variable` sets the key. Returns the variable that did so before.
@@ -41,7 +42,12 @@ impl Origin {
         let under = || self.variables.iter().find(|(set, _)| below(set, key));
         match (over, &self.file) {
             (Some((_, variable)), _) => Place::Variable(variable.clone()),
-            (None, Some(file)) => Place::File(file.clone()),
+            (None, Some(file)) => {
+                // The line of the key, or of the section in which it is missing.
+                let line =
+                    self.lines.iter().rev().find(|(known, _)| below(key, known)).map(|(_, line)| *line);
+                Place::File { file: file.clone(), line }
+            }
             (None, None) => match under() {
                 Some((_, variable)) => Place::Variable(variable.clone()),
                 None => Place::Environment,
@@ -61,15 +67,16 @@ mod tests {
 
     #[test]
     fn a_key_is_looked_for_in_the_layer_that_set_it() {
-        let mut origin = Origin::new(Some(Path::new("a.toml")));
+        let mut origin = Origin::new(Some(Path::new("a.toml")), BTreeMap::from([("routes.a".into(), 3)]));
         origin.set("routes.a.inject.header".into(), "V".into());
         origin.set("routes.ab".into(), "W".into());
+        let file = |line| Place::File { file: "a.toml".into(), line };
         for (key, place) in [
             ("routes.a.inject.header", Place::Variable("V".into())),
-            ("routes.a.inject", Place::File("a.toml".into())),
-            ("routes.a", Place::File("a.toml".into())),
+            ("routes.a.inject", file(Some(3))),
+            ("routes.a", file(Some(3))),
             ("routes.ab.upstream", Place::Variable("W".into())),
-            ("routes.abc", Place::File("a.toml".into())),
+            ("routes.abc", file(None)),
         ] {
             assert_eq!(origin.place(key), place, "{key}");
         }

@@ -71,14 +71,22 @@ const fn wrong(from: &'static str, to: &'static str, parts: &'static [&'static s
 
 const KEYS: &[Wrong] = &[
     wrong("[routes.orders]", "[route.orders]", &["`route`: unknown key", "did you mean `routes`?"]),
-    wrong("upstream =", "upstrem =", &["`routes.orders.upstrem`: unknown key", "did you mean `upstream`?"]),
+    wrong(
+        "upstream =",
+        "upstrem =",
+        &["attache.toml`, line 9: `routes.orders.upstrem`: unknown key", "did you mean `upstream`?"],
+    ),
     wrong("client_id =", "client-id =", &["`credentials.orders.client-id`", "did you mean `client_id`?"]),
     wrong(
         "client_id =",
         "colour = 'hunter2'\nclient_id =",
         &["`credentials.orders.colour`", "the keys here are"],
     ),
-    wrong("client_id = \"checkout\"", "", &["`credentials.orders.client_id`: this required key is missing"]),
+    wrong(
+        "client_id = \"checkout\"",
+        "",
+        &["line 2: `credentials.orders.client_id`: this required key is missing"],
+    ),
     wrong("type = \"client_credentials\"", "", &["`credentials.orders.type`", "`client_credentials`"]),
     wrong(
         "\"client_credentials\"",
