@@ -5,8 +5,10 @@
 //! 3. A [`Failure`] becomes one message on standard error and the exit code.
 
 mod check;
+mod completions;
 mod failure;
 mod get;
+mod man;
 mod output;
 mod probe;
 mod schema;
@@ -56,6 +58,10 @@ pub enum Command {
     Probe(probe::Arguments),
     /// Wait until a running sidecar is ready
     Wait(wait::Arguments),
+    /// Print the script that lets a shell complete this command line
+    Completions(completions::Arguments),
+    /// Print the manual page, or write those of all commands
+    Man(man::Arguments),
 }
 
 /// Where the configuration is.
@@ -99,6 +105,8 @@ impl Command {
             Self::Schema => schema::execute(),
             Self::Probe(arguments) => probe::execute(&arguments),
             Self::Wait(arguments) => wait::execute(&arguments),
+            Self::Completions(arguments) => completions::execute(&arguments),
+            Self::Man(arguments) => man::execute(&arguments),
         }
     }
 }

@@ -31,6 +31,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("figment", &["config/"]),
     ("serde_saphyr", &["config/"]),
     ("clap", &["cli/"]),
+    ("clap_complete", &["cli/"]),
+    ("clap_mangen", &["cli/"]),
     ("hyper", &["proxy/", "cli/demo"]),
     ("hyper_util", &["proxy/", "cli/demo"]),
     ("tokio_rustls", &["proxy/", "cli/demo"]),

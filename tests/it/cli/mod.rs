@@ -67,3 +67,17 @@ fn a_probe_of_nobody_fails_with_exit_code_1() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).1.contains("not ready after 1ms"));
 }
+
+#[test]
+fn completions_and_manual_pages_know_every_command() {
+    let (script, _) = text(&attache(&["completions", "bash"]).output().unwrap());
+    let (page, _) = text(&attache(&["man"]).output().unwrap());
+    let folder = tempfile::TempDir::new().unwrap();
+    let output = attache(&["man", "--out", folder.path().to_str().unwrap()]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    for command in ["check", "schema", "probe", "wait"] {
+        assert!(script.contains(command) && page.contains(command), "{command}");
+        let page = std::fs::read_to_string(folder.path().join(format!("attache-{command}.1"))).unwrap();
+        assert!(page.contains(".TH"), "{page}");
+    }
+}
