@@ -1,0 +1,132 @@
+{{/* What other charts include. Each takes the root context; as a dependency the values stand below `attache`. */}}
+
+{{/* The values of attaché, wherever they stand. */}}
+{{- define "attache.values" -}}
+{{- if eq .Chart.Name "attache" -}}
+{{ toYaml .Values }}
+{{- else -}}
+{{ toYaml (get .Values "attache") }}
+{{- end -}}
+{{- end -}}
+
+{{/* Depends on the release alone, so that it is the same for this chart and for one that includes it. */}}
+{{- define "attache.name" -}}
+{{- if contains "attache" .Release.Name -}}
+{{ .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- else -}}
+{{ printf "%s-attache" (.Release.Name | trunc 55 | trimSuffix "-") }}
+{{- end -}}
+{{- end -}}
+
+{{/* The label by which the PodMonitor finds a pod. */}}
+{{- define "attache.labels" -}}
+attache: sidecar
+{{- end -}}
+
+{{/* Changes when the configuration changes, for the annotations of the pod: so its pods are rolled. */}}
+{{- define "attache.checksum" -}}
+attache/config: {{ include "attache.config" . | sha256sum }}
+{{- end -}}
+
+{{/* The configuration as attaché reads it. */}}
+{{- define "attache.config" -}}
+{{- $values := include "attache.values" . | fromYaml -}}
+{{- $config := deepCopy (default dict $values.config) -}}
+{{- $_ := set $config "admin" (mergeOverwrite (dict "listen" "0.0.0.0:7090") (default dict $config.admin)) -}}
+{{- $_ := set $config "log" (mergeOverwrite (dict "format" "json") (default dict $config.log)) -}}
+{{- if and (eq .Chart.Name "attache") $values.standalone.enabled -}}
+{{- $name := include "attache.name" . -}}
+{{- $own := list $name (printf "%s.%s" $name .Release.Namespace) (printf "%s.%s.svc" $name .Release.Namespace) (printf "%s.%s.svc.cluster.local" $name .Release.Namespace) -}}
+{{- $proxy := default dict $config.proxy -}}
+{{- $hosts := concat $own (default list $values.standalone.allowedHosts) (default list $proxy.allowed_hosts) | uniq -}}
+{{- $_ := set $config "proxy" (mergeOverwrite (dict "listen" "0.0.0.0:7080") $proxy (dict "allowed_hosts" $hosts)) -}}
+{{- $_ := set $config "shutdown" (mergeOverwrite (dict "drain_delay" "5s") (default dict $config.shutdown)) -}}
+{{- end -}}
+{{ toYaml $config }}
+{{- end -}}
+
+{{/* The container, without what makes it a sidecar. */}}
+{{- define "attache.container" -}}
+{{- $values := include "attache.values" . | fromYaml -}}
+{{- $image := $values.image -}}
+{{- /* `.Chart` is the including chart's there, so the version stands here too. */ -}}
+{{- $version := "0.1.0" -}}
+- name: attache
+  {{- if $image.digest }}
+  image: {{ printf "%s@%s" $image.repository $image.digest | quote }}
+  {{- else }}
+  image: {{ printf "%s:%s" $image.repository (default $version $image.tag) | quote }}
+  {{- end }}
+  imagePullPolicy: {{ $image.pullPolicy }}
+  args: [run, --config, /etc/attache/attache.yaml]
+  {{- with $values.env }}
+  env:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  ports:
+    - {name: attache-admin, containerPort: 7090}
+    {{- if and (eq .Chart.Name "attache") $values.standalone.enabled }}
+    - {name: attache, containerPort: 7080}
+    {{- end }}
+  startupProbe:
+    httpGet: {path: /{{ $values.probes.startup }}, port: attache-admin}
+    periodSeconds: 2
+    failureThreshold: {{ int $values.probes.startupFailureThreshold }}
+  readinessProbe:
+    httpGet: {path: /readyz, port: attache-admin}
+    periodSeconds: 5
+  livenessProbe:
+    httpGet: {path: /livez, port: attache-admin}
+    periodSeconds: 10
+    failureThreshold: 3
+  securityContext:
+    runAsNonRoot: true
+    runAsUser: 65532
+    runAsGroup: 65532
+    allowPrivilegeEscalation: false
+    readOnlyRootFilesystem: true
+    capabilities:
+      drop: [ALL]
+    seccompProfile:
+      type: RuntimeDefault
+  resources:
+    {{- toYaml $values.resources | nindent 4 }}
+  volumeMounts:
+    - {name: attache-config, mountPath: /etc/attache, readOnly: true}
+    {{- if $values.secrets }}
+    - {name: attache-secrets, mountPath: /run/secrets/attache, readOnly: true}
+    {{- end }}
+    {{- with $values.extraVolumeMounts }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+{{- end -}}
+
+{{/* For `initContainers` of your pod: a native sidecar. Your pod also needs `fsGroup: 65532`, so that attaché, and
+     nobody else, can read its secrets. */}}
+{{- define "attache.sidecar" -}}
+{{ include "attache.container" . }}
+  restartPolicy: Always
+{{- end -}}
+
+{{/* For `volumes` of your pod. */}}
+{{- define "attache.volumes" -}}
+{{- $values := include "attache.values" . | fromYaml -}}
+- name: attache-config
+  configMap:
+    name: {{ include "attache.name" . }}
+{{- if $values.secrets }}
+- name: attache-secrets
+  projected:
+    defaultMode: 0440
+    sources:
+      {{- range $values.secrets }}
+      - secret:
+          name: {{ .secretName }}
+          items:
+            - {key: {{ .key | quote }}, path: {{ .file | quote }}}
+      {{- end }}
+{{- end }}
+{{- with $values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,1 @@
+"""Checks of what operators use; `tests/e2e/ops` runs them."""

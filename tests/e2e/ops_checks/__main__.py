@@ -1,0 +1,17 @@
+"""Makes all checks, or with `--write` brings the generated parts up to date."""
+
+import sys
+
+from . import compose, docs, examples, helm, kubernetes, prometheus, systemd, workflows
+from .report import counts
+
+if sys.argv[1:] == ["--write"]:
+    helm.write()
+    sys.exit(0)
+if sys.argv[1:]:
+    sys.exit("usage: tests/e2e/ops [--write]")
+
+for part in (kubernetes, helm, prometheus, systemd, compose, workflows, examples, docs):
+    part.checks()
+print(f"ops: {counts['ok']} passed, {counts['FAILED']} failed, {counts['SKIPPED']} skipped")
+sys.exit(1 if counts["FAILED"] else 0)
