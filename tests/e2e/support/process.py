@@ -86,8 +86,13 @@ class Process:
         return await self.ended(timeout)
 
     async def kill(self) -> None:
-        self.signal(signal.SIGKILL)
-        await self.ended()
+        """Ends it, whatever it is doing: asked first, because nginx killed outright leaves its workers behind."""
+        self.signal(signal.SIGTERM)
+        try:
+            await self.ended(3)
+        except Failed:
+            self.signal(signal.SIGKILL)
+            await self.ended()
 
 
 class Sidecar(Process):
