@@ -124,6 +124,16 @@ impl Activity {
         self.enter(State::Busy { limit });
     }
 
+    /// Something moved while the upstream's answer is awaited: its time begins anew.
+    pub(super) fn progressed(&self) {
+        self.since.set(self.ticks.now());
+    }
+
+    /// Whether a request is being served.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(self.state.get(), State::Busy { .. })
+    }
+
     /// The answer is complete.
     pub(super) fn idle(&self) {
         self.enter(State::Idle);

@@ -1,0 +1,281 @@
+//! The bodies of a request and of its answer, streamed; and what of a request is held so that it can be sent again.
+
+use std::{
+    cell::{Cell, RefCell},
+    pin::Pin,
+    rc::Rc,
+    sync::atomic::{AtomicUsize, Ordering},
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::{activity::Activity, caller::InFlight, upstream::Lease};
+
+/// Most of one request's body that is held.
+const HELD_PER_REQUEST: usize = 64 * 1024;
+
+/// Most that is held for all requests together.
+const HELD_IN_ALL: usize = 16 * 1024 * 1024;
+
+// A counter of the process, because the promise is one about the process.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// Why a body broke off. Nobody reads it: hyper closes the connection, so that what is truncated looks truncated.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BodyError {
+    #[error("the caller's body broke off")]
+    Caller,
+    #[error("the upstream's body broke off")]
+    Upstream,
+}
+
+/// The body of a request as it comes from the caller, with what is held of it.
+#[derive(Debug)]
+pub(super) struct Upload {
+    incoming: RefCell<Incoming>,
+    // What has been sent already, as long as all of it is here.
+    tape: RefCell<Tape>,
+    failed: Cell<bool>,
+    activity: Rc<Activity>,
+}
+
+#[derive(Debug, Default)]
+struct Tape {
+    chunks: Vec<Bytes>,
+    held: usize,
+    torn: bool,
+}
+
+impl Tape {
+    fn record(&mut self, chunk: &Bytes) {
+        if self.torn {
+            return;
+        }
+        let len = chunk.len();
+        let fits = self.held + len <= HELD_PER_REQUEST
+            && HELD.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+                Some(held + len).filter(|held| *held <= HELD_IN_ALL)
+            }).is_ok();
+        if fits {
+            self.held += len;
+            self.chunks.push(chunk.clone());
+        } else {
+            self.tear();
+        }
+    }
+
+    /// Holds nothing any more: the request can no longer be sent again.
+    fn tear(&mut self) {
+        self.torn = true;
+        self.chunks = Vec::new();
+        HELD.fetch_sub(std::mem::take(&mut self.held), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Tape {
+    fn drop(&mut self) {
+        HELD.fetch_sub(self.held, Ordering::Relaxed);
+    }
+}
+
+impl Upload {
+    /// `repeatable` says whether the request may be sent again at all.
+    pub(super) fn new(incoming: Incoming, repeatable: bool, activity: Rc<Activity>) -> Rc<Self> {
+        let tape = Tape { torn: !repeatable, ..Tape::default() };
+        Rc::new(Self {
+            incoming: RefCell::new(incoming),
+            tape: RefCell::new(tape),
+            failed: Cell::new(false),
+            activity,
+        })
+    }
+
+    /// Whether all that was sent is still held.
+    pub(super) fn is_held(&self) -> bool {
+        !self.tape.borrow().torn && !self.failed.get()
+    }
+
+    /// Whether the caller broke off.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.get()
+    }
+
+    /// Whether nobody needs the tape any more.
+    pub(super) fn release(&self) {
+        self.tape.borrow_mut().tear();
+    }
+}
+
+/// The body of a request on its way to the upstream.
+#[derive(Debug)]
+pub(super) enum RequestBody {
+    /// There is none.
+    Empty,
+    /// What is held of it, from the beginning, and then what comes.
+    Upload {
+        /// Shared with whoever may send it again.
+        upload: Rc<Upload>,
+        /// How many chunks of the tape have been sent.
+        at: usize,
+        /// Its length, if the caller told it.
+        length: Option<u64>,
+    },
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Self::Upload { upload, at, .. } = self.get_mut() else { return Poll::Ready(None) };
+        if let Some(chunk) = upload.tape.borrow().chunks.get(*at) {
+            *at += 1;
+            return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
+        }
+        loop {
+            let frame = ready!(Pin::new(&mut *upload.incoming.borrow_mut()).poll_frame(cx));
+            return Poll::Ready(match frame {
+                None => None,
+                Some(Err(_)) => {
+                    upload.failed.set(true);
+                    Some(Err(BodyError::Caller))
+                }
+                Some(Ok(frame)) => match frame.into_data() {
+                    // Request trailers are dropped (RFC 9110 §6.5.1): nothing in HTTP/1 needs them.
+                    Err(_) => continue,
+                    Ok(chunk) => {
+                        // An upload that goes on is not an upstream that is late.
+                        upload.activity.progressed();
+                        let mut tape = upload.tape.borrow_mut();
+                        tape.record(&chunk);
+                        *at = tape.chunks.len();
+                        Some(Ok(Frame::data(chunk)))
+                    }
+                },
+            });
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Upload { upload, at, .. } => {
+                *at >= upload.tape.borrow().chunks.len() && upload.incoming.borrow().is_end_stream()
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Upload { length: Some(length), .. } => SizeHint::with_exact(*length),
+            Self::Upload { length: None, .. } => SizeHint::default(),
+        }
+    }
+}
+
+/// The body of an answer on its way to the caller.
+#[derive(Debug)]
+pub(super) struct AnswerBody {
+    content: Content,
+    in_flight: Option<InFlight>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Own(Option<Bytes>),
+    Upstream { incoming: Incoming, lease: Option<Lease>, unsized_head: bool },
+}
+
+impl AnswerBody {
+    /// attaché's own.
+    pub(super) fn own(bytes: Bytes) -> Self {
+        Self { content: Content::Own(Some(bytes).filter(|bytes| !bytes.is_empty())), in_flight: None }
+    }
+
+    /// The upstream's, with the connection that it comes on. `unsized_head` marks the answer to a HEAD request that
+    /// tells no length: the empty body must not be taken for its length.
+    pub(super) fn upstream(incoming: Incoming, lease: Lease, unsized_head: bool) -> Self {
+        Self { content: Content::Upstream { incoming, lease: Some(lease), unsized_head }, in_flight: None }
+    }
+
+    /// Ties the end of the request to the end of this body.
+    pub(super) fn ends(&mut self, in_flight: InFlight) {
+        self.in_flight = Some(in_flight);
+    }
+
+    /// Gives the connection back if the body is complete already.
+    pub(super) fn finish_if_complete(&mut self, cx: &mut Context<'_>) {
+        if let Content::Upstream { incoming, lease, .. } = &mut self.content
+            && incoming.is_end_stream()
+            && let Some(lease) = lease.take()
+        {
+            lease.finish(cx);
+        }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let (incoming, lease) = match &mut self.content {
+            Content::Own(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Upstream { incoming, lease, .. } => (incoming, lease),
+        };
+        if let Some(lease) = lease {
+            lease.drive(cx);
+        }
+        let frame = match Pin::new(&mut *incoming).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                // Only a poll of the body tells its connection that more is wanted.
+                if let Some(lease) = lease {
+                    lease.drive(cx);
+                }
+                ready!(Pin::new(&mut *incoming).poll_frame(cx))
+            }
+        };
+        match frame {
+            Some(Ok(frame)) => {
+                self.finish_if_complete(cx);
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(_)) => {
+                *lease = None;
+                Poll::Ready(Some(Err(BodyError::Upstream)))
+            }
+            None => {
+                if let Some(lease) = lease.take() {
+                    lease.finish(cx);
+                }
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Own(bytes) => bytes.is_none(),
+            Content::Upstream { incoming, lease, .. } => lease.is_none() && incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Content::Upstream { unsized_head: true, .. } => SizeHint::default(),
+            Content::Upstream { incoming, .. } => incoming.size_hint(),
+        }
+    }
+}
