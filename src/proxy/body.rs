@@ -190,7 +190,7 @@ pub(super) struct AnswerBody {
 #[derive(Debug)]
 enum Content {
     Own(Option<Bytes>),
-    Upstream { incoming: Incoming, lease: Option<Lease>, unsized_head: bool },
+    Upstream { incoming: Incoming, lease: Option<Lease> },
 }
 
 impl AnswerBody {
@@ -199,10 +199,9 @@ impl AnswerBody {
         Self { content: Content::Own(Some(bytes).filter(|bytes| !bytes.is_empty())), in_flight: None }
     }
 
-    /// The upstream's, with the connection that it comes on. `unsized_head` marks the answer to a HEAD request that
-    /// tells no length: the empty body must not be taken for its length.
-    pub(super) fn upstream(incoming: Incoming, lease: Lease, unsized_head: bool) -> Self {
-        Self { content: Content::Upstream { incoming, lease: Some(lease), unsized_head }, in_flight: None }
+    /// The upstream's, with the connection that it comes on.
+    pub(super) fn upstream(incoming: Incoming, lease: Lease) -> Self {
+        Self { content: Content::Upstream { incoming, lease: Some(lease) }, in_flight: None }
     }
 
     /// Ties the end of the request to the end of this body.
@@ -274,7 +273,6 @@ impl Body for AnswerBody {
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Content::Upstream { unsized_head: true, .. } => SizeHint::default(),
             Content::Upstream { incoming, .. } => incoming.size_hint(),
         }
     }

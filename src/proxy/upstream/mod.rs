@@ -1,0 +1,164 @@
+//! The service behind a route, and how a request gets to it.
+//!
+//! 1. An [`Upstream`] is where requests go: scheme, host, port, TLS. Routes with the same ones share it.
+//! 2. The [`Pool`] of a worker keeps connections between requests; the last one used is the first one taken.
+//! 3. `connect` makes a new one: name, address, TCP, TLS.
+//! 4. A `connection` is driven by the task that forwards the request; a [`Lease`] ties it to the answer and gives it
+//!    back at its end.
+
+mod connect;
+mod connection;
+mod pool;
+
+use std::time::Duration;
+
+use http::HeaderValue;
+use rustls::pki_types::ServerName;
+use tokio_rustls::TlsConnector;
+use url::{Host, Url};
+
+pub(super) use self::{
+    connect::{ConnectError, connect},
+    connection::{Connection, Lease, SendError},
+    pool::Pool,
+};
+use super::config::RouteConfig;
+use crate::{invalid::Invalid, tls};
+
+/// Where the requests of a route go. It is ready: nothing in it can be invalid.
+pub(super) struct Upstream {
+    /// Its number, by which a worker finds its pool.
+    pub(super) slot: usize,
+    pub(super) host: Box<str>,
+    pub(super) port: u16,
+    /// The `Host` that it is asked for (RFC 9110 §7.2).
+    pub(super) authority: HeaderValue,
+    pub(super) tls: Option<(TlsConnector, ServerName<'static>)>,
+    pub(super) connect_timeout: Duration,
+    pub(super) max_header_bytes: usize,
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Upstream({}:{})", self.host, self.port)
+    }
+}
+
+/// A checked `upstream` key: where to go, and the path that is put in front.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) tls: bool,
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) base: String,
+}
+
+impl Target {
+    /// Reads and checks the `upstream` of a route.
+    pub(super) fn parse(config: &RouteConfig) -> Result<Self, Invalid> {
+        let invalid = |message: &str| Invalid::new("upstream", message);
+        let url = Url::parse(&config.upstream).map_err(|error| {
+            invalid(&format!("is not a URL: {error}")).hint("write it like `https://orders.internal/v2`")
+        })?;
+        let tls = match url.scheme() {
+            "https" => true,
+            "http" => false,
+            _ => return Err(invalid("is neither https nor http")),
+        };
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(invalid("holds a user name or a password")
+                .hint("credentials have sections of their own: `[credentials.NAME]`"));
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(invalid("holds a query or a fragment").hint("only a path can stand behind the host"));
+        }
+        let loopback = match url.host() {
+            Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            None => return Err(invalid("names no host")),
+        };
+        if !tls && !loopback && !config.unsafe_plaintext {
+            return Err(invalid("would carry the token in plain text to another machine")
+                .hint("use https, or set `unsafe_plaintext = true` if everybody on the way may read the token"));
+        }
+        let base = url.path().trim_end_matches('/').to_owned();
+        if super::path::check_within_prefix(&format!("{base}/")).is_err() {
+            return Err(invalid("has a path that can be read in more than one way"));
+        }
+        let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
+        let port = url.port_or_known_default().unwrap_or(443);
+        Ok(Self { tls, host, port, base })
+    }
+
+    /// The `Host` field for it; a default port is left out.
+    fn authority(&self) -> HeaderValue {
+        let default = if self.tls { 443 } else { 80 };
+        let text = if self.port == default { self.host.clone() } else { format!("{}:{}", self.host, self.port) };
+        HeaderValue::try_from(text).expect("a host of a parsed URL is visible ASCII")
+    }
+}
+
+impl Upstream {
+    /// Makes it ready: reads authorities, checks the server name.
+    pub(super) fn build(
+        slot: usize,
+        target: &Target,
+        config: &RouteConfig,
+        max_header_bytes: usize,
+    ) -> Result<Self, Invalid> {
+        let host = target.host.trim_start_matches('[').trim_end_matches(']');
+        let tls = if target.tls {
+            let config = tls::client_config(config.tls.ca_file.as_deref(), &[b"http/1.1"])
+                .map_err(|invalid| invalid.under("tls"))?;
+            let name = ServerName::try_from(host.to_owned())
+                .map_err(|_| Invalid::new("upstream", "has a host that no certificate can name"))?;
+            Some((TlsConnector::from(config), name))
+        } else {
+            None
+        };
+        Ok(Self {
+            slot,
+            host: host.into(),
+            port: target.port,
+            authority: target.authority(),
+            tls,
+            connect_timeout: config.connect_timeout.into(),
+            max_header_bytes,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(upstream: &str) -> RouteConfig {
+        RouteConfig::new(upstream, "orders")
+    }
+
+    #[test]
+    fn an_upstream_is_https_or_loopback() {
+        for good in ["https://a.example/v2/", "http://127.0.0.1:1", "http://localhost", "http://[::1]:8080/x"] {
+            assert!(Target::parse(&route(good)).is_ok(), "{good}");
+        }
+        for bad in [
+            "a.example", "ftp://a.example", "http://a.example", "https://", "https://u:p@a.example", "https://a.example/?q",
+            "https://a.example/#f", "https://a.example/a//b", "https://a.example/%2e%2e%2fb",
+        ] {
+            assert_eq!(Target::parse(&route(bad)).unwrap_err().key(), "upstream", "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_host_field_leaves_a_default_port_out() {
+        for (url, host) in [
+            ("https://a.example:443", "a.example"),
+            ("https://a.example:80", "a.example:80"),
+            ("http://[::1]:8080", "[::1]:8080"),
+            ("http://127.0.0.1", "127.0.0.1"),
+        ] {
+            assert_eq!(Target::parse(&route(url)).unwrap().authority(), host);
+        }
+    }
+}
