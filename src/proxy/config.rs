@@ -97,6 +97,25 @@ pub struct RouteConfig {
     pub tls: RouteTlsConfig,
 }
 
+impl RouteConfig {
+    /// A route for everything, with the default of every key.
+    pub fn new(upstream: impl Into<String>, credential: impl Into<String>) -> Self {
+        Self {
+            path: root(),
+            host: None,
+            listen: None,
+            strip_prefix: false,
+            upstream: upstream.into(),
+            credential: credential.into(),
+            connect_timeout: connect_timeout(),
+            response_timeout: response_timeout(),
+            unsafe_plaintext: false,
+            inject: InjectConfig::default(),
+            tls: RouteTlsConfig::default(),
+        }
+    }
+}
+
 fn root() -> String {
     "/".into()
 }

@@ -16,6 +16,15 @@ impl Injection {
         Self { name, letters }
     }
 
+    /// Whether a header may carry a token: not one that frames a message, names its host or belongs to one hop.
+    pub(super) fn may_carry(name: &HeaderName) -> bool {
+        !matches!(
+            name.as_str(),
+            "host" | "connection" | "content-length" | "transfer-encoding" | "te" | "trailer" | "upgrade" | "expect" | "via"
+                | "keep-alive" | "proxy-connection" | "proxy-authorization" | "content-type" | "content-encoding" | "date"
+        )
+    }
+
     /// Removes the caller's own: every header whose letters and digits are those of the injected one, whatever stands
     /// between them, because servers exist that read `X_Api.Key` as `X-Api-Key`.
     pub(super) fn remove_spellings(&self, headers: &mut HeaderMap) {

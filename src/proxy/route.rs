@@ -1,0 +1,145 @@
+//! Which route a request belongs to: by host, then by the longest path prefix on segment boundaries.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use http::HeaderName;
+
+use super::{
+    config::RouteConfig,
+    inject::Injection,
+    path::{self, Rewrite},
+    upstream::{Target, Upstream},
+};
+use crate::{
+    invalid::Invalid,
+    telemetry::metrics::RouteMetrics,
+    token::{Credential, Format},
+};
+
+/// A route that is ready: nothing in it can be invalid, and everything that a request needs is resolved.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) name: Box<str>,
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) rewrite: Rewrite,
+    /// Whether a path could leave what the route stands for.
+    pub(super) has_prefix: bool,
+    pub(super) injection: Injection,
+    pub(super) credential: Credential,
+    pub(super) response_timeout: Duration,
+    pub(super) metrics: RouteMetrics,
+}
+
+impl Route {
+    pub(super) fn build(
+        name: &str,
+        config: &RouteConfig,
+        target: &Target,
+        upstream: Arc<Upstream>,
+        credential: &Credential,
+        metrics: RouteMetrics,
+    ) -> Result<Self, Invalid> {
+        let header = HeaderName::try_from(config.inject.header.as_str())
+            .map_err(|_| Invalid::new("inject.header", "is not the name of a header"))?;
+        if !Injection::may_carry(&header) {
+            return Err(Invalid::new("inject.header", "is a header that frames or routes requests")
+                .hint("most services read tokens from `authorization` or a header of their own"));
+        }
+        let format: Format =
+            config.inject.format.parse().map_err(|why| Invalid::new("inject.format", why))?;
+        let path = prefix(&config.path)?;
+        let strip = if config.strip_prefix { path.len() } else { 0 };
+        Ok(Self {
+            name: name.into(),
+            upstream,
+            has_prefix: !path.is_empty() || !target.base.is_empty(),
+            rewrite: Rewrite { strip, base: target.base.clone() },
+            injection: Injection::new(header),
+            credential: credential.with_format(&format),
+            response_timeout: config.response_timeout.into(),
+            metrics,
+        })
+    }
+}
+
+/// The prefix of a `path` key, without a slash at its end: `/` is empty.
+pub(super) fn prefix(path: &str) -> Result<&str, Invalid> {
+    let invalid = |message| Invalid::new("path", message).hint("write it like `/orders`");
+    if !path.starts_with('/') {
+        return Err(invalid("does not begin with `/`"));
+    }
+    let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
+    if !path.bytes().all(plain) || path::check_within_prefix(path).is_err() {
+        return Err(invalid("can be read in more than one way"));
+    }
+    Ok(path.trim_end_matches('/'))
+}
+
+/// The routes of one listener.
+#[derive(Debug, Default)]
+pub(super) struct RouteTable {
+    any: Paths,
+    hosts: HashMap<Box<str>, Paths>,
+}
+
+#[derive(Debug, Default)]
+struct Paths {
+    root: Option<Arc<Route>>,
+    prefixes: HashMap<Box<str>, Arc<Route>>,
+    // No lookup is longer than this: hashing every prefix of a long path is work that a caller could choose.
+    longest: usize,
+}
+
+impl RouteTable {
+    /// Adds a route; the name of the other one when both match the same.
+    pub(super) fn add(&mut self, host: Option<&str>, prefix: &str, route: Arc<Route>) -> Result<(), Box<str>> {
+        let paths = match host {
+            None => &mut self.any,
+            Some(host) => self.hosts.entry(host.to_ascii_lowercase().into()).or_default(),
+        };
+        let earlier = if prefix.is_empty() {
+            paths.root.replace(route)
+        } else {
+            paths.longest = paths.longest.max(prefix.len());
+            paths.prefixes.insert(prefix.into(), route)
+        };
+        earlier.map_or(Ok(()), |earlier| Err(earlier.name.clone()))
+    }
+
+    /// The route of a request; one with a host wins over one without.
+    pub(super) fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
+        if !self.hosts.is_empty() {
+            let paths = if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                self.hosts.get(host.to_ascii_lowercase().as_str())
+            } else {
+                self.hosts.get(host)
+            };
+            if let Some(route) = paths.and_then(|paths| paths.find(path)) {
+                return Some(route);
+            }
+        }
+        self.any.find(path)
+    }
+}
+
+impl Paths {
+    fn find(&self, path: &str) -> Option<&Arc<Route>> {
+        if self.prefixes.is_empty() {
+            return self.root.as_ref();
+        }
+        // A segment ends before a slash and at the end of the path. A target is ASCII, so every index is a boundary.
+        let bytes = path.as_bytes();
+        let mut end = bytes.len().min(self.longest + 1);
+        loop {
+            if end > 0 && end <= self.longest && (end == bytes.len() || bytes[end] == b'/') {
+                if let Some(route) = self.prefixes.get(&path[..end]) {
+                    return Some(route);
+                }
+            }
+            if end == 0 {
+                return self.root.as_ref();
+            }
+            end = memchr::memrchr(b'/', &bytes[..end]).unwrap_or(0);
+        }
+    }
+}

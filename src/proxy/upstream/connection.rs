@@ -1,0 +1,162 @@
+//! One connection to an upstream, driven by the task that forwards the request.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+
+use super::{Pool, Upstream};
+use crate::proxy::{
+    activity::Activity,
+    body::RequestBody,
+    io::{SharedScanner, UpstreamStream, Watched},
+    scan::Facts,
+};
+
+type Driver = http1::Connection<TokioIo<Watched<UpstreamStream>>, RequestBody>;
+
+/// A connection between requests, or during one.
+#[derive(Debug)]
+pub(in crate::proxy) struct Connection {
+    // Boxed: it moves between the pool and the requests.
+    parts: Box<Parts>,
+}
+
+#[derive(Debug)]
+struct Parts {
+    sender: SendRequest<RequestBody>,
+    driver: Driver,
+    // A driver that has ended must not be polled again.
+    ended: bool,
+    scanner: SharedScanner,
+    born: u32,
+    used: bool,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(in crate::proxy) enum SendError {
+    /// Not a byte was sent: the request can go elsewhere.
+    Unsent(Box<Request<RequestBody>>),
+    /// The connection ended before the answer began.
+    Closed,
+    /// What came is not an answer.
+    Invalid,
+    /// The answer did not begin in time.
+    Timeout,
+}
+
+impl Connection {
+    /// Makes hyper's client on a stream.
+    pub(super) async fn open(stream: UpstreamStream, upstream: &Upstream, now: u32) -> io::Result<Self> {
+        let (stream, scanner) = Watched::upstream(stream);
+        let (sender, driver) = http1::Builder::new()
+            .writev(false)
+            .max_buf_size(upstream.max_header_bytes)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(io::Error::other)?;
+        Ok(Self { parts: Box::new(Parts { sender, driver, ended: false, scanner, born: now, used: false }) })
+    }
+
+    /// The tick of its opening.
+    pub(super) fn born(&self) -> u32 {
+        self.parts.born
+    }
+
+    /// Whether it has carried a request before: only then can it be closing without anyone's fault.
+    pub(in crate::proxy) fn is_used(&self) -> bool {
+        self.parts.used
+    }
+
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        let parts = &mut *self.parts;
+        parts.ended = parts.ended || Pin::new(&mut parts.driver).poll(cx).is_ready();
+    }
+
+    /// Whether it can take a request, looking at what the upstream did meanwhile.
+    pub(super) fn is_usable(&mut self, cx: &mut Context<'_>) -> bool {
+        // First the driver: it sees a close that the sender has not been told of.
+        self.drive(cx);
+        !self.parts.ended
+            && !self.parts.scanner.borrow().has_excess()
+            && matches!(self.parts.sender.poll_ready(cx), Poll::Ready(Ok(())))
+    }
+
+    /// Sends a request and waits for the head of the answer; the body is still to come.
+    pub(in crate::proxy) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+        activity: &Activity,
+    ) -> Result<(Response<Incoming>, Facts), SendError> {
+        let bodiless = request.method() == http::Method::HEAD;
+        self.parts.used = true;
+        self.parts.scanner.borrow_mut().expect_answer(bodiless);
+        let mut sending = pin!(self.parts.sender.try_send_request(request));
+        let sent = poll_fn(|cx| {
+            let parts = &mut *self.parts;
+            parts.ended = parts.ended || Pin::new(&mut parts.driver).poll(cx).is_ready();
+            if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
+                return Poll::Ready(Ok(sent));
+            }
+            if parts.ended {
+                return Poll::Ready(Err(SendError::Closed));
+            }
+            if activity.is_overdue() {
+                return Poll::Ready(Err(SendError::Timeout));
+            }
+            Poll::Pending
+        })
+        .await?;
+        match sent {
+            Ok(response) => {
+                let mut scanner = self.parts.scanner.borrow_mut();
+                let facts = scanner.next().ok_or(SendError::Invalid)?;
+                if scanner.has_excess() { Err(SendError::Invalid) } else { Ok((response, facts)) }
+            }
+            Err(mut error) => match error.take_message() {
+                Some(request) => Err(SendError::Unsent(Box::new(request))),
+                None if error.error().is_parse() => Err(SendError::Invalid),
+                None => Err(SendError::Closed),
+            },
+        }
+    }
+}
+
+/// A connection that an answer comes on. Dropping it closes the connection: an answer that was not read to its end
+/// leaves bytes behind.
+#[derive(Debug)]
+pub(in crate::proxy) struct Lease {
+    connection: Connection,
+    slot: usize,
+    pool: Rc<Pool>,
+}
+
+impl Lease {
+    pub(in crate::proxy) fn new(connection: Connection, slot: usize, pool: Rc<Pool>) -> Self {
+        Self { connection, slot, pool }
+    }
+
+    /// Reads and writes what can be.
+    pub(in crate::proxy) fn drive(&mut self, cx: &mut Context<'_>) {
+        self.connection.drive(cx);
+    }
+
+    /// The answer is complete. The connection is kept unless the upstream closes it, sent too much, or has not been
+    /// sent all of the request.
+    pub(in crate::proxy) fn finish(mut self, cx: &mut Context<'_>) {
+        if self.connection.is_usable(cx) {
+            self.pool.put(self.slot, self.connection);
+        }
+    }
+}
