@@ -45,7 +45,7 @@ impl std::fmt::Debug for Upstream {
 }
 
 /// A checked `upstream` key: where to go, and the path that is put in front.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Target {
     pub(super) tls: bool,
     pub(super) host: String,

@@ -1,0 +1,212 @@
+//! Everything that requests meet, built from the configuration: listeners, guards, routes, upstreams.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+
+use http::{HeaderName, HeaderValue};
+
+use super::{
+    config::{AccessLog, ProxyConfig, RouteConfig},
+    route::{self, Route, RouteTable},
+    upstream::{Target, Upstream},
+};
+use crate::{
+    guard::Guard,
+    invalid::Invalid,
+    telemetry::{Metrics, metrics::RouteMetrics},
+    token::Credential,
+};
+
+/// The label of requests that no route took.
+const NO_ROUTE: &str = "(none)";
+
+/// The listeners and their routes, ready to serve.
+#[derive(Debug)]
+pub struct Routes {
+    pub(super) listeners: Vec<Site>,
+}
+
+/// What the requests of one listener meet.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) address: SocketAddr,
+    pub(super) guard: Guard,
+    pub(super) required_header: Option<HeaderName>,
+    pub(super) table: RouteTable,
+    pub(super) unrouted: RouteMetrics,
+    pub(super) access_log: AccessLog,
+    pub(super) identity: Arc<Identity>,
+}
+
+/// What this instance calls itself in `Via` (RFC 9110 §7.6.3): a name that no other instance has, because a request
+/// that passes two sidecars on its way is no loop.
+#[derive(Debug)]
+pub(super) struct Identity {
+    pub(super) pseudonym: Box<str>,
+    pub(super) via: HeaderValue,
+}
+
+impl Identity {
+    fn random() -> Self {
+        let mut bytes = [0; 6];
+        // Without randomness there is no TLS either; a name that is not unique only makes loops look like loops.
+        let _ = aws_lc_rs::rand::fill(&mut bytes);
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let pseudonym = format!("attache-{hex}");
+        let via = HeaderValue::try_from(format!("1.1 {pseudonym}")).expect("hex digits are visible ASCII");
+        Self { pseudonym: pseudonym.into(), via }
+    }
+}
+
+impl Routes {
+    /// Checks and builds everything. `credential` finds a credential by its name.
+    pub fn build(
+        proxy: &ProxyConfig,
+        routes: &BTreeMap<String, RouteConfig>,
+        credential: &dyn Fn(&str) -> Option<Credential>,
+        metrics: &Metrics,
+    ) -> Result<Self, Invalid> {
+        let in_proxy = |invalid: Invalid| invalid.under("proxy");
+        check_limits(proxy).map_err(in_proxy)?;
+        let required_header = match &proxy.required_header {
+            None => None,
+            Some(name) => Some(HeaderName::try_from(name.as_str()).map_err(|_| {
+                in_proxy(Invalid::new("required_header", "is not the name of a header"))
+            })?),
+        };
+        if routes.is_empty() {
+            return Err(Invalid::new("routes", "there are no routes, so there is nothing to forward")
+                .hint("add a section `[routes.main]` with `upstream` and `credential`"));
+        }
+        let identity = Arc::new(Identity::random());
+        let main = address(&proxy.listen).map_err(in_proxy)?;
+        let site = |address: SocketAddr| Site {
+            address,
+            guard: Guard::default(),
+            required_header: required_header.clone(),
+            table: RouteTable::default(),
+            unrouted: metrics.route(NO_ROUTE),
+            access_log: proxy.access_log,
+            identity: Arc::clone(&identity),
+        };
+        let mut sites: Vec<Site> = Vec::new();
+        let mut hosts: Vec<Vec<String>> = Vec::new();
+        let mut upstreams: HashMap<(Target, RouteTls), Arc<Upstream>> = HashMap::new();
+        for (name, config) in routes {
+            let section = format!("routes.{name}");
+            let in_route = |invalid: Invalid| invalid.under(&section);
+            let listen = match &config.listen {
+                Some(listen) => address(listen).map_err(in_route)?,
+                None => main,
+            };
+            // Port 0 is a port of its own each time, except for the routes that share the one of `[proxy]`.
+            let known = sites.iter().position(|site| {
+                site.address == listen && (listen.port() != 0 || config.listen.is_none())
+            });
+            let at = known.unwrap_or_else(|| {
+                sites.push(site(listen));
+                hosts.push(Vec::new());
+                sites.len() - 1
+            });
+            let target = Target::parse(config).map_err(in_route)?;
+            let key = (Target { base: String::new(), ..target.clone() }, RouteTls::of(config));
+            let upstream = match upstreams.get(&key) {
+                Some(upstream) => Arc::clone(upstream),
+                None => {
+                    let slot = upstreams.len();
+                    let upstream = Upstream::build(slot, &target, config, proxy.max_header_bytes);
+                    let upstream = Arc::new(upstream.map_err(in_route)?);
+                    upstreams.insert(key, Arc::clone(&upstream));
+                    upstream
+                }
+            };
+            let credential = credential(&config.credential).ok_or_else(|| {
+                in_route(
+                    Invalid::new("credential", format!("names `{}`, which is not defined", config.credential))
+                        .hint(format!("add a section `[credentials.{}]`", config.credential)),
+                )
+            })?;
+            if config.unsafe_plaintext {
+                metrics.unsafe_setting(&format!("{section}.unsafe_plaintext"));
+            }
+            let route =
+                Route::build(name, config, &target, upstream, &credential, metrics.route(name)).map_err(in_route)?;
+            let host = config.host.as_deref().map(host).transpose().map_err(in_route)?;
+            let prefix = route::prefix(&config.path).map_err(in_route)?;
+            sites[at].table.add(host, prefix, Arc::new(route)).map_err(|other| {
+                in_route(
+                    Invalid::new("path", format!("matches the same requests as the route `{other}`"))
+                        .hint("give one of them another `path`, `host` or `listen`"),
+                )
+            })?;
+            hosts[at].extend(host.map(str::to_owned));
+        }
+        for (site, hosts) in sites.iter_mut().zip(hosts) {
+            site.guard = Guard::new(Some(site.address))
+                .hosts(&proxy.allowed_hosts)
+                .hosts(hosts)
+                .origins(proxy.allowed_origins.iter().cloned())
+                .required_header(required_header.clone());
+        }
+        // The listener of `[proxy]` comes first: its address is the one that is told.
+        sites.sort_by_key(|site| site.address != main);
+        Ok(Self { listeners: sites })
+    }
+}
+
+/// What else two routes must have in common to share connections.
+#[derive(PartialEq, Eq, Hash)]
+struct RouteTls {
+    ca_file: Option<std::path::PathBuf>,
+    connect_timeout: std::time::Duration,
+}
+
+impl RouteTls {
+    fn of(config: &RouteConfig) -> Self {
+        Self { ca_file: config.tls.ca_file.clone(), connect_timeout: config.connect_timeout.into() }
+    }
+}
+
+fn check_limits(proxy: &ProxyConfig) -> Result<(), Invalid> {
+    // hyper's own least size of a buffer.
+    if proxy.max_header_bytes < 8192 {
+        return Err(Invalid::new("max_header_bytes", "is less than 8192"));
+    }
+    if proxy.max_header_bytes > 1024 * 1024 {
+        return Err(Invalid::new("max_header_bytes", "is more than 1048576"));
+    }
+    if proxy.max_connections == 0 {
+        return Err(Invalid::new("max_connections", "is 0, so that nobody could connect"));
+    }
+    if proxy.workers > 256 {
+        return Err(Invalid::new("workers", "is more than 256"));
+    }
+    for (key, span) in [("header_timeout", proxy.header_timeout), ("idle_timeout", proxy.idle_timeout)] {
+        if std::time::Duration::from(span).is_zero() {
+            return Err(Invalid::new(key, "is 0, so that every connection would be closed at once"));
+        }
+    }
+    Ok(())
+}
+
+/// Reads a `listen` key.
+pub(super) fn address(listen: &str) -> Result<SocketAddr, Invalid> {
+    if let Some(port) = listen.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
+        return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+    }
+    listen.parse().map_err(|_| {
+        Invalid::new("listen", format!("`{listen}` is not an address and a port"))
+            .hint("write it like `127.0.0.1:7080` or `[::1]:7080`")
+    })
+}
+
+fn host(host: &str) -> Result<&str, Invalid> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'[' | b']' | b':');
+    let name = !host.is_empty() && host.bytes().all(plain) && (host.starts_with('[') || !host.contains(':'));
+    name.then_some(host).ok_or_else(|| {
+        Invalid::new("host", "is not the name of a host").hint("write it without a scheme and without a port")
+    })
+}
