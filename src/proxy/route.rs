@@ -56,7 +56,7 @@ impl Route {
             rewrite: Rewrite { strip, base: target.base.clone() },
             injection: Injection::new(header),
             credential: credential.with_format(&format),
-            response_timeout: config.response_timeout.into(),
+            response_timeout: config.response_timeout.0,
             metrics,
         })
     }

@@ -166,7 +166,7 @@ struct RouteTls {
 
 impl RouteTls {
     fn of(config: &RouteConfig) -> Self {
-        Self { ca_file: config.tls.ca_file.clone(), connect_timeout: config.connect_timeout.into() }
+        Self { ca_file: config.tls.ca_file.clone(), connect_timeout: config.connect_timeout.0 }
     }
 }
 
@@ -185,7 +185,7 @@ fn check_limits(proxy: &ProxyConfig) -> Result<(), Invalid> {
         return Err(Invalid::new("workers", "is more than 256"));
     }
     for (key, span) in [("header_timeout", proxy.header_timeout), ("idle_timeout", proxy.idle_timeout)] {
-        if std::time::Duration::from(span).is_zero() {
+        if span.0.is_zero() {
             return Err(Invalid::new(key, "is 0, so that every connection would be closed at once"));
         }
     }

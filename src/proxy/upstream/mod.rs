@@ -123,7 +123,7 @@ impl Upstream {
             port: target.port,
             authority: target.authority(),
             tls,
-            connect_timeout: config.connect_timeout.into(),
+            connect_timeout: config.connect_timeout.0,
             max_header_bytes,
         })
     }

@@ -21,6 +21,7 @@ pub(super) struct Families {
     own_answers: IntCounterVec,
     rejections: IntCounterVec,
     retries: IntCounterVec,
+    replays: IntCounterVec,
     upstream_connections: IntCounterVec,
 }
 
@@ -68,6 +69,11 @@ impl Families {
                 "Requests sent again because a kept connection was closing.",
                 &["route"],
             ),
+            replays: counter(
+                "attache_token_replays_total",
+                "Requests sent again with a new token after the upstream answered 401.",
+                &["route"],
+            ),
             upstream_connections: counter(
                 "attache_upstream_connections_total",
                 "Connections to the upstream, by outcome.",
@@ -86,6 +92,7 @@ impl Families {
             rejections: RejectionOutcome::ALL
                 .map(|outcome| self.rejections.with_label_values(&[route, outcome.word()])),
             retries: self.retries.with_label_values(&[route]),
+            replays: self.replays.with_label_values(&[route]),
             upstream_connections: UpstreamConnection::ALL
                 .map(|outcome| self.upstream_connections.with_label_values(&[route, outcome.word()])),
         }
@@ -146,6 +153,7 @@ pub struct RouteMetrics {
     own_answers: IntCounterVec,
     rejections: [IntCounter; 3],
     retries: IntCounter,
+    replays: IntCounter,
     upstream_connections: [IntCounter; 2],
 }
 
@@ -175,6 +183,11 @@ impl RouteMetrics {
     /// A request was sent again on a fresh connection.
     pub fn retry(&self) {
         self.retries.inc();
+    }
+
+    /// A request was sent again with a new token.
+    pub fn replay(&self) {
+        self.replays.inc();
     }
 
     /// A connection to the upstream was tried.

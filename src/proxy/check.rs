@@ -1,0 +1,45 @@
+//! What a request must be before anything else is asked of it: plain, unambiguous HTTP (RFC 9112 §2 to §6).
+
+use http::{HeaderMap, Method, Version, header::TRANSFER_ENCODING, request::Parts};
+
+use super::{error::Reason, scan::Facts};
+
+/// Refuses what two readers could read differently, and the methods that are never forwarded.
+pub(super) fn check(parts: &Parts, facts: Facts, has_body: bool) -> Result<(), Reason> {
+    if is_refused(&parts.method) {
+        return Err(Reason::MethodNotAllowed);
+    }
+    if facts.is_ambiguous() || !is_plain_encoding(&parts.headers) {
+        return Err(Reason::AmbiguousFraming);
+    }
+    // HTTP/1.0 has no chunks, and gateways disagree on the bodies of its requests.
+    if parts.version == Version::HTTP_10 && (has_body || parts.headers.contains_key(TRANSFER_ENCODING)) {
+        return Err(Reason::AmbiguousFraming);
+    }
+    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    if facts.fragment || !target.starts_with('/') || !target.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Reason::MalformedTarget);
+    }
+    Ok(())
+}
+
+/// `CONNECT` makes a tunnel, `TRACE` and `TRACK` show the token (RFC 9110 §9.3.6, §9.3.8). Methods have a case, but not
+/// to every server.
+fn is_refused(method: &Method) -> bool {
+    match *method {
+        Method::GET | Method::POST | Method::PUT | Method::DELETE | Method::HEAD | Method::PATCH | Method::OPTIONS => {
+            false
+        }
+        _ => ["CONNECT", "TRACE", "TRACK"].iter().any(|name| method.as_str().eq_ignore_ascii_case(name)),
+    }
+}
+
+/// Whether the transfer coding is none or exactly `chunked`.
+pub(super) fn is_plain_encoding(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(TRANSFER_ENCODING).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        _ => false,
+    }
+}

@@ -1,0 +1,187 @@
+//! To the upstream and back: which connection, and when a request may be sent once more.
+//!
+//! - Nothing was sent: a fresh connection, whatever the method.
+//! - A kept connection closed before it answered: once more on a fresh one, if the method is idempotent (RFC 9110
+//!   §9.2.2) and the body is held.
+//! - The upstream said 401: the token is rejected, and if a new one comes, the request is sent once more with it, if
+//!   the method is idempotent and the body is held.
+
+use std::{future::poll_fn, rc::Rc};
+
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, uri::PathAndQuery};
+use hyper::body::Incoming;
+
+use super::{
+    body::{AnswerBody, RequestBody, Upload},
+    caller::Caller,
+    check,
+    error::{Error, Reason},
+    route::Route,
+    unauthorized,
+    upstream::{self, Connection, Lease, SendError},
+};
+use crate::{
+    telemetry::metrics::UpstreamConnection,
+    token::{AccessToken, Current},
+};
+
+/// A request that is ready to be sent, except for its credential.
+pub(super) struct Outgoing {
+    pub(super) method: Method,
+    pub(super) target: PathAndQuery,
+    pub(super) headers: HeaderMap,
+    /// The body and its length, when there is a body.
+    pub(super) upload: Option<(Rc<Upload>, Option<u64>)>,
+    pub(super) repeatable: bool,
+}
+
+impl Outgoing {
+    /// The request with its credential, which goes on last of all.
+    fn request(&self, headers: HeaderMap, route: &Route, token: &Current) -> Request<RequestBody> {
+        let body = match &self.upload {
+            None => RequestBody::Empty,
+            Some((upload, length)) => {
+                RequestBody::Upload { upload: Rc::clone(upload), at: 0, length: *length }
+            }
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = Uri::from(self.target.clone());
+        *request.headers_mut() = headers;
+        route.injection.set(request.headers_mut(), token.header());
+        request
+    }
+
+    /// Whether all of it can be sent once more.
+    fn is_held(&self) -> bool {
+        self.repeatable && self.upload.as_ref().is_none_or(|(upload, _)| upload.is_held())
+    }
+
+    fn has_failed(&self) -> bool {
+        self.upload.as_ref().is_some_and(|(upload, _)| upload.has_failed())
+    }
+}
+
+/// Sends a request, and returns the answer with its body still to come.
+pub(super) async fn exchange(
+    caller: &Rc<Caller>,
+    route: &Route,
+    mut outgoing: Outgoing,
+    mut token: Current,
+) -> Result<Response<AnswerBody>, Error> {
+    let mut replayed = false;
+    loop {
+        let (response, connection) = send(caller, route, &mut outgoing, &token).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            let replacement = unauthorized::replacement(route, &response, &token).await;
+            if let Some(replacement) = replacement.filter(|_| !replayed && outgoing.is_held()) {
+                // The connection goes with the refused answer.
+                token = replacement;
+                replayed = true;
+                route.metrics.replay();
+                continue;
+            }
+        }
+        if let Some((upload, _)) = &outgoing.upload {
+            upload.release();
+        }
+        return Ok(answer(caller, route, response, connection, token.token()).await);
+    }
+}
+
+/// Sends a request on a kept connection or a fresh one, until there is the head of an answer.
+async fn send(
+    caller: &Caller,
+    route: &Route,
+    outgoing: &mut Outgoing,
+    token: &Current,
+) -> Result<(Response<Incoming>, Connection), Error> {
+    let pool = &caller.worker.pool;
+    let limit = caller.worker.ticks.of(route.response_timeout);
+    let kept = poll_fn(|cx| std::task::Poll::Ready(pool.take(route.upstream.slot, cx))).await;
+    let mut connection = match kept {
+        Some(connection) => connection,
+        None => fresh(caller, route).await?,
+    };
+    // A copy only of what may be sent once more: after a connection that was closing, or after a 401.
+    let headers = if outgoing.repeatable { outgoing.headers.clone() } else { std::mem::take(&mut outgoing.headers) };
+    let mut request = outgoing.request(headers, route, token);
+    loop {
+        let retriable = connection.is_used();
+        caller.activity.awaiting(limit);
+        let sent = connection.send(request, &caller.activity).await;
+        caller.activity.serving();
+        request = match sent {
+            Ok((response, facts)) => {
+                if facts.is_ambiguous()
+                    || !check::is_plain_encoding(response.headers())
+                    || response.status() == StatusCode::SWITCHING_PROTOCOLS
+                {
+                    return Err(Reason::UpstreamInvalid.into());
+                }
+                return Ok((response, connection));
+            }
+            Err(SendError::Unsent(request)) if retriable => *request,
+            Err(SendError::Unsent(_)) => return Err(Reason::UpstreamClosed.into()),
+            Err(SendError::Closed) if outgoing.has_failed() => return Err(Reason::CallerAborted.into()),
+            Err(SendError::Closed) if retriable && outgoing.is_held() => {
+                outgoing.request(outgoing.headers.clone(), route, token)
+            }
+            Err(SendError::Closed) => return Err(Reason::UpstreamClosed.into()),
+            Err(SendError::Invalid) => return Err(Reason::UpstreamInvalid.into()),
+            Err(SendError::Timeout) => return Err(Reason::UpstreamTimeout.into()),
+        };
+        route.metrics.retry();
+        connection = fresh(caller, route).await?;
+    }
+}
+
+async fn fresh(caller: &Caller, route: &Route) -> Result<Connection, Error> {
+    match upstream::connect(&route.upstream, caller.worker.ticks.now()).await {
+        Ok(connection) => {
+            route.metrics.upstream_connection(UpstreamConnection::Opened);
+            Ok(connection)
+        }
+        Err(error) => {
+            route.metrics.upstream_connection(UpstreamConnection::Failed);
+            tracing::debug!(route = &*route.name, %error, "cannot connect to the upstream");
+            Err(error.reason().into())
+        }
+    }
+}
+
+/// Ties the answer to its connection, and takes out what an upstream must not show.
+async fn answer(
+    caller: &Caller,
+    route: &Route,
+    response: Response<Incoming>,
+    connection: Connection,
+    token: &AccessToken,
+) -> Response<AnswerBody> {
+    let lease = Lease::new(connection, route.upstream.slot, Rc::clone(&caller.worker.pool));
+    let mut response = response.map(|incoming| AnswerBody::upstream(incoming, lease));
+    drop_echoes(response.headers_mut(), token);
+    // An answer without a body gives its connection back now; nobody will poll it.
+    poll_fn(|cx| {
+        response.body_mut().finish_if_complete(cx);
+        std::task::Poll::Ready(())
+    })
+    .await;
+    response
+}
+
+/// Drops the headers that contain the live token: an upstream that shows what it received must not show that.
+fn drop_echoes(headers: &mut HeaderMap, token: &AccessToken) {
+    let token = token.expose().as_bytes();
+    // A header shorter than the token cannot contain it, and most are.
+    let holds = |value: &http::HeaderValue| {
+        value.len() >= token.len() && memchr::memmem::find(value.as_bytes(), token).is_some()
+    };
+    if !headers.values().any(holds) {
+        return;
+    }
+    let names: Vec<_> = headers.iter().filter(|(_, value)| holds(value)).map(|(name, _)| name.clone()).collect();
+    for name in &names {
+        headers.remove(name);
+    }
+}

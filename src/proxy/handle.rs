@@ -1,0 +1,166 @@
+//! The road of a request, from its head to the head of its answer. The order matters; `tests/it/proxy` holds it.
+//!
+//! 1. `check`: plain, unambiguous HTTP.
+//! 2. The guard: `Host`, `Origin`, the required header.
+//! 3. `Via`: not one of our own.
+//! 4. The route: host, then longest prefix.
+//! 5. The path policy.
+//! 6. The token: the current one, or a short wait for the one that is being fetched.
+//! 7. Headers: off with what `Connection` names, the hop-by-hop set, every spelling of the injected name; `Host` and
+//!    `Via` on; the credential last (in `exchange`, once for each sending).
+//! 8. `exchange`: to the upstream and back.
+//! 9. The answer: its hop-by-hop headers off, everything else as it came.
+
+use std::rc::Rc;
+
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response,
+    header::{CONNECTION, HOST, TRANSFER_ENCODING, VIA},
+    request::Parts,
+    uri::PathAndQuery,
+};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use super::{
+    body::{AnswerBody, Upload},
+    caller::{Caller, InFlight},
+    check,
+    error::{self, Error, Reason},
+    exchange::{self, Outgoing},
+    hop, path,
+    route::Route,
+    scan::Facts,
+};
+use crate::{
+    guard::Refusal,
+    token::{Current, Unavailable},
+};
+
+/// Answers a request: with the upstream's answer, or with attaché's own.
+pub(super) async fn handle(caller: &Rc<Caller>, request: Request<Incoming>) -> Response<AnswerBody> {
+    let (parts, body) = request.into_parts();
+    let mut in_flight = InFlight::begin(caller, &parts.method, parts.uri.path());
+    let mut metrics = &caller.site.unrouted;
+    let routed = admit(caller, &parts, &body);
+    let outcome = match &routed {
+        Err(reason) => Err(Error::from(*reason)),
+        Ok(route) => {
+            metrics = &route.metrics;
+            in_flight.routed(&route.name, metrics);
+            forward(caller, route, parts, body).await
+        }
+    };
+    let (mut response, reason) = match outcome {
+        Ok(response) => (response, None),
+        Err(error) => {
+            metrics.own_answer(error.reason.word());
+            if error.reason.is_failure() {
+                tracing::debug!(reason = error.reason.word(), "answered in place of the upstream");
+            }
+            (error::answer(error), Some(error.reason))
+        }
+    };
+    let status = response.status().as_u16();
+    metrics.answered(status);
+    if caller.worker.is_leaving() {
+        // RFC 9112 §9.6: tells the caller to go elsewhere for its next request, before it would meet a closed port.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    in_flight.answered(status, reason);
+    response.body_mut().ends(in_flight);
+    response
+}
+
+/// Steps 1 to 5: whether the request may go on, and on which route.
+fn admit<'a>(caller: &'a Caller, parts: &Parts, body: &Incoming) -> Result<&'a Route, Reason> {
+    let site = &*caller.site;
+    // hyper has read a whole head, so the scanner has seen one.
+    let facts: Facts = caller.scanner.borrow_mut().next().ok_or(Reason::Internal)?;
+    check::check(parts, facts, !body.is_end_stream())?;
+    let host = site.guard.check(&parts.headers, parts.uri.authority()).map_err(|refusal| match refusal {
+        Refusal::MalformedHost => Reason::MalformedHost,
+        Refusal::ForeignHost => Reason::ForeignHost,
+        Refusal::ForeignOrigin => Reason::ForeignOrigin,
+        Refusal::RequiredHeader => Reason::RequiredHeaderMissing,
+    })?;
+    if is_own_loop(&parts.headers, &site.identity.pseudonym) {
+        return Err(Reason::LoopDetected);
+    }
+    let path = parts.uri.path();
+    match site.table.find(host, path) {
+        Some(route) => {
+            if route.has_prefix {
+                path::check_within_prefix(path).map_err(|path::Refused| Reason::PathRefused)?;
+            }
+            Ok(route)
+        }
+        // A path that could be read as another one is refused rather than said not to exist.
+        None if path::check_within_prefix(path).is_err() => Err(Reason::PathRefused),
+        None => Err(Reason::NoRoute),
+    }
+}
+
+fn is_own_loop(headers: &HeaderMap, pseudonym: &str) -> bool {
+    headers.get_all(VIA).iter().any(|line| memchr::memmem::find(line.as_bytes(), pseudonym.as_bytes()).is_some())
+}
+
+/// Steps 6 to 9.
+async fn forward(
+    caller: &Rc<Caller>,
+    route: &Route,
+    parts: Parts,
+    body: Incoming,
+) -> Result<Response<AnswerBody>, Error> {
+    let token = token(route).await?;
+    let site = &*caller.site;
+    let target = target(route, &parts)?;
+    let mut headers = parts.headers;
+    hop::strip_request(&mut headers);
+    if let Some(name) = &site.required_header {
+        headers.remove(name);
+    }
+    route.injection.remove_spellings(&mut headers);
+    headers.insert(HOST, route.upstream.authority.clone());
+    headers.append(VIA, site.identity.via.clone());
+    let repeatable = is_idempotent(&parts.method);
+    let upload = if body.is_end_stream() {
+        None
+    } else {
+        let length = body.size_hint().exact();
+        if length.is_none() {
+            // Without it hyper's client drops the body of a GET or a HEAD.
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        Some((Upload::new(body, repeatable, Rc::clone(&caller.activity)), length))
+    };
+    let outgoing = Outgoing { method: parts.method, target, headers, upload, repeatable };
+    let mut response = exchange::exchange(caller, route, outgoing, token).await?;
+    hop::strip_answer(response.headers_mut());
+    Ok(response)
+}
+
+/// The current token, or the one that is being fetched. Never a request without one.
+async fn token(route: &Route) -> Result<Current, Error> {
+    match route.credential.current() {
+        Some(current) => Ok(current),
+        None => route.credential.wait().await.map_err(|Unavailable { retry_after }| Error {
+            reason: Reason::TokenUnavailable,
+            retry_after: Some(retry_after),
+        }),
+    }
+}
+
+/// What is asked of the upstream: the bytes that were matched, with the front that the route changes.
+fn target(route: &Route, parts: &Parts) -> Result<PathAndQuery, Error> {
+    let target = parts.uri.path_and_query().ok_or(Reason::MalformedTarget)?;
+    if route.rewrite.is_identity() {
+        return Ok(target.clone());
+    }
+    Ok(route.rewrite.apply(target).map_err(|path::Refused| Reason::MalformedTarget)?)
+}
+
+/// RFC 9110 §9.2.2.
+fn is_idempotent(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
+}
