@@ -129,11 +129,6 @@ impl Activity {
         self.since.set(self.ticks.now());
     }
 
-    /// Whether a request is being served.
-    pub(super) fn is_busy(&self) -> bool {
-        matches!(self.state.get(), State::Busy { .. })
-    }
-
     /// The answer is complete.
     pub(super) fn idle(&self) {
         self.enter(State::Idle);

@@ -56,9 +56,11 @@ impl Tape {
         }
         let len = chunk.len();
         let fits = self.held + len <= HELD_PER_REQUEST
-            && HELD.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-                Some(held + len).filter(|held| *held <= HELD_IN_ALL)
-            }).is_ok();
+            && HELD
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+                    Some(held + len).filter(|held| *held <= HELD_IN_ALL)
+                })
+                .is_ok();
         if fits {
             self.held += len;
             self.chunks.push(chunk.clone());
@@ -84,7 +86,7 @@ impl Drop for Tape {
 impl Upload {
     /// `repeatable` says whether the request may be sent again at all.
     pub(super) fn new(incoming: Incoming, repeatable: bool, activity: Rc<Activity>) -> Rc<Self> {
-        let tape = Tape { torn: !repeatable, ..Tape::default() };
+        let tape = Tape { chunks: Vec::new(), held: 0, torn: !repeatable };
         Rc::new(Self {
             incoming: RefCell::new(incoming),
             tape: RefCell::new(tape),

@@ -4,7 +4,9 @@ use std::{rc::Rc, sync::Arc};
 
 use http::Method;
 
-use super::{activity::Activity, config::AccessLog, error::Reason, io::SharedScanner, site::Site, worker::Worker};
+use super::{
+    activity::Activity, config::AccessLog, error::Reason, io::SharedScanner, site::Site, worker::Worker,
+};
 use crate::telemetry::metrics::{RouteMetrics, Timer};
 
 /// A connection of a caller, as its requests see it.

@@ -27,9 +27,13 @@ pub(super) fn check(parts: &Parts, facts: Facts, has_body: bool) -> Result<(), R
 /// to every server.
 fn is_refused(method: &Method) -> bool {
     match *method {
-        Method::GET | Method::POST | Method::PUT | Method::DELETE | Method::HEAD | Method::PATCH | Method::OPTIONS => {
-            false
-        }
+        Method::GET
+        | Method::POST
+        | Method::PUT
+        | Method::DELETE
+        | Method::HEAD
+        | Method::PATCH
+        | Method::OPTIONS => false,
         _ => ["CONNECT", "TRACE", "TRACK"].iter().any(|name| method.as_str().eq_ignore_ascii_case(name)),
     }
 }

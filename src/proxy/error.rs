@@ -145,14 +145,20 @@ impl Reason {
             Self::AmbiguousFraming => "the length of the request can be read in more than one way",
             Self::MalformedTarget => "the request target is not one that can be forwarded as it is",
             Self::MalformedHost => "the request needs exactly one well-formed Host header",
-            Self::ForeignHost => "the request is for a host that this attaché does not answer to; see allowed_hosts",
+            Self::ForeignHost => {
+                "the request is for a host that this attaché does not answer to; see allowed_hosts"
+            }
             Self::ForeignOrigin => "requests of web pages are refused; see allowed_origins",
-            Self::RequiredHeaderMissing => "the header that callers must send is missing; see required_header",
+            Self::RequiredHeaderMissing => {
+                "the header that callers must send is missing; see required_header"
+            }
             Self::MethodNotAllowed => "CONNECT, TRACE and TRACK are never forwarded",
             Self::PathRefused => "the path could be read as leaving the route it matches",
             Self::NoRoute => "no route matches this host and path",
             Self::LoopDetected => "the request has passed through this attaché before",
-            Self::TokenUnavailable => "there is no usable access token; the identity provider is being asked again",
+            Self::TokenUnavailable => {
+                "there is no usable access token; the identity provider is being asked again"
+            }
             Self::UpstreamUnresolved => "the name of the upstream could not be resolved",
             Self::UpstreamUnreachable => "the upstream does not accept connections",
             Self::UpstreamTls => "the upstream's TLS could not be trusted or did not complete",
@@ -286,7 +292,12 @@ mod tests {
     fn the_answer_to_a_connection_too_many_is_as_long_as_it_says() {
         let text = std::str::from_utf8(TOO_MANY_CONNECTIONS).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("content-length: {}\r\n", body.len())) || head.ends_with(&format!("content-length: {}", body.len())), "{}", body.len());
+        assert!(
+            head.contains(&format!("content-length: {}\r\n", body.len()))
+                || head.ends_with(&format!("content-length: {}", body.len())),
+            "{}",
+            body.len()
+        );
         assert!(body.contains(Reason::TooManyConnections.word()));
     }
 }

@@ -104,7 +104,8 @@ async fn send(
         None => fresh(caller, route).await?,
     };
     // A copy only of what may be sent once more: after a connection that was closing, or after a 401.
-    let headers = if outgoing.repeatable { outgoing.headers.clone() } else { std::mem::take(&mut outgoing.headers) };
+    let headers =
+        if outgoing.repeatable { outgoing.headers.clone() } else { std::mem::take(&mut outgoing.headers) };
     let mut request = outgoing.request(headers, route, token);
     loop {
         let retriable = connection.is_used();
@@ -180,7 +181,8 @@ fn drop_echoes(headers: &mut HeaderMap, token: &AccessToken) {
     if !headers.values().any(holds) {
         return;
     }
-    let names: Vec<_> = headers.iter().filter(|(_, value)| holds(value)).map(|(name, _)| name.clone()).collect();
+    let names: Vec<_> =
+        headers.iter().filter(|(_, value)| holds(value)).map(|(name, _)| name.clone()).collect();
     for name in &names {
         headers.remove(name);
     }

@@ -102,7 +102,10 @@ fn admit<'a>(caller: &'a Caller, parts: &Parts, body: &Incoming) -> Result<&'a R
 }
 
 fn is_own_loop(headers: &HeaderMap, pseudonym: &str) -> bool {
-    headers.get_all(VIA).iter().any(|line| memchr::memmem::find(line.as_bytes(), pseudonym.as_bytes()).is_some())
+    headers
+        .get_all(VIA)
+        .iter()
+        .any(|line| memchr::memmem::find(line.as_bytes(), pseudonym.as_bytes()).is_some())
 }
 
 /// Steps 6 to 9.

@@ -3,8 +3,8 @@
 use http::{
     HeaderMap, HeaderName,
     header::{
-        CONNECTION, CONTENT_LENGTH, EXPECT, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
-        UPGRADE,
+        CONNECTION, CONTENT_LENGTH, EXPECT, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+        TRANSFER_ENCODING, UPGRADE,
     },
 };
 
@@ -35,7 +35,9 @@ pub(super) fn strip_request(headers: &mut HeaderMap) {
 /// Removes the same from an answer, except what it says about its own length.
 pub(super) fn strip_answer(headers: &mut HeaderMap) {
     strip_named(headers);
-    for name in [&KEEP_ALIVE, &PROXY_CONNECTION, &PROXY_AUTHENTICATE, &TE, &TRAILER, &TRANSFER_ENCODING, &UPGRADE] {
+    for name in
+        [&KEEP_ALIVE, &PROXY_CONNECTION, &PROXY_AUTHENTICATE, &TE, &TRAILER, &TRANSFER_ENCODING, &UPGRADE]
+    {
         remove(headers, name);
     }
 }
@@ -50,7 +52,9 @@ fn strip_named(headers: &mut HeaderMap) {
         .iter()
         .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii)
-        .filter(|option| !option.eq_ignore_ascii_case(b"keep-alive") && !option.eq_ignore_ascii_case(b"close"))
+        .filter(|option| {
+            !option.eq_ignore_ascii_case(b"keep-alive") && !option.eq_ignore_ascii_case(b"close")
+        })
         // What is not a field name names no field.
         .filter_map(|option| HeaderName::from_bytes(option).ok())
         .collect();

@@ -20,8 +20,21 @@ impl Injection {
     pub(super) fn may_carry(name: &HeaderName) -> bool {
         !matches!(
             name.as_str(),
-            "host" | "connection" | "content-length" | "transfer-encoding" | "te" | "trailer" | "upgrade" | "expect" | "via"
-                | "keep-alive" | "proxy-connection" | "proxy-authorization" | "content-type" | "content-encoding" | "date"
+            "host"
+                | "connection"
+                | "content-length"
+                | "transfer-encoding"
+                | "te"
+                | "trailer"
+                | "upgrade"
+                | "expect"
+                | "via"
+                | "keep-alive"
+                | "proxy-connection"
+                | "proxy-authorization"
+                | "content-type"
+                | "content-encoding"
+                | "date"
         )
     }
 
@@ -58,12 +71,14 @@ mod tests {
     fn every_spelling_of_the_injected_name_goes() {
         let injection = Injection::new(HeaderName::from_static("x-api-key"));
         let mut headers = HeaderMap::new();
-        for name in ["x-api-key", "x_api_key", "x_api.key", "xapikey", "x-api-key-", "x-api-keys", "api-key"] {
+        for name in ["x-api-key", "x_api_key", "x_api.key", "xapikey", "x-api-key-", "x-api-keys", "api-key"]
+        {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static("caller"));
         }
         injection.remove_spellings(&mut headers);
         injection.set(&mut headers, &HeaderValue::from_static("ours"));
-        let mut left: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        let mut left: Vec<_> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         left.sort_unstable();
         assert_eq!(left, [("api-key", "caller"), ("x-api-key", "ours"), ("x-api-keys", "caller")]);
     }

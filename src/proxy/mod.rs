@@ -1,5 +1,41 @@
 //! The way of a request.
+//!
+//! 1. `listener` accepts a connection and hands it to the least loaded `worker`, which is a thread of its own.
+//! 2. `serve` waits for its first byte and gives it to hyper; `io` and `scan` watch what hyper does not tell,
+//!    `activity` keeps the time.
+//! 3. `handle` is the road of each request, in order: `check`, the guard, the `route`, the `path` policy, the token,
+//!    `hop` and `inject`.
+//! 4. `exchange` sends it to the `upstream` and decides what may be sent once more; `unauthorized` is what a 401 leads to.
+//! 5. `body` streams both ways and ties the upstream's connection to the answer.
+//! 6. `error` is the one place where an error becomes an answer.
+//!
+//! [`Routes`] is what the configuration becomes, [`Server`] binds and runs it.
 
+mod activity;
+mod body;
+mod caller;
+mod check;
 mod config;
+mod error;
+mod exchange;
+mod handle;
+mod hop;
+mod inject;
+mod io;
+mod listener;
+mod path;
+mod route;
+mod scan;
+mod serve;
+mod server;
+mod site;
+mod unauthorized;
+mod upstream;
+mod worker;
 
-pub use self::config::{AccessLog, InjectConfig, ProxyConfig, RouteConfig, RouteTlsConfig};
+pub use self::{
+    config::{AccessLog, InjectConfig, ProxyConfig, RouteConfig, RouteTlsConfig},
+    error::Reason,
+    server::{BindError, Running, Server},
+    site::Routes,
+};

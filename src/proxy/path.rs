@@ -131,7 +131,9 @@ mod tests {
 
     #[test]
     fn plain_paths_pass() {
-        for path in ["/", "/a", "/a/b/", "/a.b/..c", "/a%20b", "/a;v=1", "/%E2%82%AC", "/a:b@c,d", "/...", "/a%2541"] {
+        for path in
+            ["/", "/a", "/a/b/", "/a.b/..c", "/a%20b", "/a;v=1", "/%E2%82%AC", "/a:b@c,d", "/...", "/a%2541"]
+        {
             assert_eq!(check_within_prefix(path), Ok(()), "{path}");
         }
     }
@@ -139,9 +141,35 @@ mod tests {
     #[test]
     fn whatever_could_leave_the_prefix_is_refused() {
         for path in [
-            "/a/../b", "/a/..", "/./a", "/a/.", "/a/%2e%2e/b", "/a/%2E./b", "/a/%252e%252e/b", "/a/.%252e", "/a%2fb", "/a%2Fb",
-            "/a%252fb", "/a%25252fb", "/a%5cb", "/a%255Cb", "/a\\b", "/a;x/b", "/a/..;/b", "/a/..;x", "/a//b", "//a", "/a%00",
-            "/a%2500", "/a%0d", "/a%0A", "/a%7f", "/a%250a", "a/b", "/a%3b/b", "/a/%2e%3bx",
+            "/a/../b",
+            "/a/..",
+            "/./a",
+            "/a/.",
+            "/a/%2e%2e/b",
+            "/a/%2E./b",
+            "/a/%252e%252e/b",
+            "/a/.%252e",
+            "/a%2fb",
+            "/a%2Fb",
+            "/a%252fb",
+            "/a%25252fb",
+            "/a%5cb",
+            "/a%255Cb",
+            "/a\\b",
+            "/a;x/b",
+            "/a/..;/b",
+            "/a/..;x",
+            "/a//b",
+            "//a",
+            "/a%00",
+            "/a%2500",
+            "/a%0d",
+            "/a%0A",
+            "/a%7f",
+            "/a%250a",
+            "a/b",
+            "/a%3b/b",
+            "/a/%2e%3bx",
         ] {
             assert_eq!(check_within_prefix(path), Err(Refused), "{path}");
         }

@@ -92,7 +92,12 @@ struct Paths {
 
 impl RouteTable {
     /// Adds a route; the name of the other one when both match the same.
-    pub(super) fn add(&mut self, host: Option<&str>, prefix: &str, route: Arc<Route>) -> Result<(), Box<str>> {
+    pub(super) fn add(
+        &mut self,
+        host: Option<&str>,
+        prefix: &str,
+        route: Arc<Route>,
+    ) -> Result<(), Box<str>> {
         let paths = match host {
             None => &mut self.any,
             Some(host) => self.hosts.entry(host.to_ascii_lowercase().into()).or_default(),
@@ -104,6 +109,14 @@ impl RouteTable {
             paths.prefixes.insert(prefix.into(), route)
         };
         earlier.map_or(Ok(()), |earlier| Err(earlier.name.clone()))
+    }
+
+    /// How long each route waits for an answer to begin.
+    pub(super) fn response_timeouts(&self) -> impl Iterator<Item = Duration> {
+        let tables = self.hosts.values().chain([&self.any]);
+        tables
+            .flat_map(|paths| paths.prefixes.values().chain(&paths.root))
+            .map(|route| route.response_timeout)
     }
 
     /// The route of a request; one with a host wins over one without.
@@ -131,10 +144,12 @@ impl Paths {
         let bytes = path.as_bytes();
         let mut end = bytes.len().min(self.longest + 1);
         loop {
-            if end > 0 && end <= self.longest && (end == bytes.len() || bytes[end] == b'/') {
-                if let Some(route) = self.prefixes.get(&path[..end]) {
-                    return Some(route);
-                }
+            if end > 0
+                && end <= self.longest
+                && (end == bytes.len() || bytes[end] == b'/')
+                && let Some(route) = self.prefixes.get(&path[..end])
+            {
+                return Some(route);
             }
             if end == 0 {
                 return self.root.as_ref();

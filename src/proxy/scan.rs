@@ -230,11 +230,6 @@ impl Scanner {
         self.seen.pop_front()
     }
 
-    /// The caller's connection has become a tunnel: what follows is not HTTP.
-    pub(super) fn tunnel(&mut self) {
-        self.state = State::UntilClose;
-    }
-
     /// An answer is expected, to a request that may allow no body.
     pub(super) fn expect_answer(&mut self, bodiless: bool) {
         self.bodiless = bodiless;

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     guard::Guard,
     invalid::Invalid,
-    telemetry::{Metrics, metrics::RouteMetrics},
+    telemetry::metrics::{Metrics, RouteMetrics},
     token::Credential,
 };
 
@@ -73,9 +73,10 @@ impl Routes {
         check_limits(proxy).map_err(in_proxy)?;
         let required_header = match &proxy.required_header {
             None => None,
-            Some(name) => Some(HeaderName::try_from(name.as_str()).map_err(|_| {
-                in_proxy(Invalid::new("required_header", "is not the name of a header"))
-            })?),
+            Some(name) => Some(
+                HeaderName::try_from(name.as_str())
+                    .map_err(|_| in_proxy(Invalid::new("required_header", "is not the name of a header")))?,
+            ),
         };
         if routes.is_empty() {
             return Err(Invalid::new("routes", "there are no routes, so there is nothing to forward")
@@ -103,9 +104,9 @@ impl Routes {
                 None => main,
             };
             // Port 0 is a port of its own each time, except for the routes that share the one of `[proxy]`.
-            let known = sites.iter().position(|site| {
-                site.address == listen && (listen.port() != 0 || config.listen.is_none())
-            });
+            let known = sites
+                .iter()
+                .position(|site| site.address == listen && (listen.port() != 0 || config.listen.is_none()));
             let at = known.unwrap_or_else(|| {
                 sites.push(site(listen));
                 hosts.push(Vec::new());
@@ -125,15 +126,18 @@ impl Routes {
             };
             let credential = credential(&config.credential).ok_or_else(|| {
                 in_route(
-                    Invalid::new("credential", format!("names `{}`, which is not defined", config.credential))
-                        .hint(format!("add a section `[credentials.{}]`", config.credential)),
+                    Invalid::new(
+                        "credential",
+                        format!("names `{}`, which is not defined", config.credential),
+                    )
+                    .hint(format!("add a section `[credentials.{}]`", config.credential)),
                 )
             })?;
             if config.unsafe_plaintext {
                 metrics.unsafe_setting(&format!("{section}.unsafe_plaintext"));
             }
-            let route =
-                Route::build(name, config, &target, upstream, &credential, metrics.route(name)).map_err(in_route)?;
+            let route = Route::build(name, config, &target, upstream, &credential, metrics.route(name))
+                .map_err(in_route)?;
             let host = config.host.as_deref().map(host).transpose().map_err(in_route)?;
             let prefix = route::prefix(&config.path).map_err(in_route)?;
             sites[at].table.add(host, prefix, Arc::new(route)).map_err(|other| {
@@ -204,7 +208,8 @@ pub(super) fn address(listen: &str) -> Result<SocketAddr, Invalid> {
 }
 
 fn host(host: &str) -> Result<&str, Invalid> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'[' | b']' | b':');
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'[' | b']' | b':');
     let name = !host.is_empty() && host.bytes().all(plain) && (host.starts_with('[') || !host.contains(':'));
     name.then_some(host).ok_or_else(|| {
         Invalid::new("host", "is not the name of a host").hint("write it without a scheme and without a port")

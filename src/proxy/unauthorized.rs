@@ -10,7 +10,11 @@ use crate::{
 };
 
 /// Rejects the token that was refused; returns another one when there is, after waiting for it if it is being fetched.
-pub(super) async fn replacement(route: &Route, response: &Response<Incoming>, token: &Current) -> Option<Current> {
+pub(super) async fn replacement(
+    route: &Route,
+    response: &Response<Incoming>,
+    token: &Current,
+) -> Option<Current> {
     // RFC 6750 §3.1: a token with too little scope is a good token, and a new one would have no more.
     let wants_scope = response
         .headers()

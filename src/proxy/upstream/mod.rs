@@ -18,7 +18,7 @@ use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
 pub(super) use self::{
-    connect::{ConnectError, connect},
+    connect::connect,
     connection::{Connection, Lease, SendError},
     pool::Pool,
 };
@@ -79,8 +79,9 @@ impl Target {
             None => return Err(invalid("names no host")),
         };
         if !tls && !loopback && !config.unsafe_plaintext {
-            return Err(invalid("would carry the token in plain text to another machine")
-                .hint("use https, or set `unsafe_plaintext = true` if everybody on the way may read the token"));
+            return Err(invalid("would carry the token in plain text to another machine").hint(
+                "use https, or set `unsafe_plaintext = true` if everybody on the way may read the token",
+            ));
         }
         let base = url.path().trim_end_matches('/').to_owned();
         if super::path::check_within_prefix(&format!("{base}/")).is_err() {
@@ -94,7 +95,8 @@ impl Target {
     /// The `Host` field for it; a default port is left out.
     fn authority(&self) -> HeaderValue {
         let default = if self.tls { 443 } else { 80 };
-        let text = if self.port == default { self.host.clone() } else { format!("{}:{}", self.host, self.port) };
+        let text =
+            if self.port == default { self.host.clone() } else { format!("{}:{}", self.host, self.port) };
         HeaderValue::try_from(text).expect("a host of a parsed URL is visible ASCII")
     }
 }
@@ -139,12 +141,20 @@ mod tests {
 
     #[test]
     fn an_upstream_is_https_or_loopback() {
-        for good in ["https://a.example/v2/", "http://127.0.0.1:1", "http://localhost", "http://[::1]:8080/x"] {
+        for good in ["https://a.example/v2/", "http://127.0.0.1:1", "http://localhost", "http://[::1]:8080/x"]
+        {
             assert!(Target::parse(&route(good)).is_ok(), "{good}");
         }
         for bad in [
-            "a.example", "ftp://a.example", "http://a.example", "https://", "https://u:p@a.example", "https://a.example/?q",
-            "https://a.example/#f", "https://a.example/a//b", "https://a.example/%2e%2e%2fb",
+            "a.example",
+            "ftp://a.example",
+            "http://a.example",
+            "https://",
+            "https://u:p@a.example",
+            "https://a.example/?q",
+            "https://a.example/#f",
+            "https://a.example/a//b",
+            "https://a.example/%2e%2e%2fb",
         ] {
             assert_eq!(Target::parse(&route(bad)).unwrap_err().key(), "upstream", "{bad}");
         }

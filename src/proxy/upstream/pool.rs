@@ -74,9 +74,4 @@ impl Pool {
     pub(in crate::proxy) fn clear(&self) {
         self.slots.borrow_mut().clear();
     }
-
-    /// The tick now.
-    pub(in crate::proxy) fn now(&self) -> u32 {
-        self.ticks.now()
-    }
 }

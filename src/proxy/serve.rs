@@ -1,0 +1,135 @@
+//! One connection of a caller, from its first byte to its end.
+
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use futures_util::FutureExt as _;
+use http::Response;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncReadExt as _, ReadBuf},
+    net::TcpStream,
+    time,
+};
+
+use super::{
+    activity::Activity,
+    body::AnswerBody,
+    caller::Caller,
+    error::{self, Reason},
+    handle::handle,
+    io::Watched,
+    listener::{self, Accepted},
+    site::Site,
+    worker::{Load, Worker},
+};
+
+/// How long a connection that attaché closes is still read from, and how much.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// Serves a connection. The place and the load are given back when it ends.
+pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, _load: Load) {
+    let Accepted { stream, site, place: _place } = accepted;
+    let stream = match listener::adopt(stream) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::debug!(%error, "a caller's connection could not be used"),
+    };
+    let activity = Rc::new(Activity::new(Rc::clone(&worker.ticks)));
+    worker.registry.add(&activity);
+    // Before its first byte, a connection is nothing but this small future. hyper's buffers come after that.
+    if has_begun(&stream, &activity).await {
+        Box::pin(converse(worker, site, stream, activity)).await;
+    }
+}
+
+/// Waits for the first byte; false when the caller leaves or the connection is closed without one.
+async fn has_begun(stream: &TcpStream, activity: &Activity) -> bool {
+    poll_fn(|cx| {
+        activity.driven_by(cx);
+        if activity.must_close() || activity.is_draining() {
+            return Poll::Ready(false);
+        }
+        // A fresh socket is reported readable before it is: only a look tells.
+        let mut byte = [0; 1];
+        stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)).map(|peeked| peeked.is_ok_and(|count| count > 0))
+    })
+    .await
+}
+
+async fn converse(worker: Rc<Worker>, site: Arc<Site>, stream: TcpStream, activity: Rc<Activity>) {
+    let (stream, scanner) = Watched::caller(stream, Rc::clone(&activity));
+    let caller = Rc::new(Caller {
+        worker: Rc::clone(&worker),
+        site: Arc::clone(&site),
+        scanner,
+        activity: Rc::clone(&activity),
+    });
+    let service = service_fn(move |request| {
+        let caller = Rc::clone(&caller);
+        async move { Ok::<_, Infallible>(survive(&caller.site, handle(&caller, request)).await) }
+    });
+    let mut connection = worker.http.serve_connection(TokioIo::new(stream), service);
+    let mut leaving = false;
+    let ended = poll_fn(|cx| {
+        activity.driven_by(cx);
+        if activity.must_close() {
+            return Poll::Ready(None);
+        }
+        if activity.is_draining() && !leaving {
+            leaving = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        Pin::new(&mut connection).poll(cx).map(Some)
+    })
+    .await;
+    match ended {
+        // Too slow: there is nobody to be polite to.
+        None => return,
+        Some(Ok(())) => {}
+        Some(Err(error)) => {
+            if error.is_parse() {
+                // hyper has answered already, 400 or 431, and will not read further.
+                site.unrouted.own_answer(Reason::MalformedRequest.word());
+                site.unrouted.answered(Reason::MalformedRequest.status().as_u16());
+            }
+        }
+    }
+    let stream = connection.into_parts().io.into_inner();
+    linger(stream).await;
+}
+
+/// Reads on for a moment: closing a socket with unread bytes resets the connection, and an answer that is still on its
+/// way is lost with it (RFC 9112 §9.6).
+async fn linger(mut stream: Watched<TcpStream>) {
+    let rest = async {
+        let mut buffer = [0; 2048];
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            match stream.read(&mut buffer).await {
+                Ok(0) | Err(_) => return,
+                Ok(count) => left = left.saturating_sub(count),
+            }
+        }
+    };
+    let _ = time::timeout(LINGER, rest).await;
+}
+
+/// A panic is a bug, and stays in its request.
+async fn survive(site: &Site, answering: impl Future<Output = Response<AnswerBody>>) -> Response<AnswerBody> {
+    AssertUnwindSafe(answering).catch_unwind().await.unwrap_or_else(|_panic| {
+        site.unrouted.own_answer(Reason::Internal.word());
+        site.unrouted.answered(Reason::Internal.status().as_u16());
+        tracing::error!("a request met a bug in attaché; please report it with the lines above");
+        error::answer(Reason::Internal.into())
+    })
+}

@@ -1,0 +1,119 @@
+//! The data path as a whole: bound first, started later, on threads of its own.
+
+use std::{io, net::SocketAddr, num::NonZeroUsize, thread, time::Duration};
+
+use tokio::sync::mpsc;
+
+use super::{
+    ProxyConfig, Routes,
+    listener::{self, Bound, Gate},
+    worker::{self, Acceptor, Limits},
+};
+use crate::{shutdown::Shutdown, telemetry::metrics::Metrics};
+
+/// More workers than this have nothing to do in a sidecar, unless the operator says so.
+const MAX_WORKERS: usize = 4;
+
+/// All listeners, bound.
+pub struct Server {
+    bound: Vec<Bound>,
+    workers: usize,
+    limits: Limits,
+    max_connections: usize,
+    metrics: Metrics,
+}
+
+/// A port could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on `{address}`: {source}")]
+pub struct BindError {
+    /// The address as configured.
+    pub address: SocketAddr,
+    /// What the operating system says.
+    pub source: io::Error,
+}
+
+/// The workers, running.
+pub struct Running {
+    // Closed when the last worker has dropped its sender.
+    ended: mpsc::Receiver<()>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("workers", &self.workers).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Binds every listener. Connections wait in the kernel until [`Server::start`].
+    pub fn bind(config: &ProxyConfig, routes: Routes, metrics: &Metrics) -> Result<Self, BindError> {
+        let timeouts = routes.listeners.iter().flat_map(|site| site.table.response_timeouts());
+        let shortest = timeouts
+            .filter(|timeout| !timeout.is_zero())
+            .chain([config.header_timeout.0, config.idle_timeout.0])
+            .min()
+            .unwrap_or(Duration::from_secs(1));
+        let bind = |site: super::site::Site| {
+            let address = site.address;
+            Bound::bind(site).map_err(|source| BindError { address, source })
+        };
+        Ok(Self {
+            bound: routes.listeners.into_iter().map(bind).collect::<Result<_, _>>()?,
+            workers: NonZeroUsize::new(config.workers).map_or_else(default_workers, NonZeroUsize::get),
+            limits: Limits {
+                shortest,
+                header_timeout: config.header_timeout.0,
+                idle_timeout: config.idle_timeout.0,
+                max_header_bytes: config.max_header_bytes,
+            },
+            max_connections: config.max_connections,
+            metrics: metrics.clone(),
+        })
+    }
+
+    /// Where callers connect, the listener of `[proxy]` first.
+    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        self.bound.iter().map(Bound::address).collect()
+    }
+
+    /// Starts the workers. They end with `shutdown`.
+    pub fn start(self, shutdown: &Shutdown) -> io::Result<Running> {
+        let gate = Gate::new(self.max_connections, listener::open_files(), self.metrics.connections());
+        let (outboxes, inboxes): (Vec<_>, Vec<_>) = (0..self.workers).map(|_| worker::inbox()).unzip();
+        let mut acceptor = Some(Acceptor { bound: self.bound, outboxes, gate });
+        let (alive, ended) = mpsc::channel(1);
+        let mut threads = Vec::new();
+        for (number, inbox) in inboxes.into_iter().enumerate() {
+            let (limits, shutdown, alive) = (self.limits.clone(), shutdown.clone(), alive.clone());
+            // The first worker also accepts, for all of them.
+            let acceptor = acceptor.take();
+            let work = move || {
+                if let Err(error) = worker::run(&limits, inbox, acceptor, shutdown) {
+                    tracing::error!(%error, "a worker could not start");
+                }
+                drop(alive);
+            };
+            threads.push(thread::Builder::new().name(format!("worker-{number}")).spawn(work)?);
+        }
+        Ok(Running { ended, threads })
+    }
+}
+
+impl Running {
+    /// Waits until every worker has ended.
+    pub async fn ended(mut self) {
+        // Nothing is ever sent.
+        while self.ended.recv().await.is_some() {}
+        for thread in self.threads {
+            // The threads are past their last statement; one that panicked has said so on standard error.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// As many as the CPU quota allows.
+fn default_workers() -> usize {
+    thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MAX_WORKERS)
+}

@@ -1,0 +1,198 @@
+//! A worker: one thread, one runtime, its share of the connections, its own pool.
+//!
+//! Nothing of a request is shared between workers, so nothing on its road is locked. The worker's loop takes
+//! connections from its inbox, lets its coarse clock tick, and follows the process to its end.
+
+use std::{
+    cell::Cell,
+    io,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Waker},
+    time::Duration,
+};
+
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioTimer;
+use tokio::{
+    runtime::{Builder, LocalOptions},
+    sync::mpsc,
+    time::{self, MissedTickBehavior},
+};
+
+use super::{
+    activity::{Registry, Ticks},
+    listener::{self, Accepted, Bound, Gate},
+    serve,
+    upstream::Pool,
+};
+use crate::shutdown::{Shutdown, Stage};
+
+/// How long a quiet connection is left open once the process drains: a request that is on its way just now still finds
+/// it open, and its answer tells the caller to go elsewhere.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// What the connections of one worker have in common.
+pub(super) struct Worker {
+    pub(super) ticks: Rc<Ticks>,
+    pub(super) pool: Rc<Pool>,
+    pub(super) registry: Registry,
+    pub(super) http: http1::Builder,
+    stage: Cell<Stage>,
+}
+
+/// The limits of all workers.
+#[derive(Clone, Debug)]
+pub(super) struct Limits {
+    pub(super) shortest: Duration,
+    pub(super) header_timeout: Duration,
+    pub(super) idle_timeout: Duration,
+    pub(super) max_header_bytes: usize,
+}
+
+/// Where a worker gets its connections from.
+pub(super) struct Inbox {
+    pub(super) accepted: mpsc::UnboundedReceiver<Accepted>,
+    pub(super) load: Arc<AtomicUsize>,
+}
+
+/// The other end of an inbox.
+#[derive(Clone, Debug)]
+pub(super) struct Outbox {
+    pub(super) accepted: mpsc::UnboundedSender<Accepted>,
+    // Connections handed over and not ended: read by whoever accepts, written by both sides.
+    pub(super) load: Arc<AtomicUsize>,
+}
+
+/// An empty inbox.
+pub(super) fn inbox() -> (Outbox, Inbox) {
+    // Unbounded: the gate bounds how many connections there are at all.
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let load = Arc::new(AtomicUsize::new(0));
+    (Outbox { accepted: sender, load: Arc::clone(&load) }, Inbox { accepted: receiver, load })
+}
+
+/// What the worker that accepts also needs.
+pub(super) struct Acceptor {
+    pub(super) bound: Vec<Bound>,
+    pub(super) outboxes: Vec<Outbox>,
+    pub(super) gate: Arc<Gate>,
+}
+
+impl Worker {
+    fn new(limits: &Limits) -> Rc<Self> {
+        let ticks = Rc::new(Ticks::new(limits.shortest, limits.header_timeout, limits.idle_timeout));
+        let mut http = http1::Builder::new();
+        // The only place that makes a server: the timer is set even though the sweep is what closes slow heads.
+        http.timer(TokioTimer::new())
+            .header_read_timeout(None)
+            .writev(false)
+            .max_buf_size(limits.max_header_bytes)
+            .keep_alive(true);
+        Rc::new(Self {
+            pool: Rc::new(Pool::new(Rc::clone(&ticks))),
+            ticks,
+            registry: Registry::default(),
+            http,
+            stage: Cell::new(Stage::Running),
+        })
+    }
+
+    /// Whether callers should go elsewhere for their next request.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.stage.get() > Stage::Running
+    }
+}
+
+/// Runs a worker until the process ends. The calling thread is the worker's own.
+pub(super) fn run(
+    limits: &Limits,
+    inbox: Inbox,
+    acceptor: Option<Acceptor>,
+    shutdown: Shutdown,
+) -> io::Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let worker = Worker::new(limits);
+    runtime.block_on(work(worker, inbox, acceptor, shutdown));
+    Ok(())
+}
+
+async fn work(worker: Rc<Worker>, mut inbox: Inbox, acceptor: Option<Acceptor>, mut shutdown: Shutdown) {
+    if let Some(Acceptor { bound, outboxes, gate }) = acceptor {
+        for bound in bound {
+            tokio::task::spawn_local(listener::accept(
+                bound,
+                outboxes.clone(),
+                Arc::clone(&gate),
+                shutdown.clone(),
+            ));
+        }
+    }
+    let mut tick = time::interval(worker.ticks.tick());
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut next = Stage::Leaving;
+    let mut grace_over = None;
+    let mut inbox_open = true;
+    loop {
+        let grace = async {
+            match grace_over {
+                Some(at) => time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            accepted = inbox.accepted.recv(), if inbox_open => match accepted {
+                Some(accepted) => {
+                    let load = Load(Arc::clone(&inbox.load));
+                    tokio::task::spawn_local(serve::serve(Rc::clone(&worker), accepted, load));
+                }
+                // Nobody accepts any more.
+                None => inbox_open = false,
+            },
+            _ = tick.tick() => {
+                worker.ticks.advance();
+                worker.registry.sweep();
+                worker.pool.sweep(&mut Context::from_waker(Waker::noop()));
+            }
+            () = shutdown.reached(next), if worker.stage.get() < Stage::Now => {
+                let stage = shutdown.stage();
+                // A dropped trigger counts as the end.
+                let stage = if stage < next { Stage::Now } else { stage };
+                worker.stage.set(stage);
+                match stage {
+                    Stage::Running | Stage::Leaving => next = Stage::Draining,
+                    Stage::Draining => {
+                        next = Stage::Now;
+                        worker.pool.clear();
+                        grace_over = Some(time::Instant::now() + GRACE);
+                    }
+                    Stage::Now => return,
+                }
+            }
+            () = grace => {
+                grace_over = None;
+                worker.registry.drain();
+            }
+        }
+        // `inbox_open` ends when the listeners have handed over what was waiting to be accepted.
+        if worker.stage.get() >= Stage::Draining && !inbox_open && inbox.load.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        if worker.stage.get() >= Stage::Draining && grace_over.is_none() {
+            // Also tells the connections that were accepted last.
+            worker.registry.drain();
+        }
+    }
+}
+
+/// One connection in the load of a worker.
+pub(super) struct Load(Arc<AtomicUsize>);
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+}
