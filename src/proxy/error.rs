@@ -258,7 +258,7 @@ pub(super) fn answer(error: Error) -> Response<AnswerBody> {
 pub(super) const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: application/problem+json\r\n\
     proxy-status: attache; error=connection_limit_reached; details=\"too_many_connections\"\r\n\
-    retry-after: 1\r\nconnection: close\r\ncontent-length: 168\r\n\r\n\
+    retry-after: 1\r\nconnection: close\r\ncontent-length: 161\r\n\r\n\
     {\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\"reason\":\"too_many_connections\",\
     \"detail\":\"too many connections are open; see max_connections\"}\n\n";
 

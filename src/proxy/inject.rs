@@ -86,7 +86,7 @@ mod tests {
     proptest! {
         #[test]
         fn exactly_one_credential_leaves(
-            names in proptest::collection::vec("(?i)authori[-_.~]?zation|author-ization|[a-z-]{1,12}|connection", 0..24)
+            names in proptest::collection::vec("authori[-_.~]?zation|AUTHORI[-_.]?Zation|author-ization|[a-z-]{1,12}|connection", 0..24)
         ) {
             let injection = Injection::new(http::header::AUTHORIZATION);
             let mut headers = HeaderMap::new();
