@@ -2,12 +2,18 @@
 //
 //   node provider.mjs '{"port": 0, "id": "...", "secret": "...", "jwk": {...}, "resources": {"https://a": 5}}'
 //
-// Prints `listening PORT`, then one JSON line a token request. Its key is given, so that it can be killed and come back.
+// Prints `listening PORT`, then one JSON line a token request. A key that is given lets it be killed and come back the same.
 
 import { createServer } from "node:http";
+import { exportJWK, generateKeyPair } from "jose";
 import Provider from "oidc-provider";
 
 const given = JSON.parse(process.argv[2]);
+given.jwk ??= {
+  ...(await exportJWK((await generateKeyPair("ES256", { extractable: true })).privateKey)),
+  alg: "ES256",
+  use: "sig",
+};
 const server = createServer();
 await new Promise((resolve) => server.listen(given.port, "127.0.0.1", resolve));
 const port = server.address().port;

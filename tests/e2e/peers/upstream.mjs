@@ -1,7 +1,7 @@
 // An upstream that believes nothing: it verifies each request's JWT against the provider's keys, without leeway, and answers
 // with the hash of the body that it received.
 //
-//   node upstream.mjs ISSUER
+//   node upstream.mjs ISSUER [PORT]
 //
 // `GET /stats` tells what it has seen. Prints `listening PORT`.
 
@@ -40,4 +40,4 @@ const server = createServer({ keepAliveTimeout: 60_000 }, async (request, respon
     response.end("no");
   }
 });
-server.listen(0, "127.0.0.1", () => console.log(`listening ${server.address().port}`));
+server.listen(Number(process.argv[3] ?? 0), "127.0.0.1", () => console.log(`listening ${server.address().port}`));

@@ -1,0 +1,26 @@
+# The image: one static binary, nothing else. No shell, no package manager, not root.
+#
+#   docker build -t attache .
+#
+# BUILDER is any image with this Rust, a C compiler and the usual authorities' certificates. BASE is what the binary is put
+# on; it needs nothing, so that it is nothing. In both, the machine's own mirror can be named.
+ARG BUILDER=rust:1.95-bookworm
+ARG BASE=scratch
+
+FROM ${BUILDER} AS build
+WORKDIR /source
+COPY . .
+# glibc linked in: name resolution by files and DNS is part of it, so the image needs no libc.
+ENV RUSTFLAGS="-C target-feature=+crt-static"
+RUN target="$(uname -m)-unknown-linux-gnu" \
+    && cargo build --release --locked --bin attache --target "$target" \
+    && cp "target/$target/release/attache" /attache
+
+FROM ${BASE}
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /attache /attache
+USER 65532:65532
+EXPOSE 7080
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 CMD ["/attache", "probe"]
+ENTRYPOINT ["/attache"]
+CMD ["run"]

@@ -1,0 +1,154 @@
+"""The image, built by the project's own Dockerfile and run by Debian's Docker engine beside an application's container.
+
+No base image can be assumed to be reachable, so the builder is a stand-in: busybox, whose `cargo` hands out the binary that is
+built already. Everything else is the Dockerfile as it is. The application's container is busybox as well; the provider, the
+upstream and a DNS server run inside its network namespace.
+"""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+from support import tools
+from support.process import Process
+from support.report import Check, Failed, Skip
+
+SECRET = "docker-client-secret-8Xw2"
+CONFIG = """
+[credentials.main]
+type = "client_credentials"
+token_endpoint = "http://provider.hosts.test:8080/token"
+client_id = "docker"
+client_auth = "client_secret_post"
+client_secret = { env = "CLIENT_SECRET" }
+unsafe_plaintext = true
+
+[routes.main]
+upstream = "http://upstream.dns.test:8080"
+credential = "main"
+unsafe_plaintext = true
+"""
+
+
+async def main(check: Check) -> None:
+    if os.geteuid() != 0:
+        raise Skip("the Docker engine needs root")
+    check.secret("client secret", SECRET)
+    check.secret("access token", "standin-access-token-5f1d7c")
+    engine = await Engine.start(check)
+    busybox = tools.debian("busybox-static") / "bin/busybox"
+    linked = subprocess.run(["ldd", check.attache], capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
+    said = linked.stdout + linked.stderr
+    check.that("not a dynamic executable" in said or "statically linked" in said, "the binary is static")
+
+    builder = check.folder / "builder"
+    (builder / "bin").mkdir(parents=True)
+    (builder / "etc/ssl/certs").mkdir(parents=True)
+    shutil.copy(busybox, builder / "bin/busybox")
+    shutil.copy(check.attache, builder / "attache-binary")
+    (builder / "etc/ssl/certs/ca-certificates.crt").touch()
+    (builder / "bin/cargo").write_text(
+        '#!/bin/sh\nfor word in "$@"; do target=$word; done\n'
+        'mkdir -p "target/$target/release" && cp /attache-binary "target/$target/release/attache"\n'
+    )
+    (builder / "bin/cargo").chmod(0o755)
+    (builder / "Dockerfile").write_text('FROM scratch\nCOPY . /\nRUN ["/bin/busybox", "--install", "/bin"]\n')
+    engine.docker("build", "-q", "-t", "standin", builder)
+    engine.docker("build", "-q", "-t", "attache", "--build-arg", "BUILDER=standin", tools.ROOT)
+    image = json.loads(engine.docker("image", "inspect", "attache"))[0]
+    size = image["Size"] / 1e6
+    check.that(image["Config"]["User"] == "65532:65532", f"the image is built, {size:.1f} MB, its user is 65532")
+
+    resolve = check.folder / "resolv.conf"
+    resolve.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+    hosts = check.folder / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n127.0.0.1 provider.hosts.test\n")
+    config = check.folder / "docker-attache.toml"
+    config.write_text(CONFIG)
+    for file in (resolve, hosts, config):
+        file.chmod(0o644)
+    engine.run("app", "--network=none", "standin", "/bin/sleep", "600")
+    inside = engine.inspect("app")["State"]["Pid"]
+    peers = await Process(check, "stand-in").start(
+        "nsenter", "-t", inside, "-n", sys.executable, tools.PEERS / "standin.py"
+    )
+    await peers.line("^listening")
+    engine.run(
+        "sidecar", "--network=container:app", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges",
+        "--health-interval=1s", "-e", f"CLIENT_SECRET={SECRET}",
+        "-v", f"{config}:/etc/attache.toml:ro", "-v", f"{resolve}:/etc/resolv.conf:ro", "-v", f"{hosts}:/etc/hosts:ro",
+        "attache", "run", "--config", "/etc/attache.toml",
+    )  # fmt: skip
+    health = await engine.healthy("sidecar")
+    check.seen("log of the container", engine.docker("logs", "sidecar"))
+    check.that(health == "healthy", f"the container is {health}, by `attache probe`")
+    answer = engine.docker("exec", "app", "wget", "-q", "-T", "10", "-O", "-", "http://127.0.0.1:7080/")
+    check.that(answer == "hello from the upstream\n", f"the application gets the upstream's answer: {answer.strip()!r}")
+    for expected in ("token request to provider.hosts.test", "DNS question 1 for upstream.dns.test", "token right"):
+        check.that(expected in peers.text(), f"seen by the peers: {expected}")
+    process = engine.inspect("sidecar")["State"]["Pid"]
+    with open(f"/proc/{process}/status") as file:
+        status = file.read()
+    uid, rights = (re.search(rf"{key}:\s+(\S+)", status).group(1) for key in ("Uid", "CapEff"))
+    check.that((uid, int(rights, 16)) == ("65532", 0), f"it runs as {uid} with the capabilities {rights}")
+    host = engine.inspect("sidecar")["HostConfig"]
+    check.that(host["ReadonlyRootfs"], "on a read-only root")
+    engine.docker("stop", "-t", "10", "sidecar")
+    state = engine.inspect("sidecar")["State"]
+    check.that(state["ExitCode"] == 0, f"`docker stop`: exit {state['ExitCode']}")
+    check.seen("log of the container", engine.docker("logs", "sidecar"))
+
+
+class Engine:
+    """Debian's Docker engine with a socket and a folder of its own, and without touching the machine's network."""
+
+    def __init__(self, folder, environment):
+        self.socket = f"unix://{folder}/docker.sock"
+        self.environment = {**environment, "DOCKER_BUILDKIT": "0"}
+        self.program = shutil.which("docker", path=environment["PATH"])
+
+    @classmethod
+    async def start(cls, check: Check) -> "Engine":
+        root = tools.debian("docker.io")
+        folder = check.folder / "engine"
+        self = cls(folder, tools.environment(root))
+        daemon = await Process(check, "dockerd").start(
+            root / "usr/sbin/dockerd", "--iptables=false", "--ip6tables=false", "--bridge=none", "--ip-forward=false",
+            "-H", self.socket, "--data-root", folder / "data", "--exec-root", folder / "run", "-p", folder / "pid",
+            env=self.environment,
+        )  # fmt: skip
+        try:
+            await daemon.line("API listen on", 60)
+        except Failed as failed:
+            raise Skip(f"the Docker engine does not start here: {str(failed).splitlines()[-1][:300]}") from None
+        check.at_end(self.clear)
+        return self
+
+    async def clear(self) -> None:
+        for name in self.docker("ps", "-aq").split():
+            self.docker("rm", "-f", name)
+
+    def docker(self, *arguments) -> str:
+        command = [self.program, "-H", self.socket, *[str(argument) for argument in arguments]]
+        done = subprocess.run(command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode != 0:
+            raise Failed(f"docker {' '.join(command[3:])[:200]}: {done.stdout[-2000:]}")
+        return done.stdout
+
+    def run(self, name: str, *arguments) -> None:
+        self.docker("run", "-d", "--name", name, *arguments)
+
+    def inspect(self, name: str) -> dict:
+        return json.loads(self.docker("inspect", name))[0]
+
+    async def healthy(self, name: str) -> str:
+        for _ in range(200):
+            state = self.inspect(name)["State"]
+            if not state["Running"] or state["Health"]["Status"] != "starting":
+                return state["Health"]["Status"] if state["Running"] else f"ended:\n{self.docker('logs', name)[-2000:]}"
+            await asyncio.sleep(0.1)
+        return "starting for ever"
