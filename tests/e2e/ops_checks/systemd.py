@@ -1,1 +1,32 @@
-def checks(): pass
+"""The systemd unit: verified, and its exposure measured, as far as this machine has systemd."""
+
+import pathlib
+import re
+import subprocess
+import tempfile
+
+from .report import ROOT, attache, check, run, tool
+
+UNIT = ROOT / "config" / "systemd" / "attache.service"
+
+
+def checks():
+    with check("systemd-analyze verify config/systemd/attache.service"):
+        analyze = tool("/usr/bin/systemd-analyze")
+        with tempfile.TemporaryDirectory() as folder:
+            # The binary that is named must be there: the one that was built stands for it.
+            copy = pathlib.Path(folder, UNIT.name)
+            copy.write_text(UNIT.read_text().replace("/usr/local/bin/attache", attache()))
+            done = subprocess.run(
+                [analyze, "verify", "--man=no", copy], capture_output=True, text=True, timeout=60
+            )
+            # What it says of other units of this machine is not ours.
+            said = [line for line in (done.stdout + done.stderr).splitlines() if UNIT.name in line]
+            assert not said, "\n".join(said)
+    with check("systemd-analyze security: the unit's exposure is at most 1.5 of 10"):
+        analyze = tool("/usr/bin/systemd-analyze")
+        said = run(analyze, "security", "--offline=true", "--threshold=15", "--no-pager", UNIT)
+        exposure = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
+        assert exposure and float(exposure[1]) <= 1.5, exposure and exposure[0]
+    with check("the unit does not start again after exit code 78"):
+        assert "RestartPreventExitStatus=78" in UNIT.read_text()

@@ -1,0 +1,85 @@
+"""A running attaché: nothing behind it, started on free ports, for what only a running one can tell."""
+
+import contextlib
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+
+from .report import Skip, attache
+
+CONFIG = """
+[proxy]
+listen = "127.0.0.1:0"
+[admin]
+listen = "127.0.0.1:0"
+[credentials.orders]
+type = "client_credentials"
+token_endpoint = "http://127.0.0.1:9/token"
+client_id = "checkout"
+client_secret = { env = "OPS_SECRET" }
+[routes.orders]
+upstream = "http://127.0.0.1:9"
+credential = "orders"
+"""
+
+
+@contextlib.contextmanager
+def running(text=CONFIG, environment=None):
+    """Runs attaché with this configuration; gives the addresses of proxy and admin port."""
+    helps = subprocess.run([attache(), "--help"], capture_output=True, text=True).stdout
+    if "\n  run" not in helps:
+        raise Skip("this attaché has no `run` yet")
+    with tempfile.TemporaryDirectory() as folder:
+        config = pathlib.Path(folder, "attache.toml")
+        config.write_text(text)
+        process = subprocess.Popen(
+            [attache(), "run", "--config", config],
+            env={**os.environ, "OPS_SECRET": "a-secret", "ATTACHE__LOG__FORMAT": "json", **(environment or {})},
+            stderr=subprocess.PIPE, text=True,
+        )
+        watchdog = threading.Timer(60, process.kill)
+        watchdog.start()
+        try:
+            lines = []
+            for line in process.stderr:
+                lines.append(line)
+                with contextlib.suppress(ValueError):
+                    event = json.loads(line)
+                    if event.get("message") == "listening":
+                        break
+            else:
+                raise AssertionError("attaché did not start:\n" + "".join(lines))
+            drain = threading.Thread(target=process.stderr.read, daemon=True)
+            drain.start()
+            yield event["proxy"], event["admin"]
+        finally:
+            watchdog.cancel()
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def get(url):
+    """Status and text of an answer, whatever the status."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def scrape():
+    """The metrics of a running attaché that has answered one request itself."""
+    with running(CONFIG.replace('[routes', 'token_wait = "50ms"\n[routes', 1)) as (proxy, admin):
+        get(f"http://{proxy}/")
+        status, text = get(f"http://{admin}/metrics")
+        assert status == 200, status
+        return text
