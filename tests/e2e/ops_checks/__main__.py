@@ -13,5 +13,5 @@ if sys.argv[1:]:
 
 for part in (kubernetes, helm, prometheus, systemd, compose, workflows, examples, docs):
     part.checks()
-print(f"ops: {counts['ok']} passed, {counts['FAILED']} failed, {counts['SKIPPED']} skipped")
+print(f"result: {counts['ok']} passed, {counts['FAILED']} failed, {counts['SKIPPED']} skipped")
 sys.exit(1 if counts["FAILED"] else 0)
