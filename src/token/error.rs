@@ -1,0 +1,179 @@
+//! Why there is no token, and what that means for the next attempt.
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use crate::secret::SecretError;
+
+/// The least and the most that a `Retry-After` is believed.
+const RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
+
+/// Why an attempt to get a token failed. Nothing in it comes from the provider but an OAuth error code of plain letters.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant's message says it")]
+pub enum FetchError {
+    #[error("the secret cannot be read: {0}")]
+    Secret(SecretError),
+    #[error("the provider cannot be reached")]
+    Unreachable,
+    #[error("the provider's TLS could not be trusted or did not complete")]
+    Tls,
+    #[error("the provider did not answer in time")]
+    Timeout,
+    #[error("the provider's answer broke off")]
+    Broken,
+    #[error("the provider's answer is larger than 256 KiB")]
+    TooLarge,
+    #[error("the provider redirects token requests, which are never followed")]
+    Redirected,
+    #[error("the provider answered with status {status}")]
+    Status { status: u16, retry_after: Option<Duration> },
+    #[error("the provider refused: {code}")]
+    OAuth { code: ErrorCode, status: u16, retry_after: Option<Duration> },
+    #[error("the provider's answer is not a token: {0}")]
+    Malformed(&'static str),
+    #[error("the provider's metadata is not usable: {0}")]
+    Metadata(&'static str),
+    #[error("the token request met a bug in attaché")]
+    Panicked,
+}
+
+/// How a failure is handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// A later try can help.
+    Transient,
+    /// The client, its secret or its scope is at fault: only the operator can help, but it is tried again all the same.
+    Client,
+    /// Our own side: nothing was sent.
+    Local,
+}
+
+impl FetchError {
+    /// How it is handled.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Secret(_) => Class::Local,
+            Self::OAuth { code, .. } if code.is_client_fault() => Class::Client,
+            // RFC 6749 §5.2: 401 is a client that failed to authenticate, with or without a body that says so.
+            Self::Status { status: 401, .. } => Class::Client,
+            _ => Class::Transient,
+        }
+    }
+
+    /// When the provider wants to be asked again.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } | Self::OAuth { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// A fixed word for it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Secret(_) => "secret",
+            Self::Unreachable => "unreachable",
+            Self::Tls => "tls",
+            Self::Timeout => "timeout",
+            Self::Broken => "broken_answer",
+            Self::TooLarge => "answer_too_large",
+            Self::Redirected => "redirected",
+            Self::Status { .. } => "status",
+            Self::OAuth { .. } => "oauth_error",
+            Self::Malformed(_) => "malformed_answer",
+            Self::Metadata(_) => "metadata",
+            Self::Panicked => "internal",
+        }
+    }
+}
+
+/// An OAuth `error` code (RFC 6749 §5.2), cut to what a code looks like: it is the one thing a provider says that is
+/// printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ErrorCode(String);
+
+impl ErrorCode {
+    /// Takes a code if it looks like one.
+    pub fn new(code: &str) -> Option<Self> {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-' | b'.');
+        (!code.is_empty() && code.len() <= 64 && code.bytes().all(plain)).then(|| Self(code.into()))
+    }
+
+    /// The code itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn is_client_fault(&self) -> bool {
+        // RFC 6749 §5.2, RFC 8707 §2: what the request said was wrong, and will be wrong again.
+        matches!(
+            self.as_str(),
+            "invalid_client"
+                | "invalid_grant"
+                | "invalid_request"
+                | "invalid_scope"
+                | "invalid_target"
+                | "unauthorized_client"
+                | "unsupported_grant_type"
+                | "access_denied"
+        )
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Reads a `Retry-After` (RFC 9110 §10.2.3), which is seconds or a date.
+pub fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    let value = value.trim();
+    let wanted = match value.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        // More digits than a number holds still mean: late.
+        Err(_) if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) => RETRY_AFTER.1,
+        Err(_) => httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default(),
+    };
+    Some(wanted.clamp(RETRY_AFTER.0, RETRY_AFTER.1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_within_bounds() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        for (value, seconds) in [
+            ("20", Some(20)),
+            ("0", Some(1)),
+            ("99999", Some(600)),
+            ("99999999999999999999999", Some(600)),
+            ("Sun, 06 Nov 1994 08:50:07 GMT", Some(30)),
+            ("Sun, 06 Nov 1994 08:49:07 GMT", Some(1)),
+            ("soon", None),
+            ("-1", None),
+            ("", None),
+        ] {
+            assert_eq!(retry_after(value, now), seconds.map(Duration::from_secs), "{value}");
+        }
+    }
+
+    #[test]
+    fn only_what_looks_like_a_code_is_printed() {
+        assert!(ErrorCode::new("invalid_client").is_some());
+        for code in ["", "Bearer eyJ", "a\nb", "secret=Hunter2", &"a".repeat(65)] {
+            assert!(ErrorCode::new(code).is_none(), "{code}");
+        }
+    }
+}

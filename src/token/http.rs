@@ -1,0 +1,174 @@
+//! The only place that makes an HTTP client for token requests: with limits, without redirects, without the proxy
+//! variables of the environment, and without an error that shows a URL.
+
+use std::{error::Error as _, path::PathBuf, time::Duration};
+
+use reqwest::{
+    Client, Response,
+    header::{DATE, HeaderMap, RETRY_AFTER},
+    redirect::Policy,
+};
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::{
+    clock::Clock,
+    error::{self, FetchError},
+};
+use crate::{invalid::Invalid, tls};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// For one request, from the connection to the last byte of the answer.
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most that is read of an answer.
+pub(super) const MAX_ANSWER: usize = 256 * 1024;
+
+/// How a provider is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct HttpConfig {
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) proxy: Option<String>,
+}
+
+/// A client for one provider.
+pub(super) struct Http {
+    config: HttpConfig,
+    clock: Clock,
+    client: Client,
+}
+
+/// An answer, read whole.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Zeroizing<Vec<u8>>,
+    pub(super) retry_after: Option<Duration>,
+    /// The provider's clock less ours, in seconds.
+    pub(super) skew: Option<f64>,
+}
+
+impl Http {
+    pub(super) fn new(config: HttpConfig, clock: Clock) -> Result<Self, Invalid> {
+        let client = client(&config)?;
+        Ok(Self { config, clock, client })
+    }
+
+    /// Sends a request, built by `build`, and reads the answer within the limits.
+    pub(super) async fn send(
+        &mut self,
+        build: impl FnOnce(&Client) -> reqwest::RequestBuilder,
+    ) -> Result<Answer, FetchError> {
+        let answer = match build(&self.client).send().await {
+            Ok(response) => self.read(response).await,
+            Err(error) => Err(explain(&error)),
+        };
+        if matches!(answer, Err(FetchError::Tls)) {
+            // The provider's authority may have been renewed on disk: the next attempt reads it again.
+            match client(&self.config) {
+                Ok(client) => self.client = client,
+                Err(invalid) => tracing::warn!(error = invalid.message(), "trust anchors could not be read again"),
+            }
+        }
+        answer
+    }
+
+    async fn read(&self, mut response: Response) -> Result<Answer, FetchError> {
+        let status = response.status().as_u16();
+        if response.status().is_redirection() {
+            return Err(FetchError::Redirected);
+        }
+        let retry_after = field(response.headers(), &RETRY_AFTER)
+            .and_then(|value| error::retry_after(value, self.clock.now().wall));
+        let skew = self.skew(response.headers());
+        let mut body = Zeroizing::new(Vec::new());
+        while let Some(chunk) = response.chunk().await.map_err(|error| explain(&error))? {
+            if body.len() + chunk.len() > MAX_ANSWER {
+                return Err(FetchError::TooLarge);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer { status, body, retry_after, skew })
+    }
+
+    fn skew(&self, headers: &HeaderMap) -> Option<f64> {
+        let theirs = httpdate::parse_http_date(field(headers, &DATE)?).ok()?;
+        let ours = self.clock.now().wall;
+        Some(match theirs.duration_since(ours) {
+            Ok(ahead) => ahead.as_secs_f64(),
+            Err(behind) => -behind.duration().as_secs_f64(),
+        })
+    }
+}
+
+fn field<'a>(headers: &'a HeaderMap, name: &reqwest::header::HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn client(config: &HttpConfig) -> Result<Client, Invalid> {
+    let tls = tls::client_config(config.ca_file.as_deref(), &[b"http/1.1"])?;
+    let mut builder = Client::builder()
+        .tls_backend_preconfigured(tls.as_ref().clone())
+        .redirect(Policy::none())
+        .referer(false)
+        .no_proxy()
+        .http1_only()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(TOTAL_TIMEOUT)
+        // Requests are minutes apart: a kept connection would only be found closed.
+        .pool_max_idle_per_host(0)
+        .user_agent(concat!("attache/", env!("CARGO_PKG_VERSION")));
+    if let Some(proxy) = &config.proxy {
+        let proxy = reqwest::Proxy::all(proxy)
+            .map_err(|_| Invalid::new("http_proxy", "is not the URL of a proxy").hint("write it like `http://proxy:3128`"))?;
+        builder = builder.proxy(proxy);
+    }
+    builder.build().map_err(|_| Invalid::new("", "an HTTP client cannot be set up"))
+}
+
+/// What an error means. Its text is not passed on: it holds the URL.
+fn explain(error: &reqwest::Error) -> FetchError {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if cause.is::<rustls::Error>() {
+            return FetchError::Tls;
+        }
+        let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
+            return FetchError::Tls;
+        }
+        source = cause.source();
+    }
+    match () {
+        () if error.is_timeout() => FetchError::Timeout,
+        () if error.is_connect() => FetchError::Unreachable,
+        () => FetchError::Broken,
+    }
+}
+
+/// Checks the URL of a provider: https, or http to a loopback address unless the operator says otherwise.
+pub(super) fn provider_url(key: &str, text: &str, plaintext: bool) -> Result<Url, Invalid> {
+    let url = Url::parse(text).map_err(|error| {
+        Invalid::new(key, format!("is not a URL: {error}")).hint("write it like `https://login.example.com/`")
+    })?;
+    let loopback = match url.host() {
+        Some(url::Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        None => return Err(Invalid::new(key, "names no host")),
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Invalid::new(key, "holds a user name or a password")
+            .hint("the client's id and secret have keys of their own"));
+    }
+    if url.fragment().is_some() {
+        return Err(Invalid::new(key, "holds a fragment (RFC 6749 section 3.2)"));
+    }
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if loopback || plaintext => Ok(url),
+        "http" => Err(Invalid::new(key, "would carry the secret in plain text to another machine")
+            .hint("use https, or set `unsafe_plaintext = true` if everybody on the way may read the secret")),
+        _ => Err(Invalid::new(key, "is neither https nor http")),
+    }
+}
