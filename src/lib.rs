@@ -18,6 +18,7 @@
 //! | 0 | [`telemetry`], [`secret`], [`tls`], [`guard`], [`readiness`], [`shutdown`], [`duration`], [`invalid`] |
 
 pub mod admin;
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod duration;

@@ -161,6 +161,18 @@ impl Routes {
     }
 }
 
+impl Routes {
+    /// Reads the `listen` key of another port, which must not be one of these.
+    pub fn address_of(&self, listen: &str) -> Result<SocketAddr, Invalid> {
+        let address = address(listen)?;
+        if address.port() != 0 && self.listeners.iter().any(|site| site.address == address) {
+            return Err(Invalid::new("listen", "is the address of a port for callers too")
+                .hint("give the two ports different numbers"));
+        }
+        Ok(address)
+    }
+}
+
 /// What else two routes must have in common to share connections.
 #[derive(PartialEq, Eq, Hash)]
 struct RouteTls {

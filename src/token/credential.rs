@@ -298,11 +298,6 @@ impl Shared {
         self.wake.notified().await;
     }
 
-    /// Asks the refresher to look again at once.
-    pub(super) fn wake(&self) {
-        self.wake.notify_one();
-    }
-
     pub(super) fn clock(&self) -> &Clock {
         &self.clock
     }

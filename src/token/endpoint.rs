@@ -21,7 +21,7 @@ pub(super) enum Endpoint {
     /// As configured.
     Given(Url),
     /// Found by discovery.
-    Discovered(Discovery),
+    Discovered(Box<Discovery>),
 }
 
 #[derive(Debug)]
@@ -54,7 +54,12 @@ impl Endpoint {
                     return Err(Invalid::new("issuer", "holds a query (RFC 8414 section 2)"));
                 }
                 let locations = [openid(&url), oauth(&url)];
-                Ok(Self::Discovered(Discovery { issuer: issuer.to_owned(), locations, plaintext, known: None }))
+                Ok(Self::Discovered(Box::new(Discovery {
+                    issuer: issuer.to_owned(),
+                    locations,
+                    plaintext,
+                    known: None,
+                })))
             }
             (None, None) => Err(Invalid::new("issuer", "is missing, and `token_endpoint` too")
                 .hint("name the provider's `issuer`, or its `token_endpoint`")),
@@ -86,7 +91,8 @@ impl Discovery {
         }
         let mut outcome = Err(FetchError::Metadata("there is none"));
         for location in self.locations.clone() {
-            let answer = http.send(|client| client.get(location).header("accept", "application/json")).await?;
+            let answer =
+                http.send(|client| client.get(location).header("accept", "application/json")).await?;
             match answer.status {
                 200 => {
                     outcome = self.read(&answer.body);
@@ -107,7 +113,9 @@ impl Discovery {
         let metadata: Metadata =
             serde_json::from_slice(body).map_err(|_| FetchError::Metadata("it is not a JSON object"))?;
         if metadata.issuer.as_deref() != Some(&self.issuer) {
-            return Err(FetchError::Metadata("its `issuer` is not the configured one, character by character"));
+            return Err(FetchError::Metadata(
+                "its `issuer` is not the configured one, character by character",
+            ));
         }
         let endpoint = metadata.token_endpoint.ok_or(FetchError::Metadata("it has no `token_endpoint`"))?;
         provider_url("token_endpoint", &endpoint, self.plaintext)
@@ -136,8 +144,16 @@ mod tests {
     #[test]
     fn metadata_is_looked_for_where_the_two_standards_say() {
         for (issuer, first, second) in [
-            ("https://a.example", "/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"),
-            ("https://a.example/x/", "/x/.well-known/openid-configuration", "/.well-known/oauth-authorization-server/x"),
+            (
+                "https://a.example",
+                "/.well-known/openid-configuration",
+                "/.well-known/oauth-authorization-server",
+            ),
+            (
+                "https://a.example/x/",
+                "/x/.well-known/openid-configuration",
+                "/.well-known/oauth-authorization-server/x",
+            ),
         ] {
             let url = Url::parse(issuer).unwrap();
             assert_eq!((openid(&url).path(), oauth(&url).path()), (first, second));
@@ -146,7 +162,9 @@ mod tests {
 
     #[test]
     fn metadata_of_another_issuer_is_refused() {
-        let Endpoint::Discovered(discovery) = Endpoint::build(Some("https://a.example"), None, false).unwrap() else {
+        let Endpoint::Discovered(discovery) =
+            Endpoint::build(Some("https://a.example"), None, false).unwrap()
+        else {
             panic!("an issuer is discovered")
         };
         let read = |text: &str| discovery.read(text.as_bytes());
@@ -169,7 +187,13 @@ mod tests {
     fn a_provider_is_https_or_loopback() {
         let build = |url: &str| Endpoint::build(None, Some(url), false);
         assert!(build("https://a.example/token").is_ok() && build("http://127.0.0.1:1/token").is_ok());
-        for bad in ["http://a.example/token", "ftp://a.example", "a.example", "https://u:p@a.example/", "https://a.example/#f"] {
+        for bad in [
+            "http://a.example/token",
+            "ftp://a.example",
+            "a.example",
+            "https://u:p@a.example/",
+            "https://a.example/#f",
+        ] {
             assert_eq!(build(bad).unwrap_err().key(), "token_endpoint", "{bad}");
         }
         assert!(Endpoint::build(None, None, false).is_err());

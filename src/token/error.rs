@@ -98,7 +98,9 @@ pub struct ErrorCode(String);
 impl ErrorCode {
     /// Takes a code if it looks like one.
     pub fn new(code: &str) -> Option<Self> {
-        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-' | b'.');
+        let plain = |byte: u8| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-' | b'.')
+        };
         (!code.is_empty() && code.len() <= 64 && code.bytes().all(plain)).then(|| Self(code.into()))
     }
 

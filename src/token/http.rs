@@ -67,7 +67,9 @@ impl Http {
             // The provider's authority may have been renewed on disk: the next attempt reads it again.
             match client(&self.config) {
                 Ok(client) => self.client = client,
-                Err(invalid) => tracing::warn!(error = invalid.message(), "trust anchors could not be read again"),
+                Err(invalid) => {
+                    tracing::warn!(error = invalid.message(), "trust anchors could not be read again")
+                }
             }
         }
         answer
@@ -119,8 +121,9 @@ fn client(config: &HttpConfig) -> Result<Client, Invalid> {
         .pool_max_idle_per_host(0)
         .user_agent(concat!("attache/", env!("CARGO_PKG_VERSION")));
     if let Some(proxy) = &config.proxy {
-        let proxy = reqwest::Proxy::all(proxy)
-            .map_err(|_| Invalid::new("http_proxy", "is not the URL of a proxy").hint("write it like `http://proxy:3128`"))?;
+        let proxy = reqwest::Proxy::all(proxy).map_err(|_| {
+            Invalid::new("http_proxy", "is not the URL of a proxy").hint("write it like `http://proxy:3128`")
+        })?;
         builder = builder.proxy(proxy);
     }
     builder.build().map_err(|_| Invalid::new("", "an HTTP client cannot be set up"))

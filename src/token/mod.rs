@@ -10,13 +10,27 @@
 //! 6. The `manager` holds the credentials by name, starts their refreshers and restarts one that panicked.
 
 pub mod access_token;
+pub mod answer;
+mod client_auth;
 pub mod clock;
 mod config;
 pub mod credential;
+mod endpoint;
+pub mod error;
+mod http;
+mod kept_secret;
+mod manager;
+mod refresher;
+pub mod schedule;
 pub mod source;
+mod status;
 
 pub use self::{
     access_token::{AccessToken, Format, Generation},
+    clock::Clock,
     config::{CommonConfig, CredentialConfig},
     credential::{Credential, Current, Phase, Rejection, Unavailable},
+    error::FetchError,
+    manager::{Environment, Manager},
+    status::{CredentialStatus, LastError, State},
 };

@@ -68,7 +68,8 @@ pub fn retry_after(failed: Failed, chance: f64) -> Duration {
         None => own,
         Some(asked) => {
             let spread = asked + RETRY_SPREAD.min(asked / 4).mul_f64(chance);
-            let bound = failed.held.map_or(spread, |held| spread.min(held.max(SHORT_RETRY_AFTER + RETRY_SPREAD)));
+            let bound =
+                failed.held.map_or(spread, |held| spread.min(held.max(SHORT_RETRY_AFTER + RETRY_SPREAD)));
             // A provider that always says "in a second" is not asked every second for ever.
             if asked >= CAP_NONE { bound } else { bound.max(own) }
         }
@@ -109,7 +110,8 @@ mod tests {
     #[test]
     fn back_off_doubles_to_a_cap_that_depends_on_what_is_held() {
         let delays = |held, class| {
-            let at = |count| retry_after(Failed { count, held, class, ..NONE }, 0.5).as_secs_f64().round() as u64;
+            let at =
+                |count| retry_after(Failed { count, held, class, ..NONE }, 0.5).as_secs_f64().round() as u64;
             [1, 2, 3, 4, 5, 6, 7, 8, 9, 10].map(at)
         };
         assert_eq!(delays(None, Class::Transient), [1, 2, 4, 8, 10, 10, 10, 10, 10, 10]);

@@ -1,10 +1,15 @@
 //! Where access tokens come from: one file per kind of source, one enum that lists them.
 
 mod client_credentials;
+#[cfg(test)]
+pub(super) mod scripted;
 
 use serde::{Deserialize, Serialize};
 
+use self::client_credentials::ClientCredentials;
 pub use self::client_credentials::{ClientAuthMethod, ClientCredentialsConfig};
+use super::{answer::Issued, clock::Clock, error::FetchError};
+use crate::invalid::Invalid;
 
 /// The values of `credentials.NAME.type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]
@@ -27,6 +32,52 @@ impl SourceConfig {
     pub fn name(&self) -> &'static str {
         match self {
             Self::ClientCredentials(_) => "client_credentials",
+        }
+    }
+}
+
+/// A source that is ready to be asked.
+pub(super) enum Source {
+    ClientCredentials(Box<ClientCredentials>),
+    #[cfg(test)]
+    Scripted(scripted::Scripted),
+}
+
+/// What an attempt brought.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    pub(super) issued: Issued,
+    /// Less was granted than asked for.
+    pub(super) narrowed: bool,
+    /// The provider's clock less ours, in seconds.
+    pub(super) skew: Option<f64>,
+}
+
+impl Source {
+    /// Checks the section.
+    pub(super) fn build(config: &SourceConfig, clock: &Clock) -> Result<Self, Invalid> {
+        Ok(match config {
+            SourceConfig::ClientCredentials(config) => {
+                Self::ClientCredentials(Box::new(ClientCredentials::build(config, clock.clone())?))
+            }
+        })
+    }
+
+    /// Asks for a token once. Each call is one token request at most.
+    pub(super) async fn fetch(&mut self) -> Result<Fetched, FetchError> {
+        match self {
+            Self::ClientCredentials(source) => source.fetch().await,
+            #[cfg(test)]
+            Self::Scripted(source) => source.fetch().await,
+        }
+    }
+
+    /// Whether something it depends on has been replaced, so that it is worth asking at once.
+    pub(super) fn look(&mut self) -> bool {
+        match self {
+            Self::ClientCredentials(source) => source.look(),
+            #[cfg(test)]
+            Self::Scripted(source) => source.look(),
         }
     }
 }

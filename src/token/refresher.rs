@@ -1,0 +1,198 @@
+//! The task that keeps one credential fresh. It is dumb: when to do what is decided in `schedule`.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{self, Instant};
+
+use super::{
+    answer::Lifetime,
+    clock::{Clock, Moment},
+    credential::{Phase, Shared},
+    error::{Class, FetchError},
+    schedule::{self, Failed, LEAST_INTERVAL},
+    source::{Fetched, Source},
+    status::Journal,
+};
+use crate::{
+    readiness::Latch,
+    telemetry::metrics::{CredentialMetrics, RefreshOutcome},
+};
+
+/// How often the files that a source depends on are looked at.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// For one attempt, discovery and token request together.
+const ATTEMPT: Duration = Duration::from_secs(10);
+
+/// A skew of the provider's clock that is worth a line in the log, in seconds.
+const SKEW_TOLD: f64 = 30.0;
+
+/// One credential's refresher.
+pub(super) struct Refresher {
+    pub(super) name: Arc<str>,
+    pub(super) source: Source,
+    pub(super) shared: Arc<Shared>,
+    pub(super) default_lifetime: Duration,
+    pub(super) latch: Latch,
+    pub(super) metrics: CredentialMetrics,
+    pub(super) journal: Arc<Journal>,
+    /// When the last token request was sent.
+    pub(super) last: Option<Instant>,
+    pub(super) failures: u32,
+    /// The kind of failure that was told last: one warning a change.
+    pub(super) told: Option<FetchError>,
+    pub(super) skew_told: bool,
+}
+
+impl Refresher {
+    /// Fetches, waits, fetches again; never ends by itself.
+    pub(super) async fn run(&mut self) {
+        loop {
+            let wait = self.attempt().await;
+            self.rest(Instant::now() + wait).await;
+        }
+    }
+
+    /// One attempt; returns how long until the next.
+    async fn attempt(&mut self) -> Duration {
+        // Whatever woke us: never more than one request a second.
+        if let Some(last) = self.last {
+            time::sleep_until(last + LEAST_INTERVAL).await;
+        }
+        // While the provider fails, callers are told so at once instead of waiting for one more failure.
+        if self.failures == 0 {
+            self.shared.enter(Phase::Fetching);
+        }
+        let begun = self.shared.clock().now();
+        self.last = Some(begun.monotonic);
+        let fetched = match time::timeout(ATTEMPT, self.source.fetch()).await {
+            Ok(fetched) => fetched,
+            Err(_) => Err(FetchError::Timeout),
+        };
+        let took = begun.monotonic.elapsed();
+        match fetched.and_then(|fetched| self.publish(fetched, begun)) {
+            Ok(lifetime) => {
+                self.metrics.refreshed(RefreshOutcome::Success, took);
+                self.failures = 0;
+                self.told = None;
+                let planned = schedule::refresh_after(lifetime, rand::chance());
+                let wait = planned.saturating_sub(took);
+                self.journal.succeeded(Instant::now() + wait);
+                self.shared.enter(Phase::Resting);
+                wait
+            }
+            Err(error) => self.failed(error, took),
+        }
+    }
+
+    /// Makes what was fetched the current token; returns its lifetime.
+    fn publish(&mut self, fetched: Fetched, begun: Moment) -> Result<Duration, FetchError> {
+        let Fetched { issued, narrowed, skew } = fetched;
+        let lifetime = match issued.lifetime {
+            Lifetime::Known(lifetime) => lifetime,
+            Lifetime::Unknown => self.default_lifetime,
+        };
+        // Counted from before the request was sent: the provider began to count later, never earlier.
+        let usable_until = begun.after(lifetime - schedule::margin(lifetime));
+        let expires = begun.after(lifetime);
+        if usable_until.has_passed(self.shared.clock().now()) {
+            return Err(FetchError::Malformed("the token had expired when it came"));
+        }
+        if let Some(skew) = skew {
+            self.metrics.clock_skew(skew);
+            let told = skew.abs() >= SKEW_TOLD;
+            if told && !self.skew_told {
+                tracing::warn!(
+                    credential = &*self.name,
+                    skew_seconds = skew,
+                    "the provider's clock differs from ours"
+                );
+            }
+            self.skew_told = told;
+        }
+        let generation = self.shared.publish(issued.token, usable_until, expires);
+        self.metrics.published(expires.wall);
+        tracing::info!(
+            credential = &*self.name,
+            generation = generation.0,
+            lifetime_s = lifetime.as_secs(),
+            narrowed,
+            "token refreshed"
+        );
+        self.latch.open();
+        Ok(lifetime)
+    }
+
+    /// Notes a failure; returns how long until the next attempt.
+    fn failed(&mut self, error: FetchError, took: Duration) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        let class = error.class();
+        self.metrics.refreshed(
+            match class {
+                Class::Transient => RefreshOutcome::Transient,
+                Class::Client => RefreshOutcome::Rejected,
+                Class::Local => RefreshOutcome::Local,
+            },
+            took,
+        );
+        let held = self.held(self.shared.clock());
+        let failed = Failed { count: self.failures, class, retry_after: error.retry_after(), held };
+        let wait = schedule::retry_after(failed, rand::chance());
+        if self.told.as_ref() != Some(&error) {
+            tracing::warn!(
+                credential = &*self.name,
+                reason = error.word(),
+                %error,
+                next_attempt_s = wait.as_secs_f32(),
+                token_held = held.is_some(),
+                "no new token"
+            );
+            self.told = Some(error.clone());
+        }
+        let next = Instant::now() + wait;
+        self.journal.failed(&error, next);
+        // Before the phase: whoever is woken by it must find the old token usable again.
+        self.shared.stand_by();
+        self.shared.enter(Phase::BackingOff(next));
+        wait
+    }
+
+    /// How long the current token can still be used.
+    fn held(&self, clock: &Clock) -> Option<Duration> {
+        let (usable_until, _) = self.shared.validity()?;
+        Some(usable_until.left(clock.now())).filter(|left| !left.is_zero())
+    }
+
+    /// Waits for the planned time, or for a reason to ask sooner: a 401, a token that a clock has expired, a new secret.
+    async fn rest(&mut self, until: Instant) {
+        loop {
+            let woken = {
+                tokio::select! {
+                    () = time::sleep_until(until) => return,
+                    () = self.shared.woken() => true,
+                    () = time::sleep(LOOK) => false,
+                }
+            };
+            if woken {
+                // Backing off is not cut short by callers, only by the operator.
+                let wanted = self.shared.is_suspect() || self.held(self.shared.clock()).is_none();
+                if wanted && self.failures == 0 {
+                    return;
+                }
+            } else if self.source.look() {
+                tracing::info!(credential = &*self.name, "a secret has been replaced");
+                return;
+            }
+        }
+    }
+}
+
+mod rand {
+    /// A number from 0 to 1 that nobody can plan with.
+    pub(super) fn chance() -> f64 {
+        let mut bytes = [0; 4];
+        // Without randomness sidecars refresh together, which is bearable.
+        let _ = aws_lc_rs::rand::fill(&mut bytes);
+        f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+    }
+}

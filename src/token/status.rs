@@ -1,0 +1,123 @@
+//! What can be told about a credential. Nothing here can hold a secret.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::{credential::Credential, error::FetchError};
+
+/// A credential as `/status` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CredentialStatus {
+    /// Its configured name.
+    pub name: String,
+    /// Its `type`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Whether requests can be sent with it now.
+    pub state: State,
+    /// When its token expires, in seconds since 1970.
+    pub expires_at: Option<u64>,
+    /// How many seconds its token has left.
+    pub expires_in_seconds: Option<u64>,
+    /// The number of its token; 0 before the first.
+    pub generation: u64,
+    /// Whether readiness waits for it.
+    pub required: bool,
+    /// Why the last attempt failed, if it did.
+    pub last_error: Option<LastError>,
+    /// How many seconds until the next token request.
+    pub next_attempt_in_seconds: Option<u64>,
+}
+
+/// Whether requests can be sent with a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// There has been no token yet.
+    Waiting,
+    /// The token is usable, and the last attempt succeeded.
+    Fresh,
+    /// The token is usable, but the last attempt to replace it failed.
+    Failing,
+    /// There was a token, but it is not usable any more.
+    Expired,
+}
+
+impl State {
+    /// Whether requests can be sent.
+    pub fn is_usable(self) -> bool {
+        matches!(self, Self::Fresh | Self::Failing)
+    }
+}
+
+/// A failed attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LastError {
+    /// A fixed word.
+    pub reason: &'static str,
+    /// The sentence that the log holds.
+    pub message: String,
+}
+
+/// What the refresher last did.
+// A lock, not a channel: written once an attempt, read by whoever looks at `/status`.
+#[derive(Debug, Default)]
+pub(super) struct Journal(Mutex<Entry>);
+
+#[derive(Clone, Debug, Default)]
+struct Entry {
+    error: Option<LastError>,
+    next: Option<Instant>,
+}
+
+impl Journal {
+    pub(super) fn succeeded(&self, next: Instant) {
+        *self.entry() = Entry { error: None, next: Some(next) };
+    }
+
+    pub(super) fn failed(&self, error: &FetchError, next: Instant) {
+        let error = LastError { reason: error.word(), message: error.to_string() };
+        *self.entry() = Entry { error: Some(error), next: Some(next) };
+    }
+
+    /// The status of a credential whose refresher writes here.
+    pub(super) fn status(
+        &self,
+        credential: &Credential,
+        kind: &'static str,
+        required: bool,
+    ) -> CredentialStatus {
+        let Entry { error, next } = self.entry().clone();
+        let usable = credential.current().is_some();
+        let expires = credential.expires();
+        let state = match (expires.is_some(), usable, &error) {
+            (false, ..) => State::Waiting,
+            (true, true, None) => State::Fresh,
+            (true, true, Some(_)) => State::Failing,
+            (true, false, _) => State::Expired,
+        };
+        let since_epoch =
+            |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = credential.shared().clock().now();
+        CredentialStatus {
+            name: credential.name().to_owned(),
+            kind,
+            state,
+            expires_at: expires.map(|expires| since_epoch(expires.wall)),
+            expires_in_seconds: expires.map(|expires| expires.left(now).as_secs()),
+            generation: credential.generation().0,
+            required,
+            last_error: error,
+            next_attempt_in_seconds: next.map(|next| next.saturating_duration_since(now.monotonic).as_secs()),
+        }
+    }
+
+    fn entry(&self) -> std::sync::MutexGuard<'_, Entry> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
