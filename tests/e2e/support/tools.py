@@ -100,7 +100,8 @@ def environment(folder: Path) -> dict[str, str]:
     """The environment in which programs of an unpacked package find their libraries and each other."""
     found = dict(os.environ)
     if folder != Path("/"):
-        libraries = [folder / "usr/lib/x86_64-linux-gnu", folder / "lib/x86_64-linux-gnu", folder / "usr/lib"]
+        libraries = [folder / "usr/lib/x86_64-linux-gnu", folder / "lib/x86_64-linux-gnu"]
+        libraries += [path for path in libraries[0].glob("*") if any(path.glob("*.so*"))]  # pulseaudio has a folder of its own
         programs = [folder / "usr/sbin", folder / "usr/bin", folder / "sbin", folder / "bin"]
         found["LD_LIBRARY_PATH"] = ":".join(str(path) for path in libraries)
         found["PATH"] = ":".join(str(path) for path in programs) + ":" + found["PATH"]
