@@ -3,7 +3,10 @@
 use clap::Args;
 
 use super::{ConfigArgument, Failure, output};
-use crate::config::{Config, Loaded};
+use crate::{
+    app,
+    config::{Config, Loaded},
+};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -12,7 +15,8 @@ pub struct Arguments {
 }
 
 pub(super) fn execute(arguments: &Arguments) -> Result<(), Failure> {
-    let Loaded { config, unsafe_keys, .. } = arguments.config.load()?;
+    let Loaded { config, origin, unsafe_keys } = arguments.config.load()?;
+    app::check(&config).map_err(|mistake| origin.explain(mistake))?;
     output::line(&summary(&config, &unsafe_keys))
 }
 

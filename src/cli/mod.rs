@@ -11,7 +11,9 @@ mod get;
 mod man;
 mod output;
 mod probe;
+mod run;
 mod schema;
+mod signals;
 mod wait;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -49,6 +51,9 @@ struct Cli {
 /// What was asked for.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run the sidecar
+    #[command(after_help = EPILOGUE)]
+    Run(run::Arguments),
     /// Check the configuration, without the network
     #[command(after_help = EPILOGUE)]
     Check(check::Arguments),
@@ -101,6 +106,7 @@ impl Command {
     /// Does it.
     pub fn execute(self) -> Result<(), Failure> {
         match self {
+            Self::Run(arguments) => run::execute(&arguments),
             Self::Check(arguments) => check::execute(&arguments),
             Self::Schema => schema::execute(),
             Self::Probe(arguments) => probe::execute(&arguments),

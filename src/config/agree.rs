@@ -54,9 +54,10 @@ impl Config {
 }
 
 fn address(listen: &str) -> Result<SocketAddr, Invalid> {
-    listen.parse().map_err(|_| {
+    let numeric = listen.replacen("localhost:", "127.0.0.1:", 1);
+    numeric.parse().map_err(|_| {
         Invalid::new("", "expected an IP address and a port")
-            .hint("write `127.0.0.1:7080` or `[::1]:7080`; names such as localhost are not looked up")
+            .hint("write `127.0.0.1:7080` or `[::1]:7080`; names are not looked up")
     })
 }
 

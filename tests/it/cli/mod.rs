@@ -1,5 +1,6 @@
 //! Tests of the command line, through the real program.
 
+mod run;
 mod wrong_config;
 
 use std::process::{Command, Output};

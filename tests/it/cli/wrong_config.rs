@@ -37,9 +37,15 @@ fn folder() -> TempDir {
     folder
 }
 
-/// Checks `file` and returns the message, which must be the refusal of a configuration.
+/// Checks `file` and runs it, and returns the message, which must be the refusal of a configuration.
 fn refused(file: Option<&Path>, environment: &[(&str, &str)]) -> String {
-    let mut command = attache(&["check"]);
+    let message = refused_by("check", file, environment);
+    assert_eq!(refused_by("run", file, environment), message);
+    message
+}
+
+fn refused_by(command: &str, file: Option<&Path>, environment: &[(&str, &str)]) -> String {
+    let mut command = attache(&[command]);
     if let Some(file) = file {
         command.arg("--config").arg(file);
     }
@@ -174,7 +180,7 @@ const SECTIONS: &[Wrong] = &[
     ),
     wrong(
         "[routes.orders]",
-        "[proxy]\nlisten = \"localhost:1\"\n[routes.orders]",
+        "[proxy]\nlisten = \"host.example:1\"\n[routes.orders]",
         &["`proxy.listen`", "address"],
     ),
     wrong("[routes.orders]", "[admin]\nlisten = \"127.0.0.1:99999\"\n[routes.orders]", &["`admin.listen`"]),
@@ -187,6 +193,86 @@ const SECTIONS: &[Wrong] = &[
         "credential = \"orders\"",
         "credential = \"orders\"\nlisten = \"0.0.0.0:7090\"",
         &["`routes.orders.listen`", "`admin.listen` already"],
+    ),
+];
+
+const PARTS: &[Wrong] = &[
+    wrong("https://orders.internal", "orders.internal", &["`routes.orders.upstream`"]),
+    wrong("https://orders.internal", "ftp://orders.internal", &["`routes.orders.upstream`"]),
+    wrong(
+        "https://orders.internal",
+        "http://orders.internal",
+        &["`routes.orders.upstream`", "unsafe_plaintext"],
+    ),
+    wrong("https://orders.internal", "https://user:hunter2@orders.internal", &["`routes.orders.upstream`"]),
+    wrong("https://login.example.com", "login.example.com", &["`credentials.orders.token_endpoint`"]),
+    wrong(
+        "https://login.example.com",
+        "http://login.example.com",
+        &["orders.token_endpoint`", "unsafe_plaintext"],
+    ),
+    wrong("token_endpoint = \"https://login.example.com/token\"", "", &["`credentials.orders", "issuer"]),
+    wrong("client_secret = { file = \"DIR/secret\" }", "", &["`credentials.orders.client_secret`"]),
+    wrong(
+        "DIR/secret",
+        "DIR/missing",
+        &["`credentials.orders.client_secret.file`", "DIR/missing", "create the file"],
+    ),
+    wrong("DIR/secret", "DIR/empty", &["`credentials.orders.client_secret.file`", "is empty"]),
+    wrong("DIR/secret", "DIR/open", &["`credentials.orders.client_secret.file`", "every user", "chmod o-r"]),
+    wrong("DIR/secret", "DIR", &["`credentials.orders.client_secret.file`", "not a regular file"]),
+    wrong(
+        "{ file = \"DIR/secret\" }",
+        "{ env = \"NO_SUCH\" }",
+        &["client_secret.env`", "`NO_SUCH`", "set the variable"],
+    ),
+    wrong(
+        "{ file = \"DIR/secret\" }",
+        "{ file = \"DIR/secret\", env = \"X\" }",
+        &["client_secret`", "either"],
+    ),
+    wrong("client_id", "ca_file = \"DIR/secret\"\nclient_id", &["`credentials.orders.ca_file`"]),
+    wrong("client_id", "default_lifetime = \"0s\"\nclient_id", &["`credentials.orders.default_lifetime`"]),
+    wrong("credential =", "path = \"orders\"\ncredential =", &["`routes.orders.path`"]),
+    wrong("credential =", "host = \"https://x\"\ncredential =", &["`routes.orders.host`"]),
+    wrong(
+        "credential =",
+        "tls = { ca_file = \"DIR/missing\" }\ncredential =",
+        &["`routes.orders.tls.ca_file`"],
+    ),
+    wrong("credential =", "inject = { header = \"a b\" }\ncredential =", &["`routes.orders.inject.header`"]),
+    wrong(
+        "credential =",
+        "inject = { format = \"Bearer\" }\ncredential =",
+        &["`routes.orders.inject.format`"],
+    ),
+    wrong("credential =", "connect_timeout = \"0s\"\ncredential =", &["`routes.orders.connect_timeout`"]),
+    wrong(
+        "[routes.orders]",
+        "[routes.other]\nupstream = \"https://b.example\"\ncredential = \"orders\"\n[routes.orders]",
+        &["`routes.other.path`", "`orders`"],
+    ),
+    wrong("[routes.orders]", "[proxy]\nmax_connections = 0\n[routes.orders]", &["`proxy.max_connections`"]),
+    wrong("[routes.orders]", "[proxy]\nmax_header_bytes = 1\n[routes.orders]", &["`proxy.max_header_bytes`"]),
+    wrong(
+        "[routes.orders]",
+        "[proxy]\nheader_timeout = \"0s\"\n[routes.orders]",
+        &["`proxy.header_timeout`"],
+    ),
+    wrong(
+        "[routes.orders]",
+        "[proxy]\nrequired_header = \"a b\"\n[routes.orders]",
+        &["`proxy.required_header`"],
+    ),
+    wrong(
+        "[routes.orders]",
+        "[proxy]\nallowed_origins = [\"https://a/b\"]\n[routes.orders]",
+        &["`proxy.allowed_origins"],
+    ),
+    wrong(
+        "[routes.orders]",
+        "[proxy]\nallowed_hosts = [\"https://a\"]\n[routes.orders]",
+        &["`proxy.allowed_hosts"],
     ),
 ];
 
@@ -204,14 +290,29 @@ const SYNTAX: &[Wrong] = &[
 fn a_wrong_file_is_refused_with_file_key_and_cure() {
     let folder = folder();
     let file = folder.path().join("attache.toml");
-    for Wrong { from, to, parts } in [KEYS, TYPES, SECTIONS, SYNTAX].into_iter().flatten() {
+    for Wrong { from, to, parts } in [KEYS, TYPES, SECTIONS, PARTS, SYNTAX].into_iter().flatten() {
         assert!(RIGHT.contains(from), "{from}");
         let text = RIGHT.replacen(from, to, 1).replace("DIR", folder.path().to_str().unwrap());
         fs::write(&file, text).unwrap();
         let message = refused(Some(&file), &[]);
         assert_holds(&message, &["attache.toml`", "hint: "]);
-        assert_holds(&message, parts);
+        for part in *parts {
+            assert_holds(&message, &[&part.replace("DIR", folder.path().to_str().unwrap())]);
+        }
     }
+}
+
+#[test]
+fn nothing_is_bound_before_the_configuration_is_known_to_be_right() {
+    let folder = folder();
+    let file = folder.path().join("attache.toml");
+    // A port that is taken: whoever tried to bind it first would fail with exit code 1.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    fs::write(&file, RIGHT.replace("DIR/secret", folder.path().join("empty").to_str().unwrap())).unwrap();
+    let environment =
+        [("ATTACHE__PROXY__LISTEN", address.as_str()), ("ATTACHE__ADMIN__LISTEN", "127.0.0.1:0")];
+    assert_holds(&refused_by("run", Some(&file), &environment), &["is empty"]);
 }
 
 #[test]

@@ -1,0 +1,34 @@
+//! `attache run`: the sidecar.
+
+use clap::Args;
+
+use super::{ConfigArgument, Failure, signals};
+use crate::{
+    app::{self, BuildError},
+    config::Loaded,
+    shutdown,
+};
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    config: ConfigArgument,
+}
+
+pub(super) fn execute(arguments: &Arguments) -> Result<(), Failure> {
+    let Loaded { config, origin, unsafe_keys } = arguments.config.load()?;
+    config.log.install().map_err(|mistake| origin.explain(mistake.under("log")))?;
+    let bound = app::build(&config).map_err(|error| match error {
+        BuildError::Invalid(mistake) => origin.explain(mistake).into(),
+        BuildError::Bind(error) => Failure::other(error.to_string())
+            .hint("another process may listen there; choose another `listen`, or port 0 for any"),
+    })?;
+    for key in &unsafe_keys {
+        tracing::warn!(key, "this key weakens a promise of attaché");
+        bound.metrics.unsafe_setting(key);
+    }
+    let (trigger, shutdown) = shutdown::channel();
+    let cannot_start = |error: std::io::Error| Failure::other(format!("cannot start: {error}"));
+    let _hangup = signals::listen(trigger.clone()).map_err(cannot_start)?;
+    bound.run(&trigger, &shutdown).map_err(cannot_start)
+}
