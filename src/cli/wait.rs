@@ -1,6 +1,6 @@
 //! `attache wait`: returns once a running sidecar is ready, for start-up orders without a shell.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use clap::Args;
 use tokio::time::{self, Instant};
@@ -33,15 +33,20 @@ pub(super) fn execute(arguments: &Arguments) -> Result<(), Failure> {
 
 async fn until_ready(target: &Target, timeout: Duration) -> Result<(), Failure> {
     let deadline = Instant::now() + timeout;
+    let mut seen: Option<String> = None;
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        let seen = match target.get(left.min(Duration::from_secs(2))).await {
+        match target.get(left.min(Duration::from_secs(2))).await {
             Ok(answer) if answer.status == 200 => return Ok(()),
-            Ok(answer) => format!("{target} answered {}", answer.summary()),
-            Err(error) => format!("{target} does not answer: {error}"),
-        };
+            Ok(answer) => seen = Some(format!("{target} answered {}", answer.summary())),
+            // An answer tells more than the attempt that the deadline cut off.
+            Err(error) if seen.is_none() || error.kind() != io::ErrorKind::TimedOut => {
+                seen = Some(format!("{target} does not answer: {error}"));
+            }
+            Err(_) => {}
+        }
         if Instant::now() >= deadline {
-            let timeout = Span(timeout);
+            let (timeout, seen) = (Span(timeout), seen.unwrap_or_default());
             return Err(Failure::other(format!("not ready after {timeout}: {seen}")));
         }
         time::sleep(PAUSE.min(left)).await;

@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::error::{LoadError, Place};
+use super::{
+    error::{LoadError, Place},
+    shape::Shape,
+};
 use crate::invalid::Invalid;
 
 /// The file with the lines of its keys, and the variables by the keys that they set.
@@ -55,10 +58,28 @@ impl Origin {
         }
     }
 
-    /// A mistake that a part found, with the place in which to mend it.
+    /// A mistake that a part found, with the place in which to mend it, and with what the key does if nobody knows a cure.
     pub fn explain(&self, invalid: Invalid) -> LoadError {
+        let invalid = match (invalid.cure(), about(invalid.key())) {
+            (None, Some(about)) => invalid.hint(about),
+            _ => invalid,
+        };
         LoadError::Invalid { place: self.place(invalid.key()), invalid }
     }
+}
+
+/// What the key does, or the section around it.
+fn about(key: &str) -> Option<String> {
+    let mut shape = Shape::of_config();
+    let mut about = None;
+    for part in key.split('.') {
+        if let Some(key) = shape.keys().get(part) {
+            about = Some(key.about.clone());
+        }
+        let Some(inner) = shape.under(part) else { break };
+        shape = inner.clone();
+    }
+    about.filter(|about| !about.is_empty())
 }
 
 #[cfg(test)]

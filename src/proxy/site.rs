@@ -205,6 +205,21 @@ fn check_limits(proxy: &ProxyConfig) -> Result<(), Invalid> {
             return Err(Invalid::new(key, "is 0, so that every connection would be closed at once"));
         }
     }
+    for name in &proxy.allowed_hosts {
+        host(name).map_err(|_| {
+            Invalid::new("allowed_hosts", "holds something that is not the name of a host")
+                .hint("write names without a scheme and without a port")
+        })?;
+    }
+    // RFC 6454 §6.2: what a browser sends has no path, not even a slash.
+    let is_origin = |origin: &String| {
+        url::Url::parse(origin)
+            .is_ok_and(|url| url.origin().is_tuple() && url.origin().ascii_serialization() == *origin)
+    };
+    if !proxy.allowed_origins.iter().all(is_origin) {
+        return Err(Invalid::new("allowed_origins", "holds something that is not an origin as browsers send it")
+            .hint("write a scheme and a host, and a port if it is not the usual one, such as \"https://app.example\""));
+    }
     Ok(())
 }
 

@@ -109,6 +109,9 @@ impl Upstream {
         config: &RouteConfig,
         max_header_bytes: usize,
     ) -> Result<Self, Invalid> {
+        if config.connect_timeout.0.is_zero() {
+            return Err(Invalid::new("connect_timeout", "is 0, so that no connection would ever be made"));
+        }
         let host = target.host.trim_start_matches('[').trim_end_matches(']');
         let tls = if target.tls {
             let config = tls::client_config(config.tls.ca_file.as_deref(), &[b"http/1.1"])

@@ -102,7 +102,7 @@ fn it_starts_with_the_provider_down_and_tells_so() {
     let (code, (_, message)) = probe("/readyz");
     assert!(code == Some(1) && message.contains("503") && message.contains("orders"), "{message}");
     let url = format!("http://{}/readyz", process.admin);
-    let output = attache(&["wait", "--timeout", "1ms", "--url", &url]).output().unwrap();
+    let output = attache(&["wait", "--timeout", "300ms", "--url", &url]).output().unwrap();
     assert!(output.status.code() == Some(1) && text(&output).1.contains("orders"));
 }
 
