@@ -35,6 +35,7 @@ fn config(more: &str) -> (TempDir, std::path::PathBuf) {
     (folder, file)
 }
 
+#[expect(clippy::zombie_processes, reason = "a test that fails before `listening` ends the whole run anyway")]
 fn start(more: &str) -> Process {
     let (folder, file) = config(more);
     let mut child =
