@@ -107,7 +107,7 @@ def script(page):
             continue
         lines.append(f"echo '--- the block in line {block.line}' >&2")
         if block.word == "background":
-            lines.append(f"{{ {block.text.strip()} ; }} &")
+            lines.append(f"(exec {block.text.strip()}) &")
             lines.append('for _ in $(seq 100); do attache probe >/dev/null 2>&1 && break; sleep 0.1; done')
         else:
             lines.append(block.text)
@@ -117,7 +117,7 @@ def script(page):
 def commands(path, page):
     """Runs the commands of a page, as a reader would, in a copy of what they name."""
     helps = run(attache(), "--help")
-    for name in set(re.findall(r"(?:^|\{ )attache (\w+)", script(page), re.MULTILINE)):
+    for name in set(re.findall(r"(?:^|exec )attache (\w+)", script(page), re.MULTILINE)):
         if f"\n  {name} " not in helps:
             raise Skip(f"this attaché has no `{name}` yet")
     with tempfile.TemporaryDirectory() as folder:

@@ -87,7 +87,7 @@ def check_config(text, ending):
             secrets[match[2]] = path
             return f"{match[1]}{path}"
 
-        text = re.sub(r'(\b(?:ca_file|file|certificate)\b["\s]*[=:]\s*["\']?)(/[^"\'\s},]+)', secret, text)
+        text = re.sub(r'(\b(?:ca_file|file|certificate)\b["\s]*[=:]\s*["\']?)([\w./-]+)(?=["\'\s},])', secret, text)
         for name in re.findall(r'\benv\b\s*[=:]\s*["\']?([A-Z][A-Z0-9_]*)', text):
             environment[name] = "a-secret"
         config = pathlib.Path(folder, f"attache.{ending}")
