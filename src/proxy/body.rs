@@ -192,7 +192,12 @@ pub(super) struct AnswerBody {
 #[derive(Debug)]
 enum Content {
     Own(Option<Bytes>),
-    Upstream { incoming: Incoming, lease: Option<Lease> },
+    Upstream {
+        incoming: Incoming,
+        lease: Option<Lease>,
+    },
+    /// The upstream broke off, and the caller is yet to be told.
+    Broken,
 }
 
 impl AnswerBody {
@@ -232,6 +237,7 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let (incoming, lease) = match &mut self.content {
             Content::Own(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Broken => return Poll::Ready(Some(Err(BodyError::Upstream))),
             Content::Upstream { incoming, lease, .. } => (incoming, lease),
         };
         if let Some(lease) = lease {
@@ -253,8 +259,10 @@ impl Body for AnswerBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(_)) => {
-                *lease = None;
-                Poll::Ready(Some(Err(BodyError::Upstream)))
+                // hyper drops what it has not written when a body fails: a turn later, what came has been sent on.
+                self.content = Content::Broken;
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
             None => {
                 if let Some(lease) = lease.take() {
@@ -268,6 +276,7 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Own(bytes) => bytes.is_none(),
+            Content::Broken => false,
             Content::Upstream { incoming, lease, .. } => lease.is_none() && incoming.is_end_stream(),
         }
     }
@@ -276,6 +285,7 @@ impl Body for AnswerBody {
         match &self.content {
             Content::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Content::Upstream { incoming, .. } => incoming.size_hint(),
+            Content::Broken => SizeHint::default(),
         }
     }
 }

@@ -16,7 +16,7 @@ use http::Response;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncReadExt as _, ReadBuf},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
     time,
 };
@@ -96,13 +96,13 @@ async fn converse(worker: Rc<Worker>, site: Arc<Site>, stream: TcpStream, activi
         // Too slow: there is nobody to be polite to.
         None => return,
         Some(Ok(())) => {}
-        Some(Err(error)) => {
-            if error.is_parse() {
-                // hyper has answered already, 400 or 431, and will not read further.
-                site.unrouted.own_answer(Reason::MalformedRequest.word());
-                site.unrouted.answered(Reason::MalformedRequest.status().as_u16());
-            }
+        // hyper has answered already, 400 or 431, and will not read further.
+        Some(Err(error)) if error.is_parse() => {
+            site.unrouted.own_answer(Reason::MalformedRequest.word());
+            site.unrouted.answered(Reason::MalformedRequest.status().as_u16());
         }
+        // Either side broke off: the caller must see that at once.
+        Some(Err(_)) => return,
     }
     let stream = connection.into_parts().io.into_inner();
     linger(stream).await;
@@ -112,6 +112,9 @@ async fn converse(worker: Rc<Worker>, site: Arc<Site>, stream: TcpStream, activi
 /// way is lost with it (RFC 9112 §9.6).
 async fn linger(mut stream: Watched<TcpStream>) {
     let rest = async {
+        if stream.shutdown().await.is_err() {
+            return;
+        }
         let mut buffer = [0; 2048];
         let mut left = LINGER_BYTES;
         while left > 0 {

@@ -1,1 +1,34 @@
-//! Fakes, once.
+//! Fakes, once. Each listens on a port of its own, records what it saw, and lets a test wait for it.
+
+mod caller;
+mod fake_server;
+mod sidecar;
+
+pub use self::{
+    caller::{Caller, get, post},
+    fake_server::{FakeServer, Reply},
+    sidecar::{Sidecar, credential},
+};
+
+/// What a fake provider answers: a token with this number.
+pub fn token(number: usize, lifetime: u64) -> Reply {
+    Reply::json(
+        200,
+        &format!(
+            "{{\"access_token\":\"token-{number}\",\"token_type\":\"Bearer\",\"expires_in\":{lifetime}}}"
+        ),
+    )
+}
+
+/// A provider that issues tokens of an hour, numbered from 1.
+pub fn provider() -> FakeServer {
+    FakeServer::start(|request| token(request.number, 3600))
+}
+
+/// An upstream that answers with the head of the request that it received.
+pub fn echo() -> FakeServer {
+    FakeServer::start(|request| match request.line().starts_with("HEAD ") {
+        true => Reply::raw("HTTP/1.1 200 X\r\nContent-Length: 7\r\n\r\n"),
+        false => Reply::text(200, &request.head),
+    })
+}

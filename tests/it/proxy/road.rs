@@ -1,0 +1,182 @@
+//! What arrives at the upstream, and what comes back.
+
+use crate::support::{Caller, FakeServer, Reply, Sidecar, credential, echo, get, post, provider};
+
+#[test]
+fn promise_1_exactly_one_credential_leaves_whatever_the_caller_sends() {
+    let (provider, upstream) = (provider(), echo());
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+    for fields in [
+        "",
+        "Authorization: Bearer mine\r\n",
+        "authorization: a\r\nAUTHORIZATION: b\r\n",
+        "Authori_zation: Bearer mine\r\nAuthor.ization: x\r\n",
+        "Connection: authorization\r\nAuthorization: mine\r\n",
+        "Connection: close, Authorization\r\n",
+        "Proxy-Authorization: Basic eA==\r\n",
+    ] {
+        let mut caller = Caller::connect(sidecar.proxy);
+        caller.send(format!("GET /a HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"));
+        assert_eq!(caller.answer().status, 200, "{fields:?}");
+    }
+    for request in upstream.received() {
+        assert_eq!(request.fields("authorization"), ["Bearer token-1"], "{}", request.head);
+        let letters = request.head.replace(['-', '_', '.'], "").to_lowercase();
+        assert_eq!(letters.matches("authorization:").count(), 1, "{}", request.head);
+        assert!(request.fields("connection").is_empty() && request.fields("proxy-authorization").is_empty());
+    }
+}
+
+#[test]
+fn a_request_arrives_as_it_was_sent_less_what_belongs_to_the_hop() {
+    let (provider, upstream) = (provider(), echo());
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+    let mut caller = Caller::connect(sidecar.proxy);
+    caller.send(
+        "PATCH /a%20b;v=1/%2e/?q=a%2Fb&x=%zz HTTP/1.1\r\nHost: localhost:7080\r\nX-One: 1\r\nX-One: 2\r\nCookie: a=b\r\n\
+         TE: trailers\r\nUpgrade: h2c\r\nKeep-Alive: 5\r\nContent-Length: 3\r\n\r\nabc",
+    );
+    assert_eq!(caller.answer().status, 200);
+    let request = &upstream.received()[0];
+    assert_eq!(request.line(), "PATCH /a%20b;v=1/%2e/?q=a%2Fb&x=%zz HTTP/1.1");
+    assert_eq!(request.fields("host"), [upstream.address.to_string()]);
+    assert_eq!(request.fields("x-one"), ["1", "2"]);
+    assert_eq!(request.fields("cookie"), ["a=b"]);
+    assert_eq!(request.fields("via").len(), 1);
+    assert_eq!(request.body, b"abc");
+    for name in ["te", "upgrade", "keep-alive", "transfer-encoding", "connection"] {
+        assert!(request.fields(name).is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn bodies_of_any_framing_and_method_arrive_whole() {
+    let (provider, upstream) = (provider(), echo());
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+    for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "QUERY"] {
+        for chunked in [false, true] {
+            let body = "x".repeat(100_000);
+            let framed = if chunked {
+                format!("Transfer-Encoding: chunked\r\n\r\n186a0\r\n{body}\r\n0\r\n\r\n")
+            } else {
+                format!("Content-Length: 100000\r\n\r\n{body}")
+            };
+            let mut caller = Caller::connect(sidecar.proxy);
+            caller.send(format!("{method} /a HTTP/1.1\r\nHost: localhost\r\n{framed}"));
+            assert_eq!(caller.answer_to(method).status, 200, "{method}");
+            let received = upstream.received();
+            let request = received.last().unwrap();
+            assert!(request.line().starts_with(method));
+            assert!(request.complete && request.body == body.as_bytes(), "{method} {chunked}");
+        }
+    }
+}
+
+#[test]
+fn connections_are_kept_on_both_sides() {
+    let (provider, upstream) = (provider(), echo());
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+    let mut caller = Caller::connect(sidecar.proxy);
+    for number in 0..50 {
+        caller.send(format!("GET /{number} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert!(caller.answer().text().starts_with(&format!("GET /{number} ")));
+    }
+    assert_eq!(upstream.connections(), 1);
+    // Pipelined, and with a body in between.
+    caller.send(
+        "GET /a HTTP/1.1\r\nHost: localhost\r\n\r\nPOST /b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nxyGET /c \
+         HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    );
+    for path in ["GET /a", "POST /b", "GET /c"] {
+        assert!(caller.answer().text().starts_with(path));
+    }
+}
+
+#[test]
+fn routes_are_found_by_host_and_by_the_longest_prefix_on_segment_boundaries() {
+    let provider = provider();
+    let named = |name: &'static str| FakeServer::start(move |_| Reply::text(200, name));
+    let (root, api, deep, other) = (named("root"), named("api"), named("deep"), named("other"));
+    let route = |name: &str, upstream: &FakeServer, lines: &str| {
+        format!("[routes.{name}]\nupstream = \"{}\"\ncredential = \"main\"\n{lines}\n", upstream.url())
+    };
+    let sidecar = Sidecar::run(&format!(
+        "{}{}{}{}{}",
+        credential(&provider),
+        route("root", &root, ""),
+        route("api", &api, "path = \"/api/\""),
+        route("deep", &deep, "path = \"/api/v2/deep\""),
+        route("other", &other, "host = \"Other.Internal\""),
+    ));
+    for (target, expected) in [
+        ("/", "root"),
+        ("/apiary", "root"),
+        ("/ap", "root"),
+        ("/api", "api"),
+        ("/api?x", "api"),
+        ("/api/", "api"),
+        ("/api/v2/deeper", "api"),
+        ("/api/v2/deep", "deep"),
+        ("/api/v2/deep/er/still/further/down", "deep"),
+    ] {
+        assert_eq!(get(sidecar.proxy, target).text(), expected, "{target}");
+    }
+    let mut caller = Caller::connect(sidecar.proxy);
+    caller.send("GET /api HTTP/1.1\r\nHost: OTHER.internal:80\r\n\r\n");
+    assert_eq!(caller.answer().text(), "other");
+}
+
+#[test]
+fn a_prefix_can_be_stripped_and_a_base_path_put_in_front() {
+    let (provider, upstream) = (provider(), echo());
+    let sidecar =
+        Sidecar::to(&format!("{}/v2", upstream.url()), &provider, "path = \"/api\"\nstrip_prefix = true");
+    for (target, expected) in
+        [("/api", "/v2"), ("/api/", "/v2/"), ("/api/a%20b?c", "/v2/a%20b?c"), ("/api?x", "/v2?x")]
+    {
+        let answer = get(sidecar.proxy, target);
+        assert_eq!(answer.text().lines().next().unwrap(), format!("GET {expected} HTTP/1.1"));
+    }
+}
+
+#[test]
+fn a_route_can_have_a_port_of_its_own() {
+    let (provider, upstream) = (provider(), echo());
+    let sidecar = Sidecar::run(&format!(
+        "{}[routes.a]\npath = \"/a\"\nupstream = \"{url}\"\ncredential = \"main\"\n[routes.b]\nlisten = \"127.0.0.1:0\"\n\
+         path = \"/b\"\nupstream = \"{url}\"\ncredential = \"main\"\n",
+        credential(&provider),
+        url = upstream.url()
+    ));
+    assert_eq!(sidecar.proxies.len(), 2);
+    assert_eq!(get(sidecar.proxies[0], "/a").status, 200);
+    assert_eq!(get(sidecar.proxies[0], "/b").status, 404);
+    assert_eq!(get(sidecar.proxies[1], "/b").status, 200);
+}
+
+#[test]
+fn the_token_goes_where_the_route_says() {
+    let (provider, upstream) = (provider(), echo());
+    let lines = "[routes.main.inject]\nheader = \"X-Api-Key\"\nformat = \"Token {token}!\"";
+    let sidecar = Sidecar::to(&upstream.url(), &provider, lines);
+    let mut caller = Caller::connect(sidecar.proxy);
+    caller
+        .send("GET / HTTP/1.1\r\nHost: localhost\r\nx_api_key: mine\r\nAuthorization: Bearer theirs\r\n\r\n");
+    assert_eq!(caller.answer().status, 200);
+    let request = &upstream.received()[0];
+    assert_eq!(request.fields("x-api-key"), ["Token token-1!"]);
+    assert!(request.fields("x_api_key").is_empty());
+    assert_eq!(request.fields("authorization"), ["Bearer theirs"]);
+}
+
+#[test]
+fn expect_100_continue_is_answered_once() {
+    let (provider, upstream) = (provider(), echo());
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+    let mut caller = Caller::connect(sidecar.proxy);
+    caller.send("POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+    caller.send("ab");
+    assert_eq!(caller.answer().status, 200);
+    assert!(upstream.received()[0].fields("expect").is_empty());
+    assert_eq!(post(sidecar.proxy, "/", b"cd").status, 200);
+}

@@ -1,0 +1,123 @@
+//! Where the two roads touch.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::support::{Caller, FakeServer, Reply, Sidecar, echo, get, post, provider, token};
+
+#[test]
+fn promise_2_without_a_token_nothing_reaches_the_upstream_and_the_answer_is_503() {
+    let provider = FakeServer::start(|_| Reply::text(503, ""));
+    let upstream = echo();
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+    provider.wait_for(2);
+    for _ in 0..20 {
+        let begun = Instant::now();
+        let answer = get(sidecar.proxy, "/");
+        assert!(begun.elapsed() < Duration::from_millis(500));
+        assert_eq!((answer.status, answer.reason().as_deref()), (503, Some("token_unavailable")));
+        let after: u64 = answer.field("retry-after").unwrap().parse().unwrap();
+        assert!((1..=11).contains(&after));
+    }
+    assert_eq!(get(sidecar.admin, "/readyz").status, 503);
+    assert!(upstream.received().is_empty());
+}
+
+#[test]
+fn promise_8_a_thousand_first_requests_make_one_token_request_and_get_a_thousand_answers() {
+    let open = Arc::new(AtomicBool::new(false));
+    let gate = Arc::clone(&open);
+    let provider = FakeServer::start(move |request| {
+        while !gate.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+        token(request.number, 3600)
+    });
+    let upstream = echo();
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+    let mut callers: Vec<_> = (0..1000).map(|_| Caller::connect(sidecar.proxy)).collect();
+    for caller in &mut callers {
+        caller.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    }
+    provider.wait_for(1);
+    open.store(true, Ordering::Release);
+    for caller in &mut callers {
+        assert_eq!(caller.answer().status, 200);
+    }
+    assert_eq!(provider.received().len(), 1);
+}
+
+#[test]
+fn f11_a_thousand_requests_that_get_401_make_one_token_request_and_are_each_replayed_once() {
+    let provider = provider();
+    let upstream = FakeServer::start(|request| match request.fields("authorization")[..] {
+        ["Bearer token-1"] => Reply::text(401, "old"),
+        _ => Reply::text(200, "new"),
+    });
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+    let mut callers: Vec<_> = (0..1000).map(|_| Caller::connect(sidecar.proxy)).collect();
+    // At most one token request a second: the first one is some time ago by then.
+    sidecar.ready();
+    for caller in &mut callers {
+        caller.send("PUT / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbody");
+    }
+    for caller in &mut callers {
+        let answer = caller.answer();
+        assert_eq!((answer.status, answer.text().as_str()), (200, "new"));
+    }
+    assert_eq!(provider.received().len(), 2);
+    for request in upstream.received() {
+        assert_eq!(request.body, b"body");
+    }
+}
+
+#[test]
+fn a_401_to_a_request_that_must_not_be_repeated_passes_and_heals_the_next() {
+    let provider = provider();
+    let upstream = FakeServer::start(|request| match request.fields("authorization")[..] {
+        ["Bearer token-1"] => Reply::text(401, "old"),
+        _ => Reply::text(200, "new"),
+    });
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+    let refused = post(sidecar.proxy, "/", b"once");
+    assert_eq!((refused.status, refused.text().as_str()), (401, "old"));
+    assert_eq!(post(sidecar.proxy, "/", b"twice").status, 200);
+    let bodies: Vec<_> = upstream.received().into_iter().map(|request| request.body).collect();
+    assert_eq!(bodies, [b"once".to_vec(), b"twice".to_vec()]);
+}
+
+#[test]
+fn a_403_and_a_lack_of_scope_pass_and_refresh_nothing() {
+    let provider = provider();
+    let upstream = FakeServer::start(|request| match request.line() {
+        "GET /scope HTTP/1.1" => Reply::raw(
+            "HTTP/1.1 401 X\r\nWWW-Authenticate: Bearer error=\"insufficient_scope\"\r\nContent-Length: 0\r\n\r\n",
+        ),
+        _ => Reply::text(403, ""),
+    });
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+    assert_eq!(get(sidecar.proxy, "/scope").status, 401);
+    assert_eq!(get(sidecar.proxy, "/").status, 403);
+    assert_eq!(upstream.received().len(), 2);
+    assert_eq!(provider.received().len(), 1);
+}
+
+#[test]
+fn a_401_that_a_new_token_does_not_cure_passes_and_is_not_asked_about_again() {
+    let provider = provider();
+    let upstream = FakeServer::start(|_| Reply::text(401, ""));
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+    for _ in 0..10 {
+        assert_eq!(get(sidecar.proxy, "/").status, 401);
+    }
+    assert_eq!(provider.received().len(), 2);
+    assert_eq!(upstream.received().len(), 11, "one replay, for the first");
+}
