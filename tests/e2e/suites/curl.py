@@ -25,7 +25,6 @@ ECHO = {
     "POST with a length of 0": ["/plain", "-d", ""],
     "POST that expects 100": ["/plain", "--data-binary", "@FILE", "-H", "Expect: 100-continue"],
     "POST, chunked": ["/plain", "--data-binary", "@FILE", "-H", "Transfer-Encoding: chunked", "-H", "Expect:"],
-    "multipart form": ["/plain", "-F", "file=@FILE", "-H", "Content-Type: multipart/form-data; boundary=fixed"],
     "PUT of a file": ["/plain", "-T", "FILE"],
     "PATCH": ["/plain", "-X", "PATCH", "-d", "x"],
     "DELETE": ["/plain", "-X", "DELETE"],
@@ -38,7 +37,7 @@ ECHO = {
     "cookies": ["/cookies", "-b", "a=b; c=d"],
     "gzip": ["/gzip", "--compressed"],
     "gzip as it is": ["/gzip"],
-    "trailers": ["/trailers"],
+    "trailers": ["/trailers", "-H", "TE: trailers", "-H", "Connection: TE"],
     "early hints": ["/hints"],
     "large headers": ["/large-header/12000", "-H", "X-Large: " + "y" * 12000],
     "the same header twice": ["/plain", "-H", "X-A: 1", "-H", "X-A: 2"],
@@ -69,11 +68,13 @@ async def curl(address, arguments: list[str], more: list[str], file: str) -> tup
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env={"PATH": os.environ["PATH"]},
     )  # fmt: skip
     body, heads = await process.communicate()
-    heads = heads.decode("latin-1").strip().split("\r\n\r\n")
-    final, *headers = heads[-1].split("\r\n")
-    status = final.split(" ")[1] if " " in final else final
-    kept = sorted(line for line in headers if line.split(":")[0].lower() not in OWN)
-    return process.returncode, status, kept, body
+    blocks = heads.decode("latin-1").strip().split("\r\n\r\n")
+    last = max((at for at, block in enumerate(blocks) if block.startswith("HTTP/")), default=0)
+    status, *lines = "\r\n".join(blocks[last:]).split("\r\n")  # what follows the head are trailers
+    fields = [(name.lower(), value) for name, _, value in (line.partition(":") for line in lines)]
+    kept = sorted(field for field in fields if field[0] not in OWN)
+    # With -I, the head is the output.
+    return process.returncode, status.split(" ")[1] if " " in status else status, kept, b"" if "-I" in rest else body
 
 
 async def main(check: Check) -> None:

@@ -86,7 +86,11 @@ async def main(check: Check) -> None:
     health = await engine.healthy("sidecar")
     check.seen("log of the container", engine.docker("logs", "sidecar"))
     check.that(health == "healthy", f"the container is {health}, by `attache probe`")
-    answer = engine.docker("exec", "app", "wget", "-q", "-T", "10", "-O", "-", "http://127.0.0.1:7080/")
+    try:
+        answer = engine.docker("exec", "app", "wget", "-S", "-T", "10", "-O", "-", "http://127.0.0.1:7080/")
+    except Failed as failed:
+        check.note(f"{failed}\nstand-in:\n{peers.text()}\nsidecar:\n{engine.docker('logs', 'sidecar')}")
+        raise
     check.that(answer == "hello from the upstream\n", f"the application gets the upstream's answer: {answer.strip()!r}")
     for expected in ("token request to provider.hosts.test", "DNS question 1 for upstream.dns.test", "token right"):
         check.that(expected in peers.text(), f"seen by the peers: {expected}")

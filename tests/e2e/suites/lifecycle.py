@@ -50,7 +50,7 @@ async def refused(check: Check, settings: str) -> None:
     wrong = {
         "an unknown key": (settings.replace("upstream =", "upstraem ="), given, "upstream"),
         "a wrong type": (settings + "\nstrip_prefix = 7\n", given, "strip_prefix"),
-        "an undefined credential": (settings.replace('credential = "main"', 'credential = "mian"'), given, "mian"),
+        "an undefined credential": (settings.replace('credential = "main"', 'credential = "mian"'), given, "routes.main.credential"),
         "plaintext to another machine": (
             settings.replace("127.0.0.1:%s" % settings.split("127.0.0.1:")[2].split('"')[0], "upstream.example"), given, "upstream"
         ),
@@ -151,7 +151,7 @@ async def hurried(check: Check, settings: str) -> None:
     sidecar = await Sidecar.run(check, settings + more, {"CLIENT_SECRET": SECRET})
     await until_ready(sidecar)
     connection = await Connection.open(sidecar.proxy)
-    slow = asyncio.create_task(connection.request("GET", "/slow/8000"))
+    slow = asyncio.create_task(connection.request("GET", "/slow/2000"))
     sidecar.signal(signal.SIGTERM)
     while (await get(sidecar.admin, "/readyz")).status == 200:
         pass

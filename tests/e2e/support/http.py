@@ -161,7 +161,7 @@ class Server:
     def __init__(self, answer):
         self._answer = answer
         self.requests = 0
-        self.connections: set[asyncio.StreamWriter] = set()
+        self.connections: set[asyncio.Task] = set()
 
     async def start(self, check) -> "Server":
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20, backlog=4096)
@@ -175,11 +175,12 @@ class Server:
 
     async def stop(self) -> None:
         self._server.close()
-        for writer in list(self.connections):
-            writer.close()
+        for task in list(self.connections):
+            task.cancel()
+        await asyncio.gather(*self.connections, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections.add(writer)
+        self.connections.add(asyncio.current_task())
         try:
             while True:
                 first, headers = await read_head(reader)
@@ -191,10 +192,10 @@ class Server:
                 lines += [f"{key}: {value}" for key, value in extra.items()]
                 writer.write("\r\n".join([*lines, "", ""]).encode() + content)
                 await writer.drain()
-        except (Broken, OSError):
+        except (Broken, OSError, asyncio.CancelledError):
             pass
         finally:
-            self.connections.discard(writer)
+            self.connections.discard(asyncio.current_task())
             writer.close()
 
 
