@@ -22,6 +22,7 @@ use crate::{
     proxy::{BindError, Routes, Server},
     readiness::Readiness,
     shutdown::{Shutdown, ShutdownConfig, Stage, Trigger},
+    supervisor::Supervisor,
     telemetry::metrics::Metrics,
     token::{Clock, Environment, Manager},
 };
@@ -151,6 +152,9 @@ impl Bound {
             version = env!("CARGO_PKG_VERSION"),
             "listening"
         );
+        if let Some(supervisor) = Supervisor::of_environment() {
+            tokio::spawn(supervisor.keep_informed(shutdown.clone()));
+        }
         tokio::select! {
             () = workers.ended() => {}
             () = end(trigger, shutdown.clone(), &self.shutdown, &self.readiness) => {}

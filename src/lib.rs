@@ -15,7 +15,7 @@
 //! | 4 | `main`, [`cli`], `app`, [`reload`], [`config`] |
 //! | 2 | [`proxy`], [`admin`] |
 //! | 1 | [`token`] |
-//! | 0 | [`telemetry`], [`secret`], [`tls`], [`guard`], [`readiness`], [`shutdown`], [`duration`], [`invalid`] |
+//! | 0 | [`telemetry`], [`secret`], [`tls`], [`guard`], [`readiness`], [`shutdown`], [`supervisor`], [`duration`], [`invalid`] |
 
 pub mod admin;
 pub mod app;
@@ -29,6 +29,7 @@ pub mod readiness;
 pub mod reload;
 pub mod secret;
 pub mod shutdown;
+pub mod supervisor;
 pub mod telemetry;
 pub mod tls;
 pub mod token;

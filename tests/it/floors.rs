@@ -1,5 +1,5 @@
 //! The floors of the house: imports go down only, some crates have one home, files stay small, and the environment is
-//! read in two places. The sources are read as text; comments and what stands behind `#[cfg(test)]` do not count.
+//! read in three places. The sources are read as text; comments and what stands behind `#[cfg(test)]` do not count.
 
 use std::{fs, path::Path};
 
@@ -19,12 +19,13 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
     ("guard", 0, &FLOOR_0),
     ("readiness", 0, &FLOOR_0),
     ("shutdown", 0, &FLOOR_0),
+    ("supervisor", 0, &FLOOR_0),
     ("duration", 0, &FLOOR_0),
     ("invalid", 0, &FLOOR_0),
 ];
 
-const FLOOR_0: [&str; 8] =
-    ["telemetry", "secret", "tls", "guard", "readiness", "shutdown", "duration", "invalid"];
+const FLOOR_0: [&str; 9] =
+    ["telemetry", "secret", "tls", "guard", "readiness", "shutdown", "supervisor", "duration", "invalid"];
 
 /// Crates with a home, as the beginning of the paths that may use them.
 const HOMES: &[(&str, &[&str])] = &[
@@ -46,7 +47,7 @@ const HOMES: &[(&str, &[&str])] = &[
 ];
 
 /// Where the environment of the process may be read.
-const ENVIRONMENT: &[&str] = &["secret.rs", "config/"];
+const ENVIRONMENT: &[&str] = &["secret.rs", "config/", "supervisor.rs"];
 
 const MAX_LINES: usize = 500;
 

@@ -1,6 +1,7 @@
 //! Tests of the command line, through the real program.
 
 mod run;
+mod supervised;
 mod wrong_config;
 
 use std::process::{Command, Output};
