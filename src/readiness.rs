@@ -4,7 +4,7 @@
 //! not be taken out of its load balancer, the token manager handles that. Draining closes readiness for good.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc, Mutex, PoisonError, Weak,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -17,7 +17,8 @@ pub struct Readiness(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     // A lock, not a channel: latches are added when a configuration is built and looked at by probes, never by requests.
-    latches: Mutex<Vec<Latch>>,
+    // Weak, because a credential that a reload took away, or that was never started, must not be waited for.
+    latches: Mutex<Vec<(Arc<str>, Weak<AtomicBool>)>>,
     draining: AtomicBool,
     // Wakes whoever waits for a change; the value is only a version.
     changed: watch::Sender<()>,
@@ -71,7 +72,9 @@ impl Readiness {
     /// A closed latch that must open before the process is ready.
     pub fn require(&self, name: &str) -> Latch {
         let latch = self.optional(name);
-        self.latches().push(latch.clone());
+        let mut latches = self.latches();
+        latches.retain(|(_, open)| open.strong_count() > 0);
+        latches.push((Arc::clone(&latch.name), Arc::downgrade(&latch.open)));
         latch
     }
 
@@ -88,12 +91,12 @@ impl Readiness {
 
     /// The names of required credentials that have not had a token yet.
     pub fn missing(&self) -> Vec<String> {
-        self.latches().iter().filter(|latch| !latch.is_open()).map(|latch| latch.name().to_owned()).collect()
+        self.latches().iter().filter(|latch| is_closed(latch)).map(|(name, _)| name.to_string()).collect()
     }
 
     /// Every required credential has had a token.
     pub fn is_started(&self) -> bool {
-        self.latches().iter().all(Latch::is_open)
+        !self.latches().iter().any(is_closed)
     }
 
     /// Started and not draining.
@@ -110,9 +113,14 @@ impl Readiness {
         }
     }
 
-    fn latches(&self) -> std::sync::MutexGuard<'_, Vec<Latch>> {
+    fn latches(&self) -> std::sync::MutexGuard<'_, Vec<(Arc<str>, Weak<AtomicBool>)>> {
         self.0.latches.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether it is still to be opened: whoever could open it is there, and has not.
+fn is_closed((_, open): &(Arc<str>, Weak<AtomicBool>)) -> bool {
+    open.upgrade().is_some_and(|open| !open.load(Ordering::Acquire))
 }
 
 #[cfg(test)]
@@ -129,6 +137,15 @@ mod tests {
         assert_eq!(readiness.missing(), ["b"]);
         b.open();
         assert!(readiness.is_ready());
+    }
+
+    #[test]
+    fn a_credential_that_is_gone_is_not_waited_for() {
+        let readiness = Readiness::new();
+        let latch = readiness.require("a");
+        assert!(!readiness.is_ready());
+        drop(latch);
+        assert!(readiness.is_ready() && readiness.missing().is_empty());
     }
 
     #[test]

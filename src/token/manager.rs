@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::FutureExt as _;
 use tokio::{
-    task::JoinSet,
+    task::AbortHandle,
     time::{self, Instant},
 };
 
@@ -43,17 +43,33 @@ pub struct Environment {
 pub struct Manager(Arc<Inner>);
 
 struct Inner {
-    credentials: BTreeMap<String, Entry>,
-    // Taken by `start`. Locks of the control plane: nothing on the road of a request takes them.
-    waiting: Mutex<Vec<Refresher>>,
-    tasks: Mutex<JoinSet<()>>,
+    // Shared with the manager of the configuration before, where a credential has not changed.
+    credentials: BTreeMap<String, Arc<Entry>>,
 }
 
 struct Entry {
     credential: Credential,
     journal: Arc<Journal>,
-    kind: &'static str,
-    required: bool,
+    config: CredentialConfig,
+    // A lock of the control plane: nothing on the road of a request takes it.
+    refresher: Mutex<Task>,
+}
+
+/// The refresher of a credential.
+enum Task {
+    /// Until `start`.
+    Waiting(Box<Refresher>),
+    Running(AbortHandle),
+    /// In between.
+    Starting,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Task::Running(task) = self.refresher.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            task.abort();
+        }
+    }
 }
 
 impl std::fmt::Debug for Manager {
@@ -68,28 +84,43 @@ impl Manager {
         configs: &BTreeMap<String, CredentialConfig>,
         environment: &Environment,
     ) -> Result<Self, Invalid> {
+        Self::build_after(None, configs, environment)
+    }
+
+    /// The same after a change of the configuration: a credential that has not changed keeps its token and its refresher.
+    pub fn build_after(
+        previous: Option<&Self>,
+        configs: &BTreeMap<String, CredentialConfig>,
+        environment: &Environment,
+    ) -> Result<Self, Invalid> {
         let mut credentials = BTreeMap::new();
-        let mut waiting = Vec::new();
         for (name, config) in configs {
+            let kept = previous.and_then(|previous| previous.0.credentials.get(name));
+            if let Some(kept) = kept.filter(|kept| kept.config == *config) {
+                credentials.insert(name.clone(), Arc::clone(kept));
+                continue;
+            }
             let section = format!("credentials.{name}");
             let source = Source::build(&config.source, &environment.clock)
                 .map_err(|invalid| invalid.under(&section))?;
             if config.common.default_lifetime.0 < Duration::from_secs(1) {
                 return Err(Invalid::new("default_lifetime", "is less than a second").under(&section));
             }
-            let (entry, refresher) = entry(name, config, source, environment);
-            credentials.insert(name.clone(), entry);
-            waiting.push(refresher);
+            // A process that is ready stays ready when a credential is added.
+            let waited_for = previous.is_none() || !environment.readiness.is_started();
+            credentials.insert(name.clone(), Arc::new(entry(name, config, source, environment, waited_for)));
         }
-        Ok(Self(Arc::new(Inner { credentials, waiting: Mutex::new(waiting), tasks: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { credentials })))
     }
 
-    /// Starts the refreshers on the runtime of the caller. Calling it again does nothing.
+    /// Starts the refreshers that do not run yet, on the runtime of the caller.
     pub fn start(&self) {
-        let waiting = std::mem::take(&mut *self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        for refresher in waiting {
-            tasks.spawn(supervise(refresher));
+        for entry in self.0.credentials.values() {
+            let mut task = entry.refresher.lock().unwrap_or_else(PoisonError::into_inner);
+            *task = match std::mem::replace(&mut *task, Task::Starting) {
+                Task::Waiting(refresher) => Task::Running(tokio::spawn(supervise(*refresher)).abort_handle()),
+                running => running,
+            };
         }
     }
 
@@ -101,7 +132,11 @@ impl Manager {
     /// What can be told about each credential.
     pub fn statuses(&self) -> Vec<CredentialStatus> {
         let entries = self.0.credentials.values();
-        entries.map(|entry| entry.journal.status(&entry.credential, entry.kind, entry.required)).collect()
+        let status = |entry: &Arc<Entry>| {
+            let config = &entry.config;
+            entry.journal.status(&entry.credential, config.source.name(), config.common.required)
+        };
+        entries.map(status).collect()
     }
 }
 
@@ -110,12 +145,13 @@ fn entry(
     config: &CredentialConfig,
     source: Source,
     environment: &Environment,
-) -> (Entry, Refresher) {
+    waited_for: bool,
+) -> Entry {
     let credential = Credential::new(name, config.common.token_wait.0, environment.clock.clone());
     let journal = Arc::new(Journal::default());
-    let required = config.common.required;
+    let readiness = &environment.readiness;
     let latch =
-        if required { environment.readiness.require(name) } else { environment.readiness.optional(name) };
+        if config.common.required && waited_for { readiness.require(name) } else { readiness.optional(name) };
     let refresher = Refresher {
         name: name.into(),
         source,
@@ -129,8 +165,12 @@ fn entry(
         told: None,
         skew_told: false,
     };
-    let entry = Entry { credential, journal, kind: config.source.name(), required };
-    (entry, refresher)
+    Entry {
+        credential,
+        journal,
+        config: config.clone(),
+        refresher: Mutex::new(Task::Waiting(Box::new(refresher))),
+    }
 }
 
 /// A panic is a bug, and costs one attempt.

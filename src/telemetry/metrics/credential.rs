@@ -83,6 +83,16 @@ impl Families {
     }
 }
 
+impl Families {
+    /// The credential is not there any more: what is left of it would alert for ever.
+    pub(super) fn forget(&self, credential: &str) {
+        // Fails only when there is nothing to remove.
+        let _ = self.expiry.remove_label_values(&[credential]);
+        let _ = self.ready.remove_label_values(&[credential]);
+        let _ = self.clock_skew.remove_label_values(&[credential]);
+    }
+}
+
 /// How a token request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefreshOutcome {

@@ -68,6 +68,11 @@ impl Metrics {
         self.0.credentials.handles(credential)
     }
 
+    /// Shows nothing of this credential any more: a reload took it away. Its counters stay, as counters do.
+    pub fn forget_credential(&self, credential: &str) {
+        self.0.credentials.forget(credential);
+    }
+
     /// The handles of a listener's connections.
     pub fn connections(&self) -> ConnectionMetrics {
         self.0.process.connections()

@@ -51,12 +51,8 @@ fn bench(steps: impl IntoIterator<Item = Step>) -> Bench {
         ),
         common: Default::default(),
     };
-    let (entry, refresher) = entry("orders", &config, Source::Scripted(script.clone()), &environment);
-    let inner = Inner {
-        credentials: BTreeMap::from([("orders".to_owned(), entry)]),
-        waiting: Mutex::new(vec![refresher]),
-        tasks: Mutex::default(),
-    };
+    let entry = entry("orders", &config, Source::Scripted(script.clone()), &environment, true);
+    let inner = Inner { credentials: BTreeMap::from([("orders".to_owned(), Arc::new(entry))]) };
     Bench { manager: Manager(Arc::new(inner)), script, readiness, wall_offset, began }
 }
 
