@@ -4,7 +4,10 @@
 //! 2. [`build`] binds the ports. Nothing is sent and nobody is answered before [`Bound::run`].
 //! 3. [`Bound::run`] starts the control plane on the calling thread and the workers on theirs, so that load never delays a
 //!    refresh or a probe, and a refresh never delays a request.
-//! 4. The stages of the shutdown lead to its end; the workers drain, then the admin port closes.
+//! 4. A changed configuration is built beside the old one and swapped in (`live`), when [`Bound::watch`] was asked for.
+//! 5. The stages of the shutdown lead to its end; the workers drain, then the admin port closes.
+
+mod live;
 
 use std::{
     io,
@@ -12,15 +15,17 @@ use std::{
     sync::Arc,
 };
 
-use tokio::{runtime, time};
+use tokio::{runtime, sync::Notify, time};
 
+use self::live::{Changes, Live};
 use crate::{
-    admin::{self, RouteView, Snapshot, View},
+    admin::{self, View},
     config::Config,
     guard::Guard,
     invalid::Invalid,
     proxy::{BindError, Routes, Server},
     readiness::Readiness,
+    reload::Watcher,
     shutdown::{Shutdown, ShutdownConfig, Stage, Trigger},
     supervisor::Supervisor,
     telemetry::metrics::Metrics,
@@ -32,12 +37,10 @@ struct Parts {
     manager: Manager,
     routes: Routes,
     admin_address: SocketAddr,
-    readiness: Readiness,
-    metrics: Metrics,
+    environment: Environment,
 }
 
 /// A sidecar whose ports are bound.
-#[derive(Debug)]
 pub struct Bound {
     /// Where callers connect: the listener of `[proxy]` first, then those of routes.
     pub proxy_addresses: Vec<SocketAddr>,
@@ -52,6 +55,8 @@ pub struct Bound {
     guard: Guard,
     view: View,
     manager: Manager,
+    changes: Changes,
+    watcher: Option<(Watcher, Arc<Notify>)>,
     shutdown: ShutdownConfig,
 }
 
@@ -73,24 +78,28 @@ pub fn check(config: &Config) -> Result<(), Invalid> {
 
 /// Checks the configuration, then binds every port.
 pub fn build(config: &Config) -> Result<Bound, BuildError> {
-    let Parts { manager, routes, admin_address, readiness, metrics } = parts(config)?;
+    let Parts { manager, routes, admin_address, environment } = parts(config)?;
+    let (readiness, metrics) = (environment.readiness.clone(), environment.metrics.clone());
     let bind = |source| BindError { address: admin_address, source };
     let server = Server::bind(&config.proxy, routes, &metrics)?;
     let admin = TcpListener::bind(admin_address).map_err(bind)?;
     admin.set_nonblocking(true).map_err(bind)?;
     let guard = Guard::new(Some(admin_address)).hosts(&config.admin.allowed_hosts);
-    let (routes, statuses) = (route_views(config), manager.clone());
+    let live = Live::new(config, manager.clone());
+    let seen = live.clone();
     let view = View {
         readiness: readiness.clone(),
         rule: config.admin.readiness,
         metrics: metrics.clone(),
-        look: Arc::new(move || snapshot(&routes, &statuses)),
+        look: Arc::new(move || seen.snapshot()),
     };
     Ok(Bound {
         proxy_addresses: server.addresses().map_err(bind)?,
         admin_address: admin.local_addr().map_err(bind)?,
         readiness,
         metrics,
+        changes: Changes { config: config.clone(), environment, live, swap: server.swap() },
+        watcher: None,
         server,
         admin,
         guard,
@@ -101,39 +110,30 @@ pub fn build(config: &Config) -> Result<Bound, BuildError> {
 }
 
 fn parts(config: &Config) -> Result<Parts, Invalid> {
-    let (readiness, metrics) = (Readiness::new(), Metrics::new());
     let environment =
-        Environment { clock: Clock::default(), readiness: readiness.clone(), metrics: metrics.clone() };
+        Environment { clock: Clock::default(), readiness: Readiness::new(), metrics: Metrics::new() };
     let manager = Manager::build(&config.credentials, &environment)?;
-    let routes = Routes::build(&config.proxy, &config.routes, &|name| manager.credential(name), &metrics)?;
+    let routes =
+        Routes::build(&config.proxy, &config.routes, &|name| manager.credential(name), &environment.metrics)?;
     let admin_address = routes.address_of(&config.admin.listen).map_err(|invalid| invalid.under("admin"))?;
-    Ok(Parts { manager, routes, admin_address, readiness, metrics })
+    Ok(Parts { manager, routes, admin_address, environment })
 }
 
-fn snapshot(routes: &[RouteView], manager: &Manager) -> Snapshot {
-    let statuses = manager.statuses();
-    let unusable = statuses.iter().filter(|status| status.required && !status.state.is_usable());
-    Snapshot {
-        routes: routes.to_vec(),
-        unusable: unusable.map(|status| status.name.clone()).collect(),
-        // Serializing names, words and numbers cannot fail.
-        credentials: serde_json::to_value(&statuses).unwrap_or_default(),
-        configuration: serde_json::json!({}),
+impl std::fmt::Debug for Bound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bound").field("proxy", &self.proxy_addresses).finish_non_exhaustive()
     }
 }
 
-fn route_views(config: &Config) -> Vec<RouteView> {
-    let view = |(name, route): (&String, &crate::proxy::RouteConfig)| RouteView {
-        name: name.clone(),
-        host: route.host.clone(),
-        path: route.path.clone(),
-        upstream: route.upstream.clone(),
-        credential: route.credential.clone(),
-    };
-    config.routes.iter().map(view).collect()
-}
-
 impl Bound {
+    /// Follows changes of the configuration's file; `hangup` asks for a load even without one.
+    #[must_use]
+    pub fn watch(mut self, watcher: Watcher, hangup: Arc<Notify>) -> Self {
+        self.changes.live.watched_by(watcher.condition());
+        self.watcher = Some((watcher, hangup));
+        self
+    }
+
     /// Serves until the shutdown is over. `trigger` belongs to the shutdown: this moves it from one stage to the next
     /// once somebody has begun it.
     pub fn run(self, trigger: &Trigger, shutdown: &Shutdown) -> io::Result<()> {
@@ -145,6 +145,12 @@ impl Bound {
         let admin = tokio::net::TcpListener::from_std(self.admin)?;
         let admin = tokio::spawn(admin::serve(admin, self.guard, self.view, shutdown.clone()));
         self.manager.start();
+        // From here on the credentials in force are those of `changes`: one that a reload takes away must end.
+        drop(self.manager);
+        if let Some((watcher, hangup)) = self.watcher {
+            let (metrics, mut changes) = (self.metrics, self.changes);
+            tokio::spawn(watcher.run(hangup, metrics, move |loaded| changes.apply(loaded)));
+        }
         let workers = self.server.start(shutdown)?;
         tracing::info!(
             proxy = %self.proxy_addresses[0],

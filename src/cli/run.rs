@@ -5,7 +5,8 @@ use clap::Args;
 use super::{ConfigArgument, Failure, signals};
 use crate::{
     app::{self, BuildError},
-    config::Loaded,
+    config::{self, Loaded},
+    reload::Watcher,
     shutdown,
 };
 
@@ -16,7 +17,9 @@ pub struct Arguments {
 }
 
 pub(super) fn execute(arguments: &Arguments) -> Result<(), Failure> {
-    let Loaded { config, origin, unsafe_keys } = arguments.config.load()?;
+    let file = arguments.config.config.clone();
+    let (watcher, loaded) = Watcher::load(file, config::environment()?)?;
+    let Loaded { config, origin, unsafe_keys } = loaded;
     config.log.install().map_err(|mistake| origin.explain(mistake.under("log")))?;
     let bound = app::build(&config).map_err(|error| match error {
         BuildError::Invalid(mistake) => origin.explain(mistake).into(),
@@ -29,6 +32,6 @@ pub(super) fn execute(arguments: &Arguments) -> Result<(), Failure> {
     }
     let (trigger, shutdown) = shutdown::channel();
     let cannot_start = |error: std::io::Error| Failure::other(format!("cannot start: {error}"));
-    let _hangup = signals::listen(trigger.clone()).map_err(cannot_start)?;
-    bound.run(&trigger, &shutdown).map_err(cannot_start)
+    let hangup = signals::listen(trigger.clone()).map_err(cannot_start)?;
+    bound.watch(watcher, hangup).run(&trigger, &shutdown).map_err(cannot_start)
 }

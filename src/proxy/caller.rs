@@ -1,25 +1,59 @@
 //! What the requests of one connection of a caller have in common, and what ends with each request.
 
-use std::{rc::Rc, sync::Arc};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use http::Method;
 
 use super::{
-    activity::Activity, config::AccessLog, error::Reason, io::SharedScanner, site::Site, worker::Worker,
+    activity::Activity,
+    config::AccessLog,
+    error::Reason,
+    io::SharedScanner,
+    site::{Live, Site},
+    worker::Worker,
 };
 use crate::telemetry::metrics::{RouteMetrics, Timer};
+
+/// A site, counted within one worker: without atomic operations on a cache line that all workers share. That is worth
+/// one allocation a connection.
+pub(super) type LocalSite = Rc<Arc<Site>>;
 
 /// A connection of a caller, as its requests see it.
 pub(super) struct Caller {
     pub(super) worker: Rc<Worker>,
-    pub(super) site: Arc<Site>,
     pub(super) scanner: SharedScanner,
     pub(super) activity: Rc<Activity>,
+    live: Live,
+    // What the last request met.
+    known: RefCell<LocalSite>,
+}
+
+impl Caller {
+    pub(super) fn new(
+        worker: Rc<Worker>,
+        live: Live,
+        scanner: SharedScanner,
+        activity: Rc<Activity>,
+    ) -> Self {
+        let known = RefCell::new(Rc::new(live.load_full()));
+        Self { worker, scanner, activity, live, known }
+    }
+
+    /// What a request that begins now meets.
+    pub(super) fn site(&self) -> LocalSite {
+        let current = self.live.load();
+        let mut known = self.known.borrow_mut();
+        if !Arc::ptr_eq(&current, &known) {
+            *known = Rc::new(Arc::clone(&current));
+        }
+        Rc::clone(&known)
+    }
 }
 
 /// A request from its head to the last byte of its answer. Dropping it is the end of the request, however it ends.
 pub(super) struct InFlight {
     caller: Rc<Caller>,
+    access_log: AccessLog,
     timer: Option<Timer>,
     line: Option<Box<Line>>,
 }
@@ -41,10 +75,10 @@ impl std::fmt::Debug for InFlight {
 
 impl InFlight {
     /// A request begins.
-    pub(super) fn begin(caller: &Rc<Caller>, method: &Method, path: &str) -> Self {
+    pub(super) fn begin(caller: &Rc<Caller>, access_log: AccessLog, method: &Method, path: &str) -> Self {
         caller.activity.serving();
         // Nothing is remembered of a request whose line nobody reads.
-        let line = (caller.site.access_log != AccessLog::Off).then(|| {
+        let line = (access_log != AccessLog::Off).then(|| {
             Box::new(Line {
                 method: method.clone(),
                 path: path.into(),
@@ -53,7 +87,7 @@ impl InFlight {
                 reason: None,
             })
         });
-        Self { caller: Rc::clone(caller), timer: None, line }
+        Self { caller: Rc::clone(caller), access_log, timer: None, line }
     }
 
     /// The request belongs to a route.
@@ -81,7 +115,7 @@ impl Drop for InFlight {
             self.caller.activity.received(true);
         }
         if let Some(line) = &self.line
-            && (self.caller.site.access_log == AccessLog::All || line.reason.is_some() || line.status >= 500)
+            && (self.access_log == AccessLog::All || line.reason.is_some() || line.status >= 500)
         {
             tracing::info!(
                 target: "attache::access",

@@ -31,6 +31,7 @@ use super::{
     hop, path,
     route::Route,
     scan::Facts,
+    site::Site,
 };
 use crate::{
     guard::Refusal,
@@ -40,15 +41,17 @@ use crate::{
 /// Answers a request: with the upstream's answer, or with attaché's own.
 pub(super) async fn handle(caller: &Rc<Caller>, request: Request<Incoming>) -> Response<AnswerBody> {
     let (parts, body) = request.into_parts();
-    let mut in_flight = InFlight::begin(caller, &parts.method, parts.uri.path());
-    let mut metrics = &caller.site.unrouted;
-    let routed = admit(caller, &parts, &body);
+    // One site for the whole request, whatever a reload does meanwhile.
+    let site = caller.site();
+    let mut in_flight = InFlight::begin(caller, site.access_log, &parts.method, parts.uri.path());
+    let mut metrics = &site.unrouted;
+    let routed = admit(caller, &site, &parts, &body);
     let outcome = match &routed {
         Err(reason) => Err(Error::from(*reason)),
         Ok(route) => {
             metrics = &route.metrics;
             in_flight.routed(&route.name, metrics);
-            forward(caller, route, parts, body).await
+            forward(caller, &site, route, parts, body).await
         }
     };
     let (mut response, reason) = match outcome {
@@ -73,8 +76,7 @@ pub(super) async fn handle(caller: &Rc<Caller>, request: Request<Incoming>) -> R
 }
 
 /// Steps 1 to 5: whether the request may go on, and on which route.
-fn admit<'a>(caller: &'a Caller, parts: &Parts, body: &Incoming) -> Result<&'a Route, Reason> {
-    let site = &*caller.site;
+fn admit<'a>(caller: &Caller, site: &'a Site, parts: &Parts, body: &Incoming) -> Result<&'a Route, Reason> {
     // hyper has read a whole head, so the scanner has seen one.
     let facts: Facts = caller.scanner.borrow_mut().next().ok_or(Reason::Internal)?;
     check::check(parts, facts, !body.is_end_stream())?;
@@ -111,12 +113,12 @@ fn is_own_loop(headers: &HeaderMap, pseudonym: &str) -> bool {
 /// Steps 6 to 9.
 async fn forward(
     caller: &Rc<Caller>,
+    site: &Site,
     route: &Route,
     parts: Parts,
     body: Incoming,
 ) -> Result<Response<AnswerBody>, Error> {
     let token = token(route).await?;
-    let site = &*caller.site;
     let target = target(route, &parts)?;
     let mut headers = parts.headers;
     hop::strip_request(&mut headers);

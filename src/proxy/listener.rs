@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -18,7 +19,11 @@ use tokio::{
     time,
 };
 
-use super::{error, site::Site, worker::Outbox};
+use super::{
+    error,
+    site::{Live, Site},
+    worker::Outbox,
+};
 use crate::{
     shutdown::{Shutdown, Stage},
     telemetry::metrics::ConnectionMetrics,
@@ -36,14 +41,14 @@ const RESERVED: usize = 32;
 /// A port that is bound, and what its requests meet.
 pub(super) struct Bound {
     listener: std::net::TcpListener,
-    pub(super) site: Arc<Site>,
+    pub(super) live: Live,
 }
 
 /// A connection on its way to a worker.
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) stream: std::net::TcpStream,
-    pub(super) site: Arc<Site>,
+    pub(super) live: Live,
     pub(super) place: Place,
 }
 
@@ -57,7 +62,7 @@ impl Bound {
         socket.bind(&site.address.into())?;
         socket.listen(4096)?;
         socket.set_nonblocking(true)?;
-        Ok(Self { listener: socket.into(), site: Arc::new(site) })
+        Ok(Self { listener: socket.into(), live: Arc::new(ArcSwap::from_pointee(site)) })
     }
 
     /// Where it is bound; tells the port when the configuration says 0.
@@ -118,13 +123,13 @@ impl Drop for Place {
 
 /// Accepts until the process drains, and then what was waiting already.
 pub(super) async fn accept(bound: Bound, outboxes: Vec<Outbox>, gate: Arc<Gate>, mut shutdown: Shutdown) {
-    let Bound { listener, site } = bound;
+    let Bound { listener, live } = bound;
     let refused = Rc::new(());
     let hand_over = |stream: TcpStream| {
         if let Some(place) = gate.enter() {
             // Out of this runtime: the socket may belong to another worker's.
             let Ok(stream) = stream.into_std() else { return };
-            let accepted = Accepted { stream, site: Arc::clone(&site), place };
+            let accepted = Accepted { stream, live: Arc::clone(&live), place };
             // The least loaded: a few long connections must not end up on one worker.
             if let Some(outbox) = outboxes.iter().min_by_key(|outbox| outbox.load.load(Ordering::Relaxed)) {
                 outbox.load.fetch_add(1, Ordering::AcqRel);

@@ -9,7 +9,7 @@
 //! 5. `body` streams both ways and ties the upstream's connection to the answer.
 //! 6. `error` is the one place where an error becomes an answer.
 //!
-//! [`Routes`] is what the configuration becomes, [`Server`] binds and runs it.
+//! [`Routes`] is what the configuration becomes, [`Server`] binds and runs it, [`Swap`] replaces it while it runs.
 
 mod activity;
 mod body;
@@ -29,6 +29,7 @@ mod scan;
 mod serve;
 mod server;
 mod site;
+mod swap;
 mod unauthorized;
 mod upstream;
 mod worker;
@@ -38,4 +39,5 @@ pub use self::{
     error::Reason,
     server::{BindError, Running, Server},
     site::Routes,
+    swap::Swap,
 };

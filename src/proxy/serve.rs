@@ -29,7 +29,7 @@ use super::{
     handle::handle,
     io::Watched,
     listener::{self, Accepted},
-    site::Site,
+    site::Live,
     worker::{Load, Worker},
 };
 
@@ -39,7 +39,7 @@ const LINGER_BYTES: usize = 1024 * 1024;
 
 /// Serves a connection. The place and the load are given back when it ends.
 pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, _load: Load) {
-    let Accepted { stream, site, place: _place } = accepted;
+    let Accepted { stream, live, place: _place } = accepted;
     let stream = match listener::adopt(stream) {
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%error, "a caller's connection could not be used"),
@@ -48,7 +48,7 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, _load: Load) {
     worker.registry.add(&activity);
     // Before its first byte, a connection is nothing but this small future. hyper's buffers come after that.
     if has_begun(&stream, &activity).await {
-        Box::pin(converse(worker, site, stream, activity)).await;
+        Box::pin(converse(worker, live, stream, activity)).await;
     }
 }
 
@@ -66,17 +66,12 @@ async fn has_begun(stream: &TcpStream, activity: &Activity) -> bool {
     .await
 }
 
-async fn converse(worker: Rc<Worker>, site: Arc<Site>, stream: TcpStream, activity: Rc<Activity>) {
+async fn converse(worker: Rc<Worker>, live: Live, stream: TcpStream, activity: Rc<Activity>) {
     let (stream, scanner) = Watched::caller(stream, Rc::clone(&activity));
-    let caller = Rc::new(Caller {
-        worker: Rc::clone(&worker),
-        site: Arc::clone(&site),
-        scanner,
-        activity: Rc::clone(&activity),
-    });
+    let caller = Rc::new(Caller::new(Rc::clone(&worker), Arc::clone(&live), scanner, Rc::clone(&activity)));
     let service = service_fn(move |request| {
         let caller = Rc::clone(&caller);
-        async move { Ok::<_, Infallible>(survive(&caller.site, handle(&caller, request)).await) }
+        async move { Ok::<_, Infallible>(survive(&caller, handle(&caller, request)).await) }
     });
     let mut connection = worker.http.serve_connection(TokioIo::new(stream), service);
     let mut leaving = false;
@@ -98,6 +93,7 @@ async fn converse(worker: Rc<Worker>, site: Arc<Site>, stream: TcpStream, activi
         Some(Ok(())) => {}
         // hyper has answered already, 400 or 431, and will not read further.
         Some(Err(error)) if error.is_parse() => {
+            let site = live.load();
             site.unrouted.own_answer(Reason::MalformedRequest.word());
             site.unrouted.answered(Reason::MalformedRequest.status().as_u16());
         }
@@ -128,8 +124,12 @@ async fn linger(mut stream: Watched<TcpStream>) {
 }
 
 /// A panic is a bug, and stays in its request.
-async fn survive(site: &Site, answering: impl Future<Output = Response<AnswerBody>>) -> Response<AnswerBody> {
+async fn survive(
+    caller: &Caller,
+    answering: impl Future<Output = Response<AnswerBody>>,
+) -> Response<AnswerBody> {
     AssertUnwindSafe(answering).catch_unwind().await.unwrap_or_else(|_panic| {
+        let site = caller.site();
         site.unrouted.own_answer(Reason::Internal.word());
         site.unrouted.answered(Reason::Internal.status().as_u16());
         tracing::error!("a request met a bug in attaché; please report it with the lines above");

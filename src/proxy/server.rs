@@ -1,12 +1,13 @@
 //! The data path as a whole: bound first, started later, on threads of its own.
 
-use std::{io, net::SocketAddr, num::NonZeroUsize, thread, time::Duration};
+use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, thread, time::Duration};
 
 use tokio::sync::mpsc;
 
 use super::{
-    ProxyConfig, Routes,
+    ProxyConfig, Routes, Swap,
     listener::{self, Bound, Gate},
+    site::{Kept, Site},
     worker::{self, Acceptor, Limits},
 };
 use crate::{shutdown::Shutdown, telemetry::metrics::Metrics};
@@ -21,6 +22,7 @@ pub struct Server {
     limits: Limits,
     max_connections: usize,
     metrics: Metrics,
+    kept: Kept,
 }
 
 /// A port could not be bound.
@@ -55,7 +57,7 @@ impl Server {
             .chain([config.header_timeout.0, config.idle_timeout.0])
             .min()
             .unwrap_or(Duration::from_secs(1));
-        let bind = |site: super::site::Site| {
+        let bind = |site: Site| {
             let address = site.address;
             Bound::bind(site).map_err(|source| BindError { address, source })
         };
@@ -70,7 +72,13 @@ impl Server {
             },
             max_connections: config.max_connections,
             metrics: metrics.clone(),
+            kept: routes.kept,
         })
+    }
+
+    /// Replaces the routes later, while the workers run.
+    pub fn swap(&self) -> Swap {
+        Swap::new(self.bound.iter().map(|bound| Arc::clone(&bound.live)).collect(), self.kept.clone())
     }
 
     /// Where callers connect, the listener of `[proxy]` first.

@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue};
 
 use super::{
@@ -27,6 +28,20 @@ const NO_ROUTE: &str = "(none)";
 #[derive(Debug)]
 pub struct Routes {
     pub(super) listeners: Vec<Site>,
+    pub(super) kept: Kept,
+}
+
+/// What requests meet now; a reload puts another site in its place. Requests read it, reloads write it: a pointer swap keeps
+/// the readers wait-free.
+pub(super) type Live = Arc<ArcSwap<Site>>;
+
+/// What outlives a change of the configuration.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Kept {
+    upstreams: HashMap<(Target, RouteTls), Arc<Upstream>>,
+    // Numbers are not used again: a worker may still hold connections under an old one.
+    next_slot: usize,
+    identity: Option<Arc<Identity>>,
 }
 
 /// What the requests of one listener meet.
@@ -69,6 +84,17 @@ impl Routes {
         credential: &dyn Fn(&str) -> Option<Credential>,
         metrics: &Metrics,
     ) -> Result<Self, Invalid> {
+        Self::build_after(&Kept::default(), proxy, routes, credential, metrics)
+    }
+
+    /// The same after a change: what has not changed is what it was, its connections included.
+    pub(super) fn build_after(
+        before: &Kept,
+        proxy: &ProxyConfig,
+        routes: &BTreeMap<String, RouteConfig>,
+        credential: &dyn Fn(&str) -> Option<Credential>,
+        metrics: &Metrics,
+    ) -> Result<Self, Invalid> {
         let in_proxy = |invalid: Invalid| invalid.under("proxy");
         check_limits(proxy).map_err(in_proxy)?;
         let required_header = match &proxy.required_header {
@@ -82,7 +108,8 @@ impl Routes {
             return Err(Invalid::new("routes", "there are no routes, so there is nothing to forward")
                 .hint("add a section `[routes.main]` with `upstream` and `credential`"));
         }
-        let identity = Arc::new(Identity::random());
+        let identity = before.identity.clone().unwrap_or_else(|| Arc::new(Identity::random()));
+        let mut next_slot = before.next_slot;
         let main = address(&proxy.listen).map_err(in_proxy)?;
         let site = |address: SocketAddr| Site {
             address,
@@ -114,16 +141,15 @@ impl Routes {
             });
             let target = Target::parse(config).map_err(in_route)?;
             let key = (Target { base: String::new(), ..target.clone() }, RouteTls::of(config));
-            let upstream = match upstreams.get(&key) {
+            let upstream = match upstreams.get(&key).or_else(|| before.upstreams.get(&key)) {
                 Some(upstream) => Arc::clone(upstream),
                 None => {
-                    let slot = upstreams.len();
-                    let upstream = Upstream::build(slot, &target, config, proxy.max_header_bytes);
-                    let upstream = Arc::new(upstream.map_err(in_route)?);
-                    upstreams.insert(key, Arc::clone(&upstream));
-                    upstream
+                    let upstream = Upstream::build(next_slot, &target, config, proxy.max_header_bytes);
+                    next_slot += 1;
+                    Arc::new(upstream.map_err(in_route)?)
                 }
             };
+            upstreams.insert(key, Arc::clone(&upstream));
             let credential = credential(&config.credential).ok_or_else(|| {
                 in_route(
                     Invalid::new(
@@ -157,7 +183,7 @@ impl Routes {
         }
         // The listener of `[proxy]` comes first: its address is the one that is told.
         sites.sort_by_key(|site| site.address != main);
-        Ok(Self { listeners: sites })
+        Ok(Self { listeners: sites, kept: Kept { upstreams, next_slot, identity: Some(identity) } })
     }
 }
 
@@ -174,7 +200,7 @@ impl Routes {
 }
 
 /// What else two routes must have in common to share connections.
-#[derive(PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct RouteTls {
     ca_file: Option<std::path::PathBuf>,
     connect_timeout: std::time::Duration,

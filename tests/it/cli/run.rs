@@ -11,13 +11,12 @@ use tempfile::TempDir;
 
 use super::{attache, text};
 
-struct Process {
+pub struct Process {
     child: Child,
     lines: std::io::Lines<BufReader<std::process::ChildStderr>>,
-    proxy: SocketAddr,
-    admin: SocketAddr,
+    pub proxy: SocketAddr,
+    pub admin: SocketAddr,
     before: Vec<Value>,
-    _folder: TempDir,
 }
 
 fn config(more: &str) -> (TempDir, std::path::PathBuf) {
@@ -36,8 +35,7 @@ fn config(more: &str) -> (TempDir, std::path::PathBuf) {
 }
 
 #[expect(clippy::zombie_processes, reason = "a test that fails before `listening` ends the whole run anyway")]
-fn start(more: &str) -> Process {
-    let (folder, file) = config(more);
+pub fn start_with(file: &std::path::Path) -> Process {
     let mut child =
         attache(&["run", "--config", file.to_str().unwrap()]).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -47,14 +45,20 @@ fn start(more: &str) -> Process {
         if line["message"] == "listening" {
             let address = |key: &str| line[key].as_str().unwrap().parse().unwrap();
             let (proxy, admin) = (address("proxy"), address("admin"));
-            return Process { child, lines, proxy, admin, before, _folder: folder };
+            return Process { child, lines, proxy, admin, before };
         }
         before.push(line);
     }
 }
 
+fn start(more: &str) -> Process {
+    // Read once, and gone then: a configuration that cannot be read any more changes nothing.
+    let (_folder, file) = config(more);
+    start_with(&file)
+}
+
 impl Process {
-    fn get(&self, address: SocketAddr, path: &str) -> String {
+    pub fn get(&self, address: SocketAddr, path: &str) -> String {
         let mut stream = TcpStream::connect(address).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
@@ -63,11 +67,16 @@ impl Process {
     }
 
     /// Reads the log until a line holds `part`.
-    fn wait_for(&mut self, part: &str) {
-        while !self.lines.next().unwrap().unwrap().contains(part) {}
+    pub fn wait_for(&mut self, part: &str) -> String {
+        loop {
+            let line = self.lines.next().unwrap().unwrap();
+            if line.contains(part) {
+                return line;
+            }
+        }
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let status =
             std::process::Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
         assert!(status.success());
