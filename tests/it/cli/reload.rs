@@ -3,11 +3,11 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
 };
@@ -189,4 +189,59 @@ fn a_credential_that_is_taken_away_is_not_asked_for_any_more() {
     let metrics = setting.process.get(setting.process.admin, "/metrics");
     assert!(!metrics.contains("attache_credential_ready{credential=\"b\"}"), "{metrics}");
     assert!(!setting.process.get(setting.process.admin, "/status").contains("\"name\":\"b\""));
+}
+
+/// Sends requests on one connection until told to stop; how many were answered by an upstream.
+fn callers_work(address: SocketAddr, stop: &AtomicBool) -> usize {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut answered = 0;
+    while !stop.load(Ordering::SeqCst) {
+        stream.write_all(b"POST /x HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\nhi").unwrap();
+        let (mut length, mut line) = (0, String::new());
+        reader.read_line(&mut line).unwrap();
+        assert_eq!(line, "HTTP/1.1 200 OK\r\n", "after {answered}");
+        while line != "\r\n" {
+            line.clear();
+            assert!(reader.read_line(&mut line).unwrap() > 0, "dropped after {answered}");
+            if let Some(value) = line.strip_prefix("content-length: ") {
+                length = value.trim().parse().unwrap();
+            }
+        }
+        reader.read_exact(&mut vec![0; length]).unwrap();
+        answered += 1;
+    }
+    answered
+}
+
+#[test]
+fn f20_twenty_reloads_under_load_fail_no_request_and_drop_no_connection() {
+    let mut setting = setting();
+    setting.call();
+    let (address, stop) = (setting.process.proxy, Arc::new(AtomicBool::new(false)));
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || callers_work(address, &stop))
+        })
+        .collect();
+    for round in 0..20 {
+        let upstream = if round % 2 == 0 { &setting.new } else { &setting.old };
+        // `b` changes each time, `a` never.
+        let more = format!("credential = \"a\"\nresponse_timeout = \"{}s\"\n", 30 + round);
+        let text = config(&setting.one, &setting.other, upstream, &more)
+            .replace("client_id = \"b\"", &format!("client_id = \"b{round}\""));
+        if round % 4 == 3 {
+            setting.change(&format!("{text}no_such_key = {round}\n"));
+            setting.process.wait_for("the old one stays");
+        } else {
+            setting.change(&text);
+            setting.process.wait_for("the configuration was reloaded");
+        }
+    }
+    stop.store(true, Ordering::SeqCst);
+    let answered: usize = callers.into_iter().map(|caller| caller.join().unwrap()).sum();
+    assert!(answered >= 20, "{answered}");
+    assert_eq!(setting.one.requests.load(Ordering::SeqCst), 1, "token requests only for what has changed");
+    assert!(setting.new.requests.load(Ordering::SeqCst) > 0);
 }
