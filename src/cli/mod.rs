@@ -6,6 +6,7 @@
 
 mod check;
 mod completions;
+mod demo;
 mod failure;
 mod get;
 mod man;
@@ -54,6 +55,8 @@ pub enum Command {
     /// Run the sidecar
     #[command(after_help = EPILOGUE)]
     Run(run::Arguments),
+    /// See it work: an identity provider, an echo upstream and the sidecar between them, in one process
+    Demo(demo::Arguments),
     /// Check the configuration, without the network
     #[command(after_help = EPILOGUE)]
     Check(check::Arguments),
@@ -107,6 +110,7 @@ impl Command {
     pub fn execute(self) -> Result<(), Failure> {
         match self {
             Self::Run(arguments) => run::execute(&arguments),
+            Self::Demo(arguments) => demo::execute(&arguments),
             Self::Check(arguments) => check::execute(&arguments),
             Self::Schema => schema::execute(),
             Self::Probe(arguments) => probe::execute(&arguments),

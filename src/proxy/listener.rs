@@ -86,10 +86,10 @@ pub(super) struct Gate {
 pub(super) struct Place(Arc<Gate>);
 
 impl Gate {
-    /// As many as configured, unless the process may not open as many files: a request needs one for its caller and
-    /// one for its upstream.
+    /// As many as configured, unless the process may not open as many files: a quarter of them is for connections to
+    /// upstreams, because most callers' connections are idle.
     pub(super) fn new(max_connections: usize, files: usize, metrics: ConnectionMetrics) -> Arc<Self> {
-        let possible = files.saturating_sub(RESERVED).max(4) / 2;
+        let possible = files.saturating_sub(RESERVED + files / 4).max(2);
         let max = max_connections.min(possible);
         if max < max_connections {
             tracing::info!(

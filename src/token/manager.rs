@@ -164,6 +164,7 @@ fn entry(
         failures: 0,
         told: None,
         skew_told: false,
+        narrowed_told: false,
     };
     Entry {
         credential,

@@ -42,6 +42,7 @@ pub(super) struct Refresher {
     /// The kind of failure that was told last: one warning a change.
     pub(super) told: Option<FetchError>,
     pub(super) skew_told: bool,
+    pub(super) narrowed_told: bool,
 }
 
 impl Refresher {
@@ -116,9 +117,12 @@ impl Refresher {
             credential = &*self.name,
             generation = generation.0,
             lifetime_s = lifetime.as_secs(),
-            narrowed,
             "token refreshed"
         );
+        if narrowed && !self.narrowed_told {
+            tracing::warn!(credential = &*self.name, "the provider granted less scope than was asked for");
+        }
+        self.narrowed_told = narrowed;
         self.latch.open();
         Ok(lifetime)
     }
