@@ -10,6 +10,7 @@ mod admin;
 mod cli;
 mod config;
 mod floors;
+mod pages;
 mod proxy;
 mod support;
 mod token;
