@@ -20,12 +20,14 @@ pub(super) fn execute(arguments: &Arguments) -> Result<(), Failure> {
     let file = arguments.config.config.clone();
     let (watcher, loaded) = Watcher::load(file, config::environment()?)?;
     let Loaded { config, origin, unsafe_keys } = loaded;
-    config.log.install().map_err(|mistake| origin.explain(mistake.under("log")))?;
+    // Kept until the end: dropping it writes the last lines.
+    let log = config.log.install().map_err(|mistake| origin.explain(mistake.under("log")))?;
     let bound = app::build(&config).map_err(|error| match error {
         BuildError::Invalid(mistake) => origin.explain(mistake).into(),
         BuildError::Bind(error) => Failure::other(error.to_string())
             .hint("another process may listen there; choose another `listen`, or port 0 for any"),
     })?;
+    bound.metrics.watch_log(&log);
     for key in &unsafe_keys {
         tracing::warn!(key, "this key weakens a promise of attaché");
         bound.metrics.unsafe_setting(key);

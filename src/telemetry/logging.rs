@@ -9,6 +9,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
+use super::lines::Lines;
+pub use super::lines::Log;
 use crate::invalid::Invalid;
 
 /// The section `[log]`.
@@ -50,20 +52,22 @@ impl LogConfig {
         })
     }
 
-    /// Makes this the log of the process. A second call keeps the first log, as tests do.
-    pub fn install(&self) -> Result<(), Invalid> {
+    /// Makes this the log of the process, until what is returned is dropped. A second call keeps the first log, as
+    /// tests do.
+    pub fn install(&self) -> Result<Log, Invalid> {
         let filter = self.parse()?;
+        let (lines, log) = Lines::write_to(io::stderr())
+            .map_err(|error| Invalid::new("", format!("the log cannot be started: {error}")))?;
+        let writer = move || lines.clone();
         let registry = tracing_subscriber::registry().with(filter);
         // Losing the race to another subscriber is harmless: there is a log.
         let _ = match self.format {
-            LogFormat::Text => {
-                registry.with(fmt::layer().with_writer(io::stderr).with_ansi(false)).try_init()
-            }
+            LogFormat::Text => registry.with(fmt::layer().with_writer(writer).with_ansi(false)).try_init(),
             LogFormat::Json => {
-                registry.with(fmt::layer().json().flatten_event(true).with_writer(io::stderr)).try_init()
+                registry.with(fmt::layer().json().flatten_event(true).with_writer(writer)).try_init()
             }
         };
-        Ok(())
+        Ok(log)
     }
 }
 

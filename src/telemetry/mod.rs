@@ -1,7 +1,9 @@
 //! What attaché tells about itself.
 //!
 //! 1. [`logging`] sets up the one subscriber of the process: text or JSON, filtered by `log.filter`.
+//!    Its lines are written by a thread of their own (`lines`), so that nobody waits for who reads them.
 //! 2. [`metrics`] holds every metric family that `/metrics` shows; parts ask it for handles with their labels resolved.
 
+mod lines;
 pub mod logging;
 pub mod metrics;

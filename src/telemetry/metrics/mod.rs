@@ -78,6 +78,11 @@ impl Metrics {
         self.0.process.connections()
     }
 
+    /// Counts the lines that this log loses.
+    pub fn watch_log(&self, log: &super::logging::Log) {
+        log.count_losses(self.0.process.log_lines_lost());
+    }
+
     /// Counts a load of the configuration.
     pub fn reload(&self, outcome: ReloadOutcome) {
         self.0.process.reload(outcome);

@@ -10,6 +10,7 @@ pub(super) struct Families {
     connections: IntGauge,
     connections_total: IntCounter,
     connections_refused: IntCounter,
+    log_lines_lost: IntCounter,
     reloads: IntCounterVec,
     unsafe_settings: IntGaugeVec,
 }
@@ -47,6 +48,13 @@ impl Families {
                     "Connections of callers that were refused because there were too many.",
                 ),
             ),
+            log_lines_lost: register(
+                registry,
+                IntCounter::new(
+                    "attache_log_lines_lost_total",
+                    "Lines of the log that were lost because they could not be written fast enough.",
+                ),
+            ),
             reloads: register(
                 registry,
                 IntCounterVec::new(
@@ -73,6 +81,10 @@ impl Families {
             total: self.connections_total.clone(),
             refused: self.connections_refused.clone(),
         }
+    }
+
+    pub(super) fn log_lines_lost(&self) -> IntCounter {
+        self.log_lines_lost.clone()
     }
 
     pub(super) fn reload(&self, outcome: ReloadOutcome) {

@@ -3,6 +3,7 @@
 mod reload;
 mod run;
 mod supervised;
+mod unread_log;
 mod wrong_config;
 
 use std::process::{Command, Output};
