@@ -23,8 +23,12 @@ const RETRY_SPREAD: Duration = Duration::from_secs(5);
 const SHORT_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// How long before its end a token of this lifetime is no longer used.
+///
+/// At least a second, where the lifetime allows: `exp` of a JWT is in whole seconds and mostly rounded down (RFC 7519 §2,
+/// RFC 9068 §2.2), so that the upstream may see its end up to a second before `expires_in` says.
 pub fn margin(lifetime: Duration) -> Duration {
-    Duration::from_secs(30).min(lifetime / 10)
+    let whole_seconds = Duration::from_secs(1).min(lifetime / 5);
+    Duration::from_secs(30).min(lifetime / 10).max(whole_seconds)
 }
 
 /// How long after the token request was sent the next one is planned: ahead of the end by a quarter of the lifetime, at
@@ -94,6 +98,12 @@ mod tests {
         assert_eq!(refresh_after(secs(3600), 0.0), secs(3300));
         assert_eq!(refresh_after(secs(3600), 1.0), secs(3240));
         assert_eq!(margin(secs(3600)), secs(30));
+    }
+
+    #[test]
+    fn the_margin_covers_an_end_in_whole_seconds_where_the_lifetime_allows() {
+        assert_eq!(margin(secs(5)), secs(1));
+        assert_eq!(margin(secs(2)), Duration::from_millis(400));
     }
 
     #[test]
