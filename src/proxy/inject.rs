@@ -83,6 +83,29 @@ mod tests {
         assert_eq!(left, [("api-key", "caller"), ("x-api-key", "ours"), ("x-api-keys", "caller")]);
     }
 
+    #[test]
+    fn stripping_and_injecting_allocate_nothing_for_an_ordinary_request() {
+        let injection = Injection::new(http::header::AUTHORIZATION);
+        let format = crate::token::Format::default();
+        let ours = format.render(&crate::token::AccessToken::new("x".repeat(900)).unwrap());
+        let mut headers = HeaderMap::with_capacity(16);
+        for name in
+            ["host", "accept", "user-agent", "connection", "authorization", "content-type", "x-request-id"]
+        {
+            headers.append(name, HeaderValue::from_static("keep-alive"));
+        }
+        let counted = allocation_counter::measure(|| {
+            super::super::hop::strip_request(&mut headers);
+            injection.remove_spellings(&mut headers);
+            injection.set(&mut headers, &ours);
+        });
+        assert_eq!(counted.count_total, 0, "{counted:?}");
+        assert_eq!(headers["authorization"], ours);
+        // The counter counts: the same with something odd to remove does allocate.
+        headers.append("author_ization", HeaderValue::from_static("caller"));
+        assert!(allocation_counter::measure(|| injection.remove_spellings(&mut headers)).count_total > 0);
+    }
+
     proptest! {
         #[test]
         fn exactly_one_credential_leaves(

@@ -80,7 +80,10 @@ impl Format {
         bytes.extend_from_slice(self.prefix.as_bytes());
         bytes.extend_from_slice(token.0.as_bytes());
         bytes.extend_from_slice(self.suffix.as_bytes());
-        let mut value = HeaderValue::from_maybe_shared(bytes::Bytes::from(bytes))
+        let bytes = bytes::Bytes::from(bytes);
+        // The first clone of `Bytes` allocates its reference count: here, not in the first request.
+        drop(bytes.clone());
+        let mut value = HeaderValue::from_maybe_shared(bytes)
             .expect("format and token were checked to be visible ASCII");
         value.set_sensitive(true);
         value

@@ -301,3 +301,17 @@ async fn f27_refreshes_of_a_fleet_are_spread() {
     }
     assert!(second.values().all(|count| *count <= 15), "{second:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn reading_a_token_allocates_nothing() {
+    let bench = bench([token(3600)]);
+    bench.manager.start();
+    bench.credential().wait().await.unwrap();
+    let credential = bench.credential();
+    // The wall clock of the bench is a closure that does not allocate either.
+    let counted = allocation_counter::measure(|| {
+        let current = credential.current().unwrap();
+        std::hint::black_box(current.header().clone());
+    });
+    assert_eq!(counted.count_total, 0, "{counted:?}");
+}
