@@ -29,14 +29,15 @@ credential = "orders"
 
 
 @contextlib.contextmanager
-def running(text=CONFIG, environment=None):
-    """Runs attaché with this configuration; gives the addresses of proxy and admin port."""
+def running(text=CONFIG, environment=None, file=None):
+    """Runs attaché with this configuration, or this file; gives the addresses of proxy and admin port."""
     helps = subprocess.run([attache(), "--help"], capture_output=True, text=True).stdout
     if "\n  run" not in helps:
         raise Skip("this attaché has no `run` yet")
     with tempfile.TemporaryDirectory() as folder:
-        config = pathlib.Path(folder, "attache.toml")
-        config.write_text(text)
+        config = file or pathlib.Path(folder, "attache.toml")
+        if not file:
+            config.write_text(text)
         process = subprocess.Popen(
             [attache(), "run", "--config", config],
             env={**os.environ, "OPS_SECRET": "a-secret", "ATTACHE__LOG__FORMAT": "json", **(environment or {})},
