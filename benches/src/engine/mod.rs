@@ -1,0 +1,302 @@
+//! The closed-loop generator and the upstream, in one thread that never sleeps under load: so the proxy is what saturates.
+//!
+//! 1. `wire` is one socket, `origin` answers as the upstream and the token endpoint, `caller` asks.
+//! 2. [`Engine::slice`] lets every caller of a load send, one request at a time, until the time is over; then it drains.
+
+mod caller;
+mod origin;
+mod wire;
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::AsFd,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{
+        Timespec,
+        epoll::{self, CreateFlags, Event, EventData, EventFlags},
+    },
+    fd::OwnedFd,
+};
+
+pub use self::origin::Answers;
+use self::{
+    caller::{Caller, Progress},
+    origin::Origin,
+    wire::Wire,
+};
+
+/// What each caller of a load sends, in turn, and what it expects.
+pub struct Plan {
+    pub requests: Vec<Rc<[u8]>>,
+    pub expected: usize,
+}
+
+/// Callers of one target, connected once.
+pub struct Load {
+    pub callers: Vec<usize>,
+    pub plan: Rc<Plan>,
+}
+
+/// What a slice did.
+#[derive(Default)]
+pub struct Tally {
+    pub completed: u64,
+    pub errors: u64,
+    pub example: Option<String>,
+    pub elapsed: Duration,
+    pub latencies: Vec<Duration>,
+}
+
+enum Slot {
+    Free,
+    Listener { listener: TcpListener, answers: Rc<Answers>, tls: Option<Arc<rustls::ServerConfig>> },
+    Origin(Origin),
+    Caller(Caller),
+}
+
+pub struct Engine {
+    poll: OwnedFd,
+    slots: Vec<Slot>,
+    free: Vec<usize>,
+    buffer: Vec<u8>,
+    events: Vec<Event>,
+    /// Busy-polling; else it sleeps until something happens, for when generator and proxy share a core.
+    pub busy: bool,
+}
+
+impl Engine {
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            poll: epoll::create(CreateFlags::CLOEXEC)?,
+            slots: Vec::new(),
+            free: Vec::new(),
+            buffer: vec![0; 256 * 1024],
+            events: vec![Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; 256],
+            busy: true,
+        })
+    }
+
+    pub fn listen(
+        &mut self,
+        answers: &Rc<Answers>,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    ) -> io::Result<SocketAddr> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        rustix::net::listen(&listener, 4096)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let slot = self.put(Slot::Free);
+        epoll::add(&self.poll, listener.as_fd(), EventData::new_u64(slot as u64), EventFlags::IN)?;
+        self.slots[slot] = Slot::Listener { listener, answers: answers.clone(), tls };
+        Ok(address)
+    }
+
+    /// Opens connections to a target, a few at a time: a burst of thousands would overflow its queue.
+    pub fn connect(&mut self, to: SocketAddr, count: usize, plan: &Rc<Plan>) -> io::Result<Load> {
+        let mut callers = Vec::with_capacity(count);
+        for opened in 0..count {
+            let wire = Wire::new(TcpStream::connect(to)?, None)?;
+            let slot = self.put(Slot::Free);
+            epoll::add(&self.poll, wire.socket.as_fd(), EventData::new_u64(slot as u64), EventFlags::IN)?;
+            self.slots[slot] = Slot::Caller(Caller::new(wire));
+            callers.push(slot);
+            if opened % 64 == 63 {
+                self.serve(Duration::from_millis(5))?;
+            }
+        }
+        Ok(Load { callers, plan: plan.clone() })
+    }
+
+    pub fn close(&mut self, load: Load) {
+        for slot in load.callers {
+            self.drop_slot(slot);
+        }
+    }
+
+    /// Serves as the upstream only.
+    pub fn serve(&mut self, time: Duration) -> io::Result<()> {
+        let idle = Load { callers: Vec::new(), plan: Rc::new(Plan { requests: Vec::new(), expected: 0 }) };
+        let until = Instant::now() + time;
+        let mut run = Run::new(&idle, Limit::Until(until));
+        while Instant::now() < until {
+            self.turn(&mut run, Some(Duration::from_millis(1)))?;
+        }
+        Ok(())
+    }
+
+    /// A closed loop over all callers until a limit; returns when the last answer has come.
+    pub fn run(&mut self, load: &Load, limit: Limit) -> io::Result<Tally> {
+        let mut run = Run::new(load, limit);
+        let start = Instant::now();
+        for caller in &load.callers {
+            self.next(*caller, &mut run)?;
+        }
+        let mut last = Instant::now();
+        let mut seen = 0;
+        while run.in_flight > 0 {
+            self.turn(&mut run, if self.busy { Some(Duration::ZERO) } else { Some(Duration::from_secs(1)) })?;
+            if run.tally.completed != seen {
+                (seen, last) = (run.tally.completed, Instant::now());
+            } else if last.elapsed() > Duration::from_secs(10) {
+                run.tally.errors += run.in_flight as u64;
+                run.tally.example = Some("no answer within 10 s".into());
+                break;
+            }
+        }
+        run.tally.elapsed = start.elapsed();
+        Ok(run.tally)
+    }
+
+    /// One turn of the loop.
+    fn turn(&mut self, run: &mut Run<'_>, timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = timeout
+            .map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() });
+        let count = match epoll::wait(&self.poll, &mut self.events[..], timeout.as_ref()) {
+            Ok(count) => count,
+            Err(rustix::io::Errno::INTR) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        for index in 0..count {
+            let event = self.events[index];
+            self.handle(event.data.u64() as usize, event.flags, run)?;
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, index: usize, flags: EventFlags, run: &mut Run<'_>) -> io::Result<()> {
+        let mut slot = std::mem::replace(&mut self.slots[index], Slot::Free);
+        let alive = match &mut slot {
+            Slot::Free => return Ok(()),
+            Slot::Listener { listener, answers, tls } => {
+                while let Ok((socket, _)) = listener.accept() {
+                    let tls = tls
+                        .clone()
+                        .map(rustls::ServerConnection::new)
+                        .transpose()
+                        .map_err(io::Error::other)?;
+                    let wire = Wire::new(socket, tls)?;
+                    let new = self.put(Slot::Free);
+                    epoll::add(
+                        &self.poll,
+                        wire.socket.as_fd(),
+                        EventData::new_u64(new as u64),
+                        EventFlags::IN,
+                    )?;
+                    self.slots[new] = Slot::Origin(Origin::new(wire, answers.clone()));
+                }
+                true
+            }
+            Slot::Origin(origin) => {
+                let flushed = !flags.contains(EventFlags::OUT) || origin.wire.flush().is_ok();
+                let mut alive = flushed && origin.on_readable(&mut self.buffer).unwrap_or(false);
+                if alive {
+                    alive = ask(&self.poll, &mut origin.wire, index).is_ok();
+                }
+                alive
+            }
+            Slot::Caller(caller) => {
+                let flushed = if flags.contains(EventFlags::OUT) { caller.wire.flush() } else { Ok(()) };
+                let progress =
+                    flushed.and_then(|()| caller.on_readable(&mut self.buffer, run.load.plan.expected));
+                ask(&self.poll, &mut caller.wire, index)?;
+                match progress.unwrap_or_else(|error| Progress::Failed(error.to_string())) {
+                    Progress::More => {
+                        self.slots[index] = slot;
+                        return Ok(());
+                    }
+                    Progress::Complete(latency) => {
+                        run.tally.completed += 1;
+                        run.tally.latencies.push(latency);
+                        run.in_flight = run.in_flight.saturating_sub(1);
+                        self.slots[index] = slot;
+                        return self.next(index, run);
+                    }
+                    Progress::Failed(what) => {
+                        run.tally.errors += 1;
+                        run.tally.example.get_or_insert(what);
+                        run.in_flight = run.in_flight.saturating_sub(1);
+                        false
+                    }
+                }
+            }
+        };
+        if alive {
+            self.slots[index] = slot;
+        } else {
+            self.free.push(index);
+        }
+        Ok(())
+    }
+
+    /// The next request of a caller, unless the limit is reached.
+    fn next(&mut self, caller: usize, run: &mut Run<'_>) -> io::Result<()> {
+        let over = match run.limit {
+            Limit::Until(time) => Instant::now() >= time,
+            Limit::Requests(count) => run.sent >= count,
+        };
+        let Slot::Caller(open) = &mut self.slots[caller] else { return Ok(()) };
+        if over {
+            return Ok(());
+        }
+        let requests = &run.load.plan.requests;
+        run.sent += 1;
+        run.in_flight += 1;
+        // A failure shows when the socket is read.
+        let _ = open.send(&requests[run.sent as usize % requests.len()]);
+        ask(&self.poll, &mut open.wire, caller)
+    }
+
+    fn put(&mut self, slot: Slot) -> usize {
+        if let Some(index) = self.free.pop() {
+            self.slots[index] = slot;
+            return index;
+        }
+        self.slots.push(slot);
+        self.slots.len() - 1
+    }
+
+    fn drop_slot(&mut self, index: usize) {
+        if !matches!(self.slots[index], Slot::Free) {
+            self.slots[index] = Slot::Free;
+            self.free.push(index);
+        }
+    }
+}
+
+/// Asks for writability only while something waits to be written.
+fn ask(poll: &OwnedFd, wire: &mut Wire, index: usize) -> io::Result<()> {
+    let blocked = wire.blocked();
+    if blocked != wire.asked {
+        wire.asked = blocked;
+        let flags = if blocked { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
+        epoll::modify(poll, wire.socket.as_fd(), EventData::new_u64(index as u64), flags)?;
+    }
+    Ok(())
+}
+
+/// When a load stops sending.
+#[derive(Clone, Copy)]
+pub enum Limit {
+    Until(Instant),
+    Requests(u64),
+}
+
+struct Run<'a> {
+    load: &'a Load,
+    limit: Limit,
+    sent: u64,
+    in_flight: usize,
+    tally: Tally,
+}
+
+impl<'a> Run<'a> {
+    fn new(load: &'a Load, limit: Limit) -> Self {
+        Self { load, limit, sent: 0, in_flight: 0, tally: Tally::default() }
+    }
+}

@@ -1,0 +1,133 @@
+//! The upstream and the token endpoint: HTTP/1.1, answers made beforehand.
+
+use std::{io, rc::Rc};
+
+use super::wire::Wire;
+
+/// What a listener answers with.
+pub struct Answers {
+    /// By the segment of the path that names a size, or by the whole path of a token endpoint.
+    pub by_name: Vec<(&'static str, Rc<[u8]>)>,
+    /// Every request must carry this, else the answer is 401: a proxy that forgets the token must not look fast.
+    pub credential: Option<Vec<u8>>,
+    pub refusal: Rc<[u8]>,
+}
+
+impl Answers {
+    pub fn find(&self, head: &[u8]) -> Option<&Rc<[u8]>> {
+        let path = head.split(|byte| *byte == b' ').nth(1)?;
+        let mut segments = path.split(|byte| *byte == b'/').skip(1);
+        let first = segments.next()?;
+        if first != b"token"
+            && let Some(credential) = &self.credential
+            && memchr::memmem::find(head, credential).is_none()
+        {
+            return Some(&self.refusal);
+        }
+        let name = segments.next().unwrap_or(first);
+        self.by_name.iter().find(|(known, _)| known.as_bytes() == name).map(|(_, answer)| answer)
+    }
+}
+
+pub struct Origin {
+    pub wire: Wire,
+    answers: Rc<Answers>,
+    head: Vec<u8>,
+    body: Option<(Body, Rc<[u8]>)>,
+}
+
+enum Body {
+    Length(usize),
+    /// Chunked: what was seen of the last bytes.
+    Chunked(Vec<u8>),
+}
+
+impl Origin {
+    pub fn new(wire: Wire, answers: Rc<Answers>) -> Self {
+        Self { wire, answers, head: Vec::new(), body: None }
+    }
+
+    /// Takes what has arrived and answers what is complete; false when the connection is over.
+    pub fn on_readable(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+        while let Some(read) = self.wire.read(buffer)? {
+            if read == 0 {
+                return Ok(false);
+            }
+            self.take(&buffer[..read])?;
+            if read < buffer.len() {
+                break;
+            }
+        }
+        Ok(true)
+    }
+
+    fn take(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            if let Some((body, answer)) = &mut self.body {
+                let taken = match body {
+                    Body::Length(left) => {
+                        let taken = bytes.len().min(*left);
+                        *left -= taken;
+                        if *left > 0 {
+                            return Ok(());
+                        }
+                        taken
+                    }
+                    Body::Chunked(tail) => {
+                        tail.extend_from_slice(&bytes[bytes.len().saturating_sub(5)..]);
+                        tail.drain(..tail.len().saturating_sub(5));
+                        if tail != b"0\r\n\r\n" {
+                            return Ok(());
+                        }
+                        bytes.len()
+                    }
+                };
+                bytes = &bytes[taken..];
+                let answer = answer.clone();
+                self.body = None;
+                self.wire.send(&answer)?;
+                continue;
+            }
+            // The common case parses in place: one request, whole.
+            let before = self.head.len();
+            let whole = if before == 0 {
+                bytes
+            } else {
+                self.head.extend_from_slice(bytes);
+                &self.head[..]
+            };
+            let Some(end) = memchr::memmem::find(whole, b"\r\n\r\n").map(|at| at + 4) else {
+                if before == 0 {
+                    self.head.extend_from_slice(bytes);
+                }
+                return Ok(());
+            };
+            let head = &whole[..end];
+            let answer = self.answers.find(head).ok_or_else(|| io::Error::other("an unknown path"))?.clone();
+            let body = if head.starts_with(b"GET ") {
+                None
+            } else if let Some(length) = header(head, b"content-length") {
+                let length = std::str::from_utf8(length).ok().and_then(|text| text.parse().ok());
+                length.filter(|length| *length > 0).map(Body::Length)
+            } else {
+                Some(Body::Chunked(Vec::new()))
+            };
+            bytes = &bytes[end - before..];
+            self.head.clear();
+            match body {
+                None => self.wire.send(&answer)?,
+                Some(body) => self.body = Some((body, answer)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The value of a header, in any spelling of its name.
+pub fn header<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    head.split(|byte| *byte == b'\n').skip(1).find_map(|line| {
+        let (found, rest) = line.split_at_checked(name.len())?;
+        let value = rest.strip_prefix(b":")?;
+        found.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
+    })
+}

@@ -1,0 +1,90 @@
+//! One socket, perhaps with TLS (server side) over it; what the kernel does not take at once waits here.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Read, Write},
+    net::TcpStream,
+    rc::Rc,
+};
+
+pub struct Wire {
+    pub socket: TcpStream,
+    tls: Option<Box<rustls::ServerConnection>>,
+    pending: VecDeque<(Rc<[u8]>, usize)>,
+    /// Whether the poll set asks for writability.
+    pub asked: bool,
+}
+
+impl Wire {
+    pub fn new(socket: TcpStream, tls: Option<rustls::ServerConnection>) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        socket.set_nodelay(true)?;
+        Ok(Self { socket, tls: tls.map(Box::new), pending: VecDeque::new(), asked: false })
+    }
+
+    /// What has arrived; `None` when nothing has, 0 at the end.
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        let Some(tls) = &mut self.tls else { return unblocked(self.socket.read(buffer)) };
+        let plain =
+            |tls: &mut rustls::ServerConnection, buffer: &mut [u8]| unblocked(tls.reader().read(buffer));
+        if let Some(read) = plain(tls, buffer)? {
+            return Ok(Some(read));
+        }
+        match unblocked(tls.read_tls(&mut self.socket))? {
+            None => return Ok(None),
+            Some(0) => return Ok(Some(0)),
+            Some(_) => {}
+        }
+        tls.process_new_packets().map_err(io::Error::other)?;
+        while tls.wants_write() {
+            if unblocked(tls.write_tls(&mut self.socket))?.is_none() {
+                break;
+            }
+        }
+        plain(tls, buffer)
+    }
+
+    pub fn send(&mut self, bytes: &Rc<[u8]>) -> io::Result<()> {
+        if let Some(tls) = &mut self.tls {
+            tls.writer().write_all(bytes)?;
+            return self.flush();
+        }
+        let mut sent = 0;
+        if self.pending.is_empty() {
+            sent = unblocked(self.socket.write(bytes))?.unwrap_or(0);
+        }
+        if sent < bytes.len() {
+            self.pending.push_back((bytes.clone(), sent));
+        }
+        Ok(())
+    }
+
+    pub fn flush(&mut self) -> io::Result<()> {
+        if let Some(tls) = &mut self.tls {
+            while tls.wants_write() && unblocked(tls.write_tls(&mut self.socket))?.is_some() {}
+            return Ok(());
+        }
+        while let Some((bytes, sent)) = self.pending.front_mut() {
+            match unblocked(self.socket.write(&bytes[*sent..]))? {
+                None => break,
+                Some(more) => *sent += more,
+            }
+            if *sent == bytes.len() {
+                self.pending.pop_front();
+            }
+        }
+        Ok(())
+    }
+
+    pub fn blocked(&self) -> bool {
+        !self.pending.is_empty() || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+    }
+}
+
+fn unblocked(result: io::Result<usize>) -> io::Result<Option<usize>> {
+    match result {
+        Ok(count) => Ok(Some(count)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,164 @@
+//! What noise cannot disturb: system calls, memory, start, size. These figures gate.
+
+use std::{
+    fs, io,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    engine::{Engine, Limit},
+    machine::{self, Cores},
+    site::Site,
+    slices::plan,
+    stats::Spread,
+    target::{self, Kind, Target},
+    usage,
+};
+
+/// System calls a request, counted by `strace -f -c` over some thousand of them; `None` without strace.
+pub fn calls(
+    engine: &mut Engine,
+    target: &Target,
+    cores: Cores,
+    connections: usize,
+) -> io::Result<Option<f64>> {
+    const REQUESTS: u64 = 4000;
+    let load = engine.connect(target.plain, connections, &plan("v1", "128", target.plain, 1))?;
+    engine.run(&load, Limit::Requests(500))?;
+    let mut strace = Command::new("strace");
+    strace
+        .args(["-f", "-c", "-U", "name,calls"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    for pid in target.pids() {
+        strace.args(["-p", &pid.to_string()]);
+    }
+    // On the core of what it traces: one of the two always waits for the other.
+    let Ok(mut child) = machine::spawn(&mut strace, cores, cores.proxy) else { return Ok(None) };
+    let mut output = BufReader::new(child.stderr.take().expect("it is piped"));
+    let mut line = String::new();
+    // One line a process says that it is attached; threads of the same process come with it.
+    for _ in target.pids() {
+        output.read_line(&mut line)?;
+    }
+    engine.serve(Duration::from_millis(200))?;
+    let tally = engine.run(&load, Limit::Requests(REQUESTS))?;
+    let pid = rustix::process::Pid::from_raw(child.id() as i32).expect("a child has an id");
+    rustix::process::kill_process(pid, rustix::process::Signal::INT)?;
+    let mut summary = String::new();
+    output.read_to_string(&mut summary)?;
+    child.wait()?;
+    engine.close(load);
+    engine.serve(Duration::from_millis(50))?;
+    let total = summary.lines().rfind(|line| line.trim_start().starts_with("total"));
+    let total =
+        total.and_then(|line| line.split_whitespace().nth(1)).and_then(|text| text.parse::<f64>().ok());
+    if std::env::var_os("BENCH_VERBOSE").is_some() {
+        eprintln!("{summary}");
+    }
+    Ok(total.map(|total| total / tally.completed as f64))
+}
+
+/// Memory in kB: at start, under 64 connections, and bytes for each of many idle connections, fresh and after a request.
+pub struct Memory {
+    pub start: u64,
+    pub load: u64,
+    pub fresh: f64,
+    pub used: f64,
+}
+
+/// Of a target that nobody has used before.
+pub fn memory(kind: Kind, site: &Site, engine: &mut Engine, cores: Cores, idle: usize) -> io::Result<Memory> {
+    let target = Target::start(kind, site, engine, cores, cores.proxy)?;
+    let start = usage::memory(&target.pids());
+    let plan = plan("v1", "128", target.plain, 1);
+    let fresh_load = engine.connect(target.plain, idle, &plan)?;
+    engine.serve(Duration::from_millis(500))?;
+    let fresh = usage::memory(&target.pids());
+    // One request on each connection, a few at a time, as a service would that opens its pool over the day.
+    let mut errors = 0;
+    for caller in &fresh_load.callers {
+        let one = crate::engine::Load { callers: vec![*caller], plan: plan.clone() };
+        errors += engine.run(&one, Limit::Requests(1))?.errors;
+    }
+    engine.serve(Duration::from_millis(500))?;
+    let used = usage::memory(&target.pids());
+    engine.close(fresh_load);
+    if errors > 0 {
+        return Err(io::Error::other(format!("{}: {errors} of {idle} requests failed", kind.name())));
+    }
+    drop(target);
+    let target = Target::start(kind, site, engine, cores, cores.proxy)?;
+    let load = engine.connect(target.plain, 64, &plan)?;
+    engine.run(&load, Limit::Until(Instant::now() + Duration::from_secs(1)))?;
+    let loaded = usage::memory(&target.pids());
+    engine.close(load);
+    let each = |kb: u64| (kb as f64 - start as f64) * 1024.0 / idle as f64;
+    Ok(Memory { start, load: loaded, fresh: each(fresh), used: each(used) })
+}
+
+/// Milliseconds from the start of the process to the first answer that came through it.
+pub fn start_up(
+    kind: Kind,
+    site: &Site,
+    engine: &mut Engine,
+    cores: Cores,
+    times: usize,
+) -> io::Result<Vec<f64>> {
+    let mut all = Vec::new();
+    for _ in 0..times {
+        let began = Instant::now();
+        let target = Target::launch(kind, site, cores, cores.proxy)?;
+        let mut stream = loop {
+            match TcpStream::connect(target.plain) {
+                Ok(stream) => break stream,
+                Err(_) if began.elapsed() > Duration::from_secs(20) => {
+                    return Err(io::Error::other("it does not listen"));
+                }
+                Err(_) => engine.serve(Duration::from_micros(50))?,
+            }
+        };
+        stream.write_all(&plan("v1", "128", target.plain, 1).requests[0])?;
+        stream.set_nonblocking(true)?;
+        let mut answer = [0; 4096];
+        let read = loop {
+            match stream.read(&mut answer) {
+                Ok(read) => break read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    engine.serve(Duration::from_micros(50))?
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let took = began.elapsed();
+        if !answer[..read].starts_with(b"HTTP/1.1 200") {
+            return Err(io::Error::other(format!(
+                "{}: the first answer was {}",
+                kind.name(),
+                String::from_utf8_lossy(&answer[..read])
+            )));
+        }
+        all.push(took.as_secs_f64() * 1000.0);
+    }
+    Ok(all)
+}
+
+/// Bytes of attaché's release binary, and of the image around it: the binary and the authorities' certificates.
+pub fn sizes() -> io::Result<(u64, Option<u64>)> {
+    let binary = fs::metadata(target::attache_binary())?.len();
+    let certificates = fs::metadata("/etc/ssl/certs/ca-certificates.crt").ok().map(|file| file.len());
+    Ok((binary, certificates.map(|size| binary + size)))
+}
+
+/// The least of some times: what the program needs when nothing disturbs it.
+pub fn least(times: &[f64]) -> f64 {
+    times.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+pub fn spread(times: &[f64]) -> Spread {
+    Spread::of(times.iter().copied())
+}

@@ -1,0 +1,74 @@
+//! The machine: two cores that share nothing, and how threads are put on them.
+
+use std::{
+    fs,
+    os::unix::process::CommandExt,
+    process::{Child, Command},
+};
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// The core of the generator and the core of what is measured.
+#[derive(Clone, Copy)]
+pub struct Cores {
+    pub generator: usize,
+    pub proxy: usize,
+}
+
+impl Cores {
+    /// Two of the allowed processors that are not two threads of one core.
+    pub fn choose() -> Self {
+        let allowed = sched_getaffinity(None).expect("own affinity is readable");
+        let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
+        let core = |cpu: usize| {
+            let read = |what| {
+                fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/{what}"))
+                    .unwrap_or_default()
+            };
+            (read("physical_package_id"), read("core_id"))
+        };
+        let generator = cpus[0];
+        let proxy = cpus.iter().copied().find(|cpu| core(*cpu) != core(generator));
+        let proxy = proxy.or(cpus.get(1).copied()).expect("two processors are needed");
+        Self { generator, proxy }
+    }
+}
+
+/// Puts the calling thread on one processor; its children inherit that.
+pub fn pin(cpu: usize) {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    sched_setaffinity(None, &set).expect("the processor was chosen from the allowed ones");
+}
+
+/// Starts a program on one processor, in a session of its own: the scheduler groups by session, so that what is measured
+/// and the generator never share a group.
+pub fn spawn(command: &mut Command, cores: Cores, cpu: usize) -> std::io::Result<Child> {
+    // SAFETY: `setsid` is async-signal-safe and touches no memory of this process.
+    unsafe {
+        command.pre_exec(|| {
+            rustix::process::setsid()?;
+            Ok(())
+        });
+    }
+    pin(cpu);
+    let child = command.spawn();
+    pin(cores.generator);
+    child
+}
+
+/// One line: processor, kernel, cores.
+pub fn describe() -> String {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |name: &str| {
+        let line = cpuinfo.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.split_once(": "))
+            .map(|(_, value)| value.trim().to_owned())
+            .unwrap_or_default()
+    };
+    let family =
+        format!("{} (family {}, model {})", field("model name"), field("cpu family"), field("model\t"));
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let count = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
+    format!("{family}, {count} processors, Linux {}", kernel.trim())
+}

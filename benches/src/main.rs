@@ -1,0 +1,65 @@
+//! The benchmark of attaché against the proxies that people would configure by hand. `benches/run` starts it.
+//!
+//! `machine` chooses two cores, `engine` is generator and upstream on one of them, `site` what stands around, `target`
+//! what is measured on the other. `slices` measures times in turns, `fixed` what noise cannot disturb, `goals` judges,
+//! `report` and `picture` tell.
+
+mod engine;
+mod fixed;
+mod goals;
+mod machine;
+mod picture;
+mod relay;
+mod report;
+mod site;
+mod slices;
+mod stats;
+mod suite;
+mod target;
+mod usage;
+
+use std::{env, io, path::PathBuf, process::ExitCode};
+
+const USAGE: &str = "benches/run [--quick] [--only ID]... [--rounds N] [--out DIRECTORY]
+
+--quick   only what noise cannot disturb; the exit code is 1 when a limit is missed
+--only    one part: small-1, small-16, small-64, small-256, down-64k, down-1m, up-64k, tls-h1, routes, refresh,
+          latency, fixed
+--rounds  rounds of 0.4 s a target, beside the first, which is dropped (default 12)";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["relay", listen, upstream] => relay::run(listen, upstream).map(|()| true),
+        _ => measure(&arguments),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("benches: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(arguments: &[String]) -> io::Result<bool> {
+    let mut wish =
+        suite::Wish { quick: false, only: Vec::new(), rounds: 12, out: PathBuf::from("target/bench") };
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        let mut value = || rest.next().cloned().ok_or_else(|| io::Error::other(USAGE));
+        match argument.as_str() {
+            "--quick" => wish.quick = true,
+            "--only" => wish.only.push(value()?),
+            "--rounds" => wish.rounds = value()?.parse().map_err(io::Error::other)?,
+            "--out" => wish.out = value()?.into(),
+            "--help" | "-h" => {
+                println!("{USAGE}");
+                return Ok(true);
+            }
+            _ => return Err(io::Error::other(USAGE)),
+        }
+    }
+    suite::run(&wish)
+}

@@ -1,0 +1,42 @@
+//! A picture of one table: CPU a request as a multiple of the base, with quartiles, as SVG that reads in light and dark.
+
+use crate::{slices::Outcome, target::Kind};
+
+const WIDTH: f64 = 760.0;
+const LEFT: f64 = 190.0;
+const ROW: f64 = 30.0;
+
+pub fn bars(title: &str, base: &str, outcomes: &[Outcome]) -> String {
+    let shown: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.kind != Kind::Direct).collect();
+    let most = shown.iter().map(|outcome| outcome.cpu_ratio.high).fold(1.0, f64::max);
+    let scale = (WIDTH - LEFT - 70.0) / most;
+    let height = 64.0 + ROW * shown.len() as f64;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"system-ui, sans-serif\" \
+         font-size=\"13\"><style>text{{fill:#333}}.own{{fill:#1769aa}}.other{{fill:#9aa5b1}}.mark{{stroke:#333}}\
+         @media(prefers-color-scheme:dark){{text{{fill:#ddd}}.own{{fill:#5aa9e6}}.other{{fill:#697582}}.mark{{stroke:#ddd}}}}\
+         </style><text x=\"8\" y=\"22\" font-size=\"15\" font-weight=\"600\">{title}</text>\
+         <text x=\"8\" y=\"42\">CPU a request, {base} = 1; less is better; the line spans the quartiles</text>\n"
+    );
+    for (index, outcome) in shown.iter().enumerate() {
+        let y = 54.0 + ROW * index as f64;
+        let ratio = outcome.cpu_ratio;
+        let class = if matches!(outcome.kind, Kind::Attache(_)) { "own" } else { "other" };
+        let end = LEFT + ratio.median * scale;
+        let (low, high, middle) = (LEFT + ratio.low * scale, LEFT + ratio.high * scale, y + 11.0);
+        svg += &format!(
+            "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"end\">{}</text>\
+             <rect class=\"{class}\" x=\"{LEFT}\" y=\"{y:.0}\" width=\"{:.1}\" height=\"22\" rx=\"2\"/>\
+             <path class=\"mark\" d=\"M{low:.1} {middle:.0}H{high:.1}\"/>\
+             <text x=\"{:.1}\" y=\"{:.0}\">{:.2}</text>\n",
+            LEFT - 8.0,
+            y + 16.0,
+            outcome.kind.name(),
+            ratio.median * scale,
+            end.max(high) + 6.0,
+            y + 16.0,
+            ratio.median,
+        );
+    }
+    svg + "</svg>\n"
+}

@@ -1,0 +1,197 @@
+//! Interleaved slices: each target in turn has the machine for 0.4 s, in alternating order, for a dozen rounds. Whatever
+//! else the machine does meets all of them alike, and only ratios within one round are compared.
+
+use std::{
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    engine::{Engine, Limit, Load, Plan},
+    site::SIZES,
+    stats::Spread,
+    target::{Kind, Target},
+    usage,
+};
+
+/// What is asked of every target.
+pub struct Scenario {
+    pub id: &'static str,
+    pub title: &'static str,
+    pub connections: usize,
+    pub size: &'static str,
+    pub tls: bool,
+    /// Requests over this many first segments of the path, for routes.
+    pub prefixes: usize,
+    pub targets: Vec<Kind>,
+    /// What the others are compared with.
+    pub base: Kind,
+    pub slice: Duration,
+}
+
+/// What one target did in a scenario.
+pub struct Outcome {
+    pub kind: Kind,
+    pub cpu: Spread,
+    pub cpu_ratio: Spread,
+    pub rate: Spread,
+    pub rate_ratio: Spread,
+    pub busy: f64,
+    pub system: f64,
+    pub p50: Duration,
+    pub p99: Duration,
+    pub errors: u64,
+    pub example: Option<String>,
+}
+
+impl Outcome {
+    /// Why no verdict can be given.
+    pub fn noisy(&self, base: &Self) -> Option<&'static str> {
+        if self.busy < 0.9 || base.busy < 0.9 {
+            Some("noisy: the proxy was less than 0.9 busy")
+        } else if self.cpu_ratio.wide() {
+            Some("noisy: a quartile lies more than 5 % from the median")
+        } else {
+            None
+        }
+    }
+}
+
+/// What a caller sends; `UP` bodies are uploads of 64 KiB.
+pub fn plan(first: &str, size: &str, to: SocketAddr, prefixes: usize) -> Rc<Plan> {
+    let expected = SIZES.iter().find(|(name, _)| *name == size).expect("a known size").1;
+    let request = |first: &str| -> Rc<[u8]> {
+        let (method, body) = if size == "up" { ("POST", vec![b'u'; 65_536]) } else { ("GET", Vec::new()) };
+        let length = if body.is_empty() {
+            String::new()
+        } else {
+            format!("content-type: text/plain\r\ncontent-length: {}\r\n", body.len())
+        };
+        let head = format!(
+            "{method} /{first}/{size}/orders/4711?expand=lines HTTP/1.1\r\nhost: localhost:{}\r\n\
+             user-agent: checkout/1.4\r\naccept: application/json\r\naccept-encoding: gzip\r\n\
+             traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n{length}\r\n",
+            to.port()
+        );
+        [head.as_bytes(), &body].concat().into()
+    };
+    let requests = match prefixes {
+        1 => vec![request(first)],
+        // Spread over the whole table, in an order that is not the table's.
+        many => (0..many).map(|number| request(&format!("r{}", 1 + (number * 37) % (many - 1)))).collect(),
+    };
+    Rc::new(Plan { requests, expected })
+}
+
+impl Scenario {
+    pub fn run(&self, engine: &mut Engine, targets: &[Target], rounds: usize) -> io::Result<Vec<Outcome>> {
+        let chosen: Vec<&Target> = self
+            .targets
+            .iter()
+            .filter_map(|kind| targets.iter().find(|target| target.kind == *kind))
+            .collect();
+        let mut loads: Vec<Load> = Vec::new();
+        for target in &chosen {
+            let to =
+                if self.tls { target.tls.expect("only targets with TLS are listed") } else { target.plain };
+            let first = if self.tls { "tls" } else { "v1" };
+            loads.push(engine.connect(to, self.connections, &plan(first, self.size, to, self.prefixes))?);
+        }
+        let mut samples: Vec<Vec<Sample>> = chosen.iter().map(|_| Vec::new()).collect();
+        let mut before: Vec<(u64, u64)> = Vec::new();
+        for round in 0..=rounds {
+            if round == 1 {
+                before = chosen.iter().map(|target| usage::ticks(&target.pids())).collect();
+            }
+            let mut order: Vec<usize> = (0..chosen.len()).collect();
+            if round % 2 == 1 {
+                order.reverse();
+            }
+            for index in order {
+                let sample = Sample::take(engine, &loads[index], &chosen[index].pids(), self.slice)?;
+                if round > 0 {
+                    samples[index].push(sample);
+                }
+            }
+        }
+        let after: Vec<(u64, u64)> = chosen.iter().map(|target| usage::ticks(&target.pids())).collect();
+        loads.into_iter().for_each(|load| engine.close(load));
+        engine.serve(Duration::from_millis(50))?;
+
+        let base = chosen.iter().position(|target| target.kind == self.base);
+        let summarize = |index: usize| {
+            let own = &samples[index];
+            let ratio = |of: fn(&Sample) -> f64| {
+                let base = base.map(|base| &samples[base]);
+                Spread::of(
+                    own.iter()
+                        .enumerate()
+                        .map(|(round, sample)| base.map_or(f64::NAN, |base| of(sample) / of(&base[round]))),
+                )
+            };
+            let (user, system) = (after[index].0 - before[index].0, after[index].1 - before[index].1);
+            Outcome {
+                kind: chosen[index].kind,
+                cpu: Spread::of(own.iter().map(Sample::cpu)),
+                cpu_ratio: ratio(Sample::cpu),
+                rate: Spread::of(own.iter().map(Sample::rate)),
+                rate_ratio: ratio(Sample::rate),
+                busy: Spread::of(own.iter().map(|sample| sample.cpu / sample.wall)).median,
+                system: system as f64 / (user + system).max(1) as f64,
+                p50: Duration::from_secs_f64(
+                    Spread::of(own.iter().map(|sample| sample.p50.as_secs_f64())).median,
+                ),
+                p99: Duration::from_secs_f64(
+                    Spread::of(own.iter().map(|sample| sample.p99.as_secs_f64())).median,
+                ),
+                errors: own.iter().map(|sample| sample.errors).sum(),
+                example: own.iter().find_map(|sample| sample.example.clone()),
+            }
+        };
+        Ok((0..chosen.len()).map(summarize).collect())
+    }
+}
+
+struct Sample {
+    requests: f64,
+    cpu: f64,
+    wall: f64,
+    p50: Duration,
+    p99: Duration,
+    errors: u64,
+    example: Option<String>,
+}
+
+impl Sample {
+    fn take(engine: &mut Engine, load: &Load, pids: &[u32], slice: Duration) -> io::Result<Self> {
+        let before = usage::cpu(pids);
+        let mut tally = engine.run(load, Limit::Until(Instant::now() + slice))?;
+        let cpu = usage::cpu(pids) - before;
+        tally.latencies.sort_unstable();
+        let at = |share: f64| {
+            let index = (share * tally.latencies.len() as f64) as usize;
+            tally.latencies.get(index).copied().unwrap_or_default()
+        };
+        Ok(Self {
+            requests: tally.completed as f64,
+            cpu: cpu as f64,
+            wall: tally.elapsed.as_nanos() as f64,
+            p50: at(0.5),
+            p99: at(0.99),
+            errors: tally.errors,
+            example: tally.example,
+        })
+    }
+
+    /// Microseconds of CPU a request.
+    fn cpu(&self) -> f64 {
+        self.cpu / self.requests / 1000.0
+    }
+
+    /// Requests a second.
+    fn rate(&self) -> f64 {
+        self.requests / self.wall * 1e9
+    }
+}

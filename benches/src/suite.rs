@@ -1,0 +1,290 @@
+//! What is measured, in which order, and against which limits.
+
+use std::{io, path::PathBuf, time::Duration};
+
+use crate::{
+    engine::Engine,
+    fixed,
+    goals::Verdict,
+    machine::{self, Cores},
+    report::Report,
+    site::Site,
+    slices::{Outcome, Scenario},
+    target::{self, Kind, Target, Variant},
+};
+
+pub struct Wish {
+    pub quick: bool,
+    pub only: Vec<String>,
+    pub rounds: usize,
+    pub out: PathBuf,
+}
+
+const OURS: Kind = Kind::Attache(Variant::PLAIN);
+const REFRESHING: Kind = Kind::Attache(Variant { routes: 1, credentials: 1, short: true });
+const ROUTES: [Kind; 3] = [
+    Kind::Attache(Variant { routes: 100, credentials: 1, short: false }),
+    Kind::Attache(Variant { routes: 1000, credentials: 1, short: false }),
+    Kind::Attache(Variant { routes: 100, credentials: 100, short: false }),
+];
+/// Idle connections whose memory is measured.
+const IDLE: usize = 9000;
+
+impl Wish {
+    fn wants(&self, id: &str) -> bool {
+        if self.only.is_empty() {
+            !self.quick || id == "fixed"
+        } else {
+            self.only.iter().any(|only| only == id)
+        }
+    }
+}
+
+pub fn run(wish: &Wish) -> io::Result<bool> {
+    let cores = Cores::choose();
+    machine::pin(cores.generator);
+    let mut engine = Engine::new()?;
+    std::fs::create_dir_all(&wish.out)?;
+    let site = Site::build(&mut engine, &wish.out.join("work"))?;
+    let mut report = Report::default();
+    let machine = machine::describe();
+    report.line(&format!(
+        "Machine: {machine}. Generator on processor {}, proxy on {}.",
+        cores.generator, cores.proxy
+    ));
+
+    let scenarios: Vec<Scenario> =
+        scenarios().into_iter().filter(|scenario| wish.wants(scenario.id)).collect();
+    if !scenarios.is_empty() {
+        let targets = start(&scenarios, &site, &mut engine, cores, cores.proxy, &mut report)?;
+        for scenario in &scenarios {
+            let outcomes = scenario.run(&mut engine, &targets, wish.rounds)?;
+            report.scenario(scenario, &outcomes);
+            judge(scenario.id, &outcomes, &mut report);
+        }
+    }
+    if wish.wants("latency") {
+        latency(wish, &site, &mut engine, cores, &mut report)?;
+    }
+    if wish.wants("fixed") {
+        firm(wish, &site, &mut engine, cores, &mut report)?;
+    }
+    report.finish(&machine, &wish.out)
+}
+
+fn scenarios() -> Vec<Scenario> {
+    let slice = Duration::from_millis(400);
+    let peers = [OURS, Kind::Nginx, Kind::NginxLogged, Kind::Haproxy, Kind::Envoy, Kind::Relay, Kind::Direct]
+        .to_vec();
+    let large =
+        [OURS, Kind::NginxLarge, Kind::Nginx, Kind::Haproxy, Kind::Envoy, Kind::Relay, Kind::Direct].to_vec();
+    let small = |id, title, connections| Scenario {
+        id,
+        title,
+        connections,
+        size: "128",
+        tls: false,
+        prefixes: 1,
+        targets: peers.clone(),
+        base: Kind::Nginx,
+        slice,
+    };
+    let body = |id, title, size| Scenario {
+        size,
+        targets: large.clone(),
+        base: Kind::NginxLarge,
+        ..small(id, title, if size == "1m" { 4 } else { 16 })
+    };
+    let with_tls = [OURS, Kind::Nginx, Kind::Haproxy, Kind::Envoy].to_vec();
+    vec![
+        small("small-64", "128 bytes, 64 connections", 64),
+        small("small-1", "128 bytes, 1 connection", 1),
+        small("small-16", "128 bytes, 16 connections", 16),
+        small("small-256", "128 bytes, 256 connections", 256),
+        Scenario {
+            tls: true,
+            targets: with_tls,
+            ..small("tls-h1", "TLS upstream, HTTP/1.1, 128 bytes, 64 connections", 64)
+        },
+        body("down-64k", "64 KiB down, 16 connections", "64k"),
+        body("down-1m", "1 MiB down, 4 connections", "1m"),
+        body("up-64k", "64 KiB up, 16 connections", "up"),
+        Scenario {
+            targets: [OURS].into_iter().chain(ROUTES).collect(),
+            base: OURS,
+            prefixes: 100,
+            ..small("routes", "routes and credentials, 128 bytes, 64 connections", 64)
+        },
+        Scenario {
+            targets: vec![OURS, REFRESHING],
+            base: OURS,
+            slice: Duration::from_millis(1200),
+            ..small("refresh", "a refresh about every second, 128 bytes, 64 connections", 64)
+        },
+    ]
+}
+
+/// All targets of some scenarios, at once.
+fn start(
+    scenarios: &[Scenario],
+    site: &Site,
+    engine: &mut Engine,
+    cores: Cores,
+    cpu: usize,
+    report: &mut Report,
+) -> io::Result<Vec<Target>> {
+    let mut kinds: Vec<Kind> = Vec::new();
+    for kind in scenarios.iter().flat_map(|scenario| &scenario.targets) {
+        if !kinds.contains(kind) {
+            kinds.push(*kind);
+        }
+    }
+    let mut targets = Vec::new();
+    for kind in kinds {
+        if target::present(kind) {
+            targets.push(Target::start(kind, site, engine, cores, cpu)?);
+        } else {
+            report.line(&format!("{} is not installed: left out.", kind.name()));
+        }
+    }
+    Ok(targets)
+}
+
+/// The limits of a scenario.
+fn judge(id: &str, outcomes: &[Outcome], report: &mut Report) {
+    let find = |kind: Kind| outcomes.iter().find(|outcome| outcome.kind == kind);
+    let cpu = |what: &str, ours: Kind, peer: Kind, gate: f64, goal: f64, report: &mut Report| {
+        if let (Some(ours), Some(peer)) = (find(ours), find(peer)) {
+            let ratio = ours.cpu_ratio.median / peer.cpu_ratio.median;
+            let what = format!("CPU a request, {what}, against {}", peer.kind.name());
+            report.judge(Verdict::ratio(what, ratio, gate, goal, ours.noisy(peer)));
+        }
+    };
+    let rate = |peer: Kind, gate: f64, goal: f64, report: &mut Report| {
+        if let (Some(ours), Some(peer)) = (find(OURS), find(peer)) {
+            let ratio = ours.rate_ratio.median / peer.rate_ratio.median;
+            let what = format!("throughput on one core, against {}", peer.kind.name());
+            report.judge(Verdict::ratio(what, ratio, gate, goal, ours.noisy(peer)));
+        }
+    };
+    match id {
+        "small-64" => {
+            cpu("64 connections", OURS, Kind::Nginx, 1.0, 0.95, report);
+            cpu("64 connections", OURS, Kind::Haproxy, 0.95, 0.88, report);
+            cpu("64 connections", OURS, Kind::Envoy, 0.5, 0.35, report);
+            rate(Kind::Nginx, 1.0, 1.06, report);
+            rate(Kind::Haproxy, 1.05, 1.15, report);
+            rate(Kind::Envoy, 2.0, 2.8, report);
+        }
+        "small-1" => cpu("1 connection", OURS, Kind::Nginx, 0.95, 0.85, report),
+        "small-16" => cpu("16 connections", OURS, Kind::Nginx, 1.0, 0.95, report),
+        "small-256" => cpu("256 connections", OURS, Kind::Nginx, 1.0, 0.92, report),
+        "tls-h1" => cpu("TLS upstream", OURS, Kind::Nginx, 0.95, 0.85, report),
+        "down-64k" => cpu("64 KiB down", OURS, Kind::NginxLarge, 0.95, 0.85, report),
+        "down-1m" => cpu("1 MiB down", OURS, Kind::NginxLarge, 0.5, 0.3, report),
+        "routes" => cpu("1,000 routes", ROUTES[1], OURS, 1.1, 1.02, report),
+        "refresh" => cpu("a refresh every second", REFRESHING, OURS, 1.01, 1.0, report),
+        _ => {}
+    }
+}
+
+/// What a proxy adds to one request at a time, with generator and proxy on one core, so that neither waits for the other
+/// core to wake.
+fn latency(
+    wish: &Wish,
+    site: &Site,
+    engine: &mut Engine,
+    cores: Cores,
+    report: &mut Report,
+) -> io::Result<()> {
+    let scenario = Scenario {
+        id: "latency",
+        title: "one connection, generator and proxy on one core",
+        connections: 1,
+        size: "128",
+        tls: false,
+        prefixes: 1,
+        targets: vec![OURS, Kind::Nginx, Kind::Haproxy, Kind::Envoy, Kind::Relay, Kind::Direct],
+        base: Kind::Nginx,
+        slice: Duration::from_millis(400),
+    };
+    let targets = start(std::slice::from_ref(&scenario), site, engine, cores, cores.generator, report)?;
+    engine.busy = false;
+    let outcomes = scenario.run(engine, &targets, wish.rounds)?;
+    engine.busy = true;
+    report.scenario(&scenario, &outcomes);
+    let find = |kind: Kind| outcomes.iter().find(|outcome| outcome.kind == kind);
+    if let (Some(ours), Some(nginx), Some(direct)) = (find(OURS), find(Kind::Nginx), find(Kind::Direct)) {
+        let added = |of: fn(&Outcome) -> Duration| {
+            (of(ours).as_secs_f64() - of(direct).as_secs_f64())
+                / (of(nginx).as_secs_f64() - of(direct).as_secs_f64())
+        };
+        let noisy = ours.rate_ratio.wide().then_some("noisy: a quartile lies more than 5 % from the median");
+        report.judge(Verdict::ratio("added p50, against nginx".into(), added(|of| of.p50), 1.0, 0.9, noisy));
+        report.judge(Verdict::ratio(
+            "added p99, against nginx".into(),
+            added(|of| of.p99),
+            1.05,
+            0.95,
+            noisy,
+        ));
+    }
+    Ok(())
+}
+
+/// What noise cannot disturb.
+fn firm(wish: &Wish, site: &Site, engine: &mut Engine, cores: Cores, report: &mut Report) -> io::Result<()> {
+    let all = [OURS, Kind::Nginx, Kind::Haproxy, Kind::Envoy];
+    let kinds: Vec<Kind> = if wish.quick { vec![OURS] } else { all.into() };
+    report.line("\n### What noise does not disturb\n");
+    report.line("| | system calls a request, 64 connections / 1 | memory at start / under load | an idle connection, fresh / after a request | start to first answer, least / median |");
+    report.line("|---|---|---|---|---|");
+    for kind in kinds.into_iter().filter(|kind| target::present(*kind)) {
+        let target = Target::start(kind, site, engine, cores, cores.proxy)?;
+        let loaded = fixed::calls(engine, &target, cores, 64)?.unwrap_or(f64::NAN);
+        let single = fixed::calls(engine, &target, cores, 1)?.unwrap_or(f64::NAN);
+        drop(target);
+        let memory = fixed::memory(kind, site, engine, cores, IDLE)?;
+        let starts = fixed::start_up(kind, site, engine, cores, 21)?;
+        report.line(&format!(
+            "| {} | {loaded:.2} / {single:.2} | {:.1} MB / {:.1} MB | {:.2} kB / {:.2} kB | {:.1} ms / {:.1} ms |",
+            kind.name(),
+            memory.start as f64 * 1.024e-3,
+            memory.load as f64 * 1.024e-3,
+            memory.fresh / 1000.0,
+            memory.used / 1000.0,
+            fixed::least(&starts),
+            fixed::spread(&starts).median,
+        ));
+        if kind == OURS {
+            report.judge(Verdict::firm("system calls a request, 64 connections", loaded, 4.2, 4.0));
+            report.judge(Verdict::firm("system calls a request, one at a time", single, 6.2, 6.0));
+            report.judge(Verdict::firm("memory at start, MB", memory.start as f64 * 1.024e-3, 7.0, 5.0));
+            report.judge(Verdict::firm(
+                "memory under 64 connections, MB",
+                memory.load as f64 * 1.024e-3,
+                10.0,
+                7.0,
+            ));
+            report.judge(Verdict::firm("an idle connection, fresh, kB", memory.fresh / 1000.0, 2.0, 1.5));
+            report.judge(Verdict::firm(
+                "an idle connection, after a request, kB",
+                memory.used / 1000.0,
+                12.0,
+                4.0,
+            ));
+            report.judge(Verdict::firm(
+                "start to first answer, ms (least)",
+                fixed::least(&starts),
+                12.0,
+                7.0,
+            ));
+        }
+    }
+    let (binary, image) = fixed::sizes()?;
+    report.judge(Verdict::firm("binary, MB", binary as f64 / 1e6, 9.0, 6.0));
+    if let Some(image) = image {
+        report.judge(Verdict::firm("image (binary and certificates), MB", image as f64 / 1e6, 9.5, 6.5));
+    }
+    Ok(())
+}

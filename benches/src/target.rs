@@ -1,0 +1,268 @@
+//! What is measured: attaché, its peers, the relay, and nobody.
+
+use std::{
+    env, fs, io,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    engine::Engine,
+    machine::{self, Cores},
+    site::Site,
+    usage,
+};
+
+/// Which program, and in which form.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Attache(Variant),
+    Nginx,
+    NginxLogged,
+    /// With buffers as large as its documentation suggests for large bodies.
+    NginxLarge,
+    Haproxy,
+    Envoy,
+    Relay,
+    Direct,
+}
+
+/// attaché's configurations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Variant {
+    pub routes: usize,
+    pub credentials: usize,
+    /// A token that has to be refreshed about every second.
+    pub short: bool,
+}
+
+impl Variant {
+    pub const PLAIN: Self = Self { routes: 1, credentials: 1, short: false };
+}
+
+impl Kind {
+    pub fn name(self) -> String {
+        match self {
+            Self::Attache(Variant::PLAIN) => "attaché".into(),
+            Self::Attache(Variant { short: true, .. }) => "attaché, refreshing".into(),
+            Self::Attache(Variant { routes, credentials, .. }) => {
+                format!(
+                    "attaché, {routes} routes, {credentials} credential{}",
+                    if credentials == 1 { "" } else { "s" }
+                )
+            }
+            Self::Nginx => "nginx".into(),
+            Self::NginxLogged => "nginx, access log".into(),
+            Self::NginxLarge => "nginx, large buffers".into(),
+            Self::Haproxy => "HAProxy".into(),
+            Self::Envoy => "Envoy".into(),
+            Self::Relay => "raw relay".into(),
+            Self::Direct => "direct".into(),
+        }
+    }
+}
+
+/// A running target.
+pub struct Target {
+    pub kind: Kind,
+    pub plain: SocketAddr,
+    /// Where requests to the TLS upstream go, and the first segment of their path.
+    pub tls: Option<SocketAddr>,
+    child: Option<Child>,
+}
+
+impl Target {
+    /// Starts it and waits until it accepts connections.
+    pub fn start(kind: Kind, site: &Site, engine: &mut Engine, cores: Cores, cpu: usize) -> io::Result<Self> {
+        let mut target = Self::launch(kind, site, cores, cpu)?;
+        let until = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(target.plain).is_err() {
+            if let Some(status) = target.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
+                return Err(io::Error::other(format!(
+                    "{} ended: {status}; see {}",
+                    kind.name(),
+                    site.directory.display()
+                )));
+            }
+            if Instant::now() > until {
+                return Err(io::Error::other(format!("{} does not listen", kind.name())));
+            }
+            engine.serve(Duration::from_millis(5))?;
+        }
+        // The first token, the second process of those that fork.
+        engine.serve(Duration::from_millis(500))?;
+        Ok(target)
+    }
+
+    /// Starts it and returns at once.
+    pub fn launch(kind: Kind, site: &Site, cores: Cores, cpu: usize) -> io::Result<Self> {
+        let [plain, tls, admin] = ports()?;
+        let name: String = kind
+            .name()
+            .chars()
+            .map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' })
+            .collect();
+        let config = |template: &str, ending: &str, more: &[(&str, &str)]| -> io::Result<PathBuf> {
+            let mut text = template.to_owned();
+            let (plain_port, tls_port, admin_port) = (plain.to_string(), tls.to_string(), admin.to_string());
+            let (directory, tokens) = (site.directory.display().to_string(), site.tokens.port().to_string());
+            let (upstream, tls_upstream) = (site.plain.port().to_string(), site.tls.port().to_string());
+            let all = [
+                ("directory", directory.as_str()),
+                ("name", &name),
+                ("token", &site.token),
+                ("plain", &upstream),
+                ("tls", &tls_upstream),
+                ("tokens", &tokens),
+                ("port_plain", &plain_port),
+                ("port_tls", &tls_port),
+                ("port_admin", &admin_port),
+            ];
+            for (key, value) in all.iter().chain(more) {
+                text = text.replace(&format!("{{{key}}}"), value);
+            }
+            let path = site.directory.join(format!("{name}.{ending}"));
+            fs::write(&path, text)?;
+            Ok(path)
+        };
+        let local = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let nginx = |log: &str, buffers: &str| -> io::Result<Command> {
+            let path = config(
+                include_str!("../peers/nginx.conf"),
+                "conf",
+                &[("access_log", log), ("buffers", buffers)],
+            )?;
+            Ok(command(tool("nginx"), &["-e", "stderr", "-c", &path.display().to_string()]))
+        };
+        let large = "proxy_buffers 16 64k; proxy_buffer_size 64k; proxy_busy_buffers_size 128k; \
+                     proxy_max_temp_file_size 0; client_body_buffer_size 128k;";
+        let (mut command, tls) = match kind {
+            Kind::Direct => {
+                return Ok(Self { kind, plain: site.open, tls: None, child: None });
+            }
+            Kind::Relay => {
+                let itself = env::current_exe()?;
+                let (listen, upstream) = (local(plain).to_string(), site.open.to_string());
+                (command(itself, &["relay", &listen, &upstream]), None)
+            }
+            Kind::Nginx => (nginx("off", "")?, Some(local(tls))),
+            Kind::NginxLogged => {
+                let log = format!("{}/access.log", site.directory.display());
+                (nginx(&log, "")?, Some(local(tls)))
+            }
+            Kind::NginxLarge => (nginx("off", large)?, Some(local(tls))),
+            Kind::Haproxy => {
+                let path = config(include_str!("../peers/haproxy.cfg"), "cfg", &[])?;
+                (command(tool("haproxy"), &["-db", "-f", &path.display().to_string()]), Some(local(tls)))
+            }
+            Kind::Envoy => {
+                let path = config(include_str!("../peers/envoy.yaml"), "yaml", &[])?;
+                let path = path.display().to_string();
+                let envoy = env::var_os("ENVOY_BIN").map_or_else(|| tool("envoy"), PathBuf::from);
+                let options =
+                    ["--concurrency", "1", "--log-level", "error", "--disable-hot-restart", "-c", &path];
+                (command(envoy, &options), Some(local(tls)))
+            }
+            Kind::Attache(variant) => {
+                let template = attache(variant, site);
+                let path = if variant.short { "token/short" } else { "token" };
+                let path = config(&template, "toml", &[("token_path", path)])?;
+                let path = path.display().to_string();
+                (command(attache_binary(), &["run", "--config", &path]), Some(local(plain)))
+            }
+        };
+        let log = fs::File::create(site.directory.join(format!("{name}.log")))?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = machine::spawn(&mut command, cores, cpu)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", kind.name())))?;
+        Ok(Self { kind, plain: local(plain), tls, child: Some(child) })
+    }
+
+    pub fn pids(&self) -> Vec<u32> {
+        self.child.as_ref().map(|child| usage::family(child.id())).unwrap_or_default()
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            for pid in usage::family(child.id()).into_iter().rev() {
+                if let Some(pid) = rustix::process::Pid::from_raw(pid as i32) {
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                }
+            }
+            let _ = child.wait();
+        }
+    }
+}
+
+/// The release binary; `benches/run` builds it and says where it is.
+pub fn attache_binary() -> PathBuf {
+    env::var_os("ATTACHE_BIN").map_or_else(|| PathBuf::from("target/release/attache"), PathBuf::from)
+}
+
+/// A program by its name, also where an ordinary user's PATH does not look.
+fn tool(name: &str) -> PathBuf {
+    let path = env::var("PATH").unwrap_or_default() + ":/usr/sbin:/usr/local/sbin";
+    path.split(':')
+        .map(|part| Path::new(part).join(name))
+        .find(|path| path.exists())
+        .unwrap_or_else(|| name.into())
+}
+
+pub fn present(kind: Kind) -> bool {
+    match kind {
+        Kind::Nginx | Kind::NginxLogged | Kind::NginxLarge => tool("nginx").exists(),
+        Kind::Haproxy => tool("haproxy").exists(),
+        Kind::Envoy => env::var_os("ENVOY_BIN").map_or_else(|| tool("envoy"), PathBuf::from).exists(),
+        _ => true,
+    }
+}
+
+fn command(program: PathBuf, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    command
+}
+
+/// attaché's configuration with the routes and credentials of a variant.
+fn attache(variant: Variant, site: &Site) -> String {
+    let mut text = include_str!("../peers/attache.toml").to_owned();
+    let route = |name: String, path: String, credential: String| {
+        format!(
+            "[routes.{name}]\npath = \"{path}\"\nupstream = \"http://127.0.0.1:{}\"\ncredential = \"{credential}\"\n",
+            site.plain.port()
+        )
+    };
+    let credential = |number: usize| match number % variant.credentials {
+        0 => "main".to_owned(),
+        other => format!("c{other}"),
+    };
+    text += &route("all".into(), "/".into(), "main".into());
+    for number in 1..variant.routes {
+        text += &route(format!("r{number}"), format!("/r{number}"), credential(number));
+    }
+    for number in 1..variant.credentials {
+        text += &format!(
+            "[credentials.c{number}]\ntype = \"client_credentials\"\ntoken_endpoint = \"http://127.0.0.1:{}/token\"\n\
+             client_id = \"bench\"\nclient_secret = {{ file = \"{}/secret\" }}\n",
+            site.tokens.port(),
+            site.directory.display()
+        );
+    }
+    text
+}
+
+/// Free ports, all held until the last is found.
+fn ports<const N: usize>() -> io::Result<[u16; N]> {
+    let mut held = Vec::new();
+    let mut ports = [0; N];
+    for port in &mut ports {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        *port = listener.local_addr()?.port();
+        held.push(listener);
+    }
+    Ok(ports)
+}
