@@ -133,11 +133,7 @@ fn client(config: &HttpConfig) -> Result<Client, Invalid> {
 fn explain(error: &reqwest::Error) -> FetchError {
     let mut source = error.source();
     while let Some(cause) = source {
-        if cause.is::<rustls::Error>() {
-            return FetchError::Tls;
-        }
-        let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
+        if is_tls(cause) {
             return FetchError::Tls;
         }
         source = cause.source();
@@ -146,6 +142,14 @@ fn explain(error: &reqwest::Error) -> FetchError {
         () if error.is_timeout() => FetchError::Timeout,
         () if error.is_connect() => FetchError::Unreachable,
         () => FetchError::Broken,
+    }
+}
+
+/// An I/O error hides what it wraps from `source`, and one may wrap another.
+fn is_tls(cause: &(dyn std::error::Error + 'static)) -> bool {
+    match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(inner) => is_tls(inner),
+        None => cause.is::<rustls::Error>(),
     }
 }
 

@@ -3,7 +3,10 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -44,12 +47,13 @@ impl Received {
 pub struct Reply {
     bytes: Vec<u8>,
     close: bool,
+    endless: bool,
 }
 
 impl Reply {
     /// These bytes; the connection stays open.
     pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
-        Self { bytes: bytes.into(), close: false }
+        Self { bytes: bytes.into(), close: false, endless: false }
     }
 
     /// A whole answer.
@@ -63,6 +67,17 @@ impl Reply {
         Self::raw(format!(
             "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
         ))
+    }
+
+    /// Closes the connection without a byte.
+    pub fn nothing() -> Self {
+        Self::raw("").close()
+    }
+
+    /// Sends `x` after it until the other side has had enough.
+    pub fn endless(mut self) -> Self {
+        self.endless = true;
+        self
     }
 
     /// Closes the connection after it.
@@ -84,6 +99,7 @@ struct Shared {
     changed: Condvar,
     connections: Mutex<Vec<TcpStream>>,
     panics: Mutex<Vec<String>>,
+    written: AtomicUsize,
 }
 
 impl FakeServer {
@@ -128,6 +144,11 @@ impl FakeServer {
         received.clone()
     }
 
+    /// How many bytes of endless answers have left.
+    pub fn endless_written(&self) -> usize {
+        self.shared.written.load(Ordering::Acquire)
+    }
+
     /// How many connections there have been.
     pub fn connections(&self) -> usize {
         self.shared.connections.lock().unwrap().len()
@@ -169,7 +190,11 @@ fn converse(shared: &Shared, stream: TcpStream, answer: &dyn Fn(&Received) -> Re
             shared.panics.lock().unwrap().push(request.line().to_owned());
             return;
         };
-        if writer.write_all(&reply.bytes).is_err() || reply.close || !request.complete {
+        let sent = writer.write_all(&reply.bytes);
+        while reply.endless && sent.is_ok() && writer.write_all(&[b'x'; 64 * 1024]).is_ok() {
+            shared.written.fetch_add(64 * 1024, Ordering::AcqRel);
+        }
+        if sent.is_err() || reply.endless || reply.close || !request.complete {
             let _ = writer.shutdown(Shutdown::Both);
             return;
         }

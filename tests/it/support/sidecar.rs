@@ -71,6 +71,12 @@ impl Sidecar {
         }
     }
 
+    /// What `/status` tells about the only credential.
+    pub fn status(&self) -> serde_json::Value {
+        let status: serde_json::Value = serde_json::from_slice(&get(self.admin, "/status").body).unwrap();
+        status["credentials"][0].clone()
+    }
+
     fn end(&mut self) {
         self.trigger.advance(Stage::Now);
         if let Some(thread) = self.thread.take() {
