@@ -109,7 +109,7 @@ class Sidecar(Process):
         await self.listening()
         return self
 
-    async def begin(self, config: str, env: dict | None = None) -> None:
+    async def begin(self, config: str, env: dict | None = None, wrap: list[str] | None = None) -> None:
         path = self.check.folder / f"{self.name}.toml"
         path.write_text(config)
         check = self.check
@@ -121,7 +121,7 @@ class Sidecar(Process):
             "ATTACHE__ADMIN__LISTEN": "127.0.0.1:0",
             **(env or {}),
         }
-        await self.start(check.attache, "run", "--config", path, env=environment)
+        await self.start(*(wrap or []), check.attache, "run", "--config", path, env=environment)
 
     async def listening(self) -> None:
         match = await self.line(r"listening")
