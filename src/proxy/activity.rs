@@ -11,6 +11,10 @@ use std::{
     time::Duration,
 };
 
+/// How long a request of a caller that has closed its side is still served. It may only have said that it sends nothing
+/// more (RFC 9112 §9.6), or be gone: TCP does not tell which.
+const LEFT: Duration = Duration::from_secs(5);
+
 /// The coarse clock of a worker, and the limits that its connections have in common, all in ticks.
 #[derive(Debug)]
 pub(super) struct Ticks {
@@ -18,14 +22,15 @@ pub(super) struct Ticks {
     tick: Duration,
     head_limit: u32,
     idle_limit: u32,
+    left_limit: u32,
 }
 
 impl Ticks {
     /// A clock fine enough for limits as short as `shortest`.
     pub(super) fn new(shortest: Duration, head: Duration, idle: Duration) -> Self {
         let tick = (shortest / 4).clamp(Duration::from_millis(50), Duration::from_secs(1));
-        let ticks = Self { now: Cell::new(0), tick, head_limit: 0, idle_limit: 0 };
-        Self { head_limit: ticks.of(head), idle_limit: ticks.of(idle), ..ticks }
+        let ticks = Self { now: Cell::new(0), tick, head_limit: 0, idle_limit: 0, left_limit: 0 };
+        Self { head_limit: ticks.of(head), idle_limit: ticks.of(idle), left_limit: ticks.of(LEFT), ..ticks }
     }
 
     /// How long a tick is.
@@ -75,6 +80,8 @@ pub(super) struct Activity {
     since: Cell<u32>,
     verdict: Cell<Option<Verdict>>,
     draining: Cell<bool>,
+    // Since when the caller's side is closed.
+    left: Cell<Option<u32>>,
     // The task of the connection, to be woken when the sweep has decided something.
     task: RefCell<Option<Waker>>,
 }
@@ -96,6 +103,7 @@ impl Activity {
             state: Cell::new(State::Idle),
             verdict: Cell::new(None),
             draining: Cell::new(false),
+            left: Cell::new(None),
             task: RefCell::new(None),
         }
     }
@@ -104,6 +112,13 @@ impl Activity {
     pub(super) fn received(&self, within_head: bool) {
         if self.state.get() == State::Idle && within_head {
             self.enter(State::Head);
+        }
+    }
+
+    /// The caller has closed its side.
+    pub(super) fn left(&self) {
+        if self.left.get().is_none() {
+            self.left.set(Some(self.ticks.now()));
         }
     }
 
@@ -166,6 +181,10 @@ impl Activity {
     }
 
     fn sweep(&self) {
+        if self.left.get().is_some_and(|since| self.ticks.is_over(since, self.ticks.left_limit)) {
+            self.verdict.set(Some(Verdict::Close));
+            return self.wake();
+        }
         let (limit, verdict) = match self.state.get() {
             State::Idle => (self.ticks.idle_limit, Verdict::Close),
             State::Head => (self.ticks.head_limit, Verdict::Close),
@@ -279,6 +298,19 @@ mod tests {
         activity.serving();
         pass(&ticks, &registry, 1000);
         assert!(!activity.is_overdue() && !activity.must_close());
+    }
+
+    #[test]
+    fn a_request_of_a_caller_that_has_left_is_served_for_a_moment_and_not_for_ever() {
+        let (ticks, registry) = (ticks(), Registry::default());
+        let activity = Rc::new(Activity::new(Rc::clone(&ticks)));
+        registry.add(&activity);
+        activity.serving();
+        activity.left();
+        pass(&ticks, &registry, 5);
+        assert!(!activity.must_close());
+        pass(&ticks, &registry, 1);
+        assert!(activity.must_close());
     }
 
     #[test]

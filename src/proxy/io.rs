@@ -51,10 +51,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
+        let (before, room) = (buffer.filled().len(), buffer.remaining());
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
         let read = &buffer.filled()[before..];
-        if !read.is_empty() {
+        if read.is_empty() {
+            if let (Poll::Ready(Ok(())), true, Some(activity)) = (&polled, room > 0, &self.activity) {
+                activity.left();
+            }
+        } else {
             let mut scanner = self.scanner.borrow_mut();
             scanner.scan(read);
             if let Some(activity) = &self.activity {

@@ -91,7 +91,9 @@ impl Worker {
             .header_read_timeout(None)
             .writev(false)
             .max_buf_size(limits.max_header_bytes)
-            .keep_alive(true);
+            .keep_alive(true)
+            // A caller that says that it sends nothing more still gets its answer; see `Activity::left`.
+            .half_close(true);
         Rc::new(Self {
             pool: Rc::new(Pool::new(Rc::clone(&ticks))),
             ticks,

@@ -83,8 +83,8 @@ impl Format {
         let bytes = bytes::Bytes::from(bytes);
         // The first clone of `Bytes` allocates its reference count: here, not in the first request.
         drop(bytes.clone());
-        let mut value = HeaderValue::from_maybe_shared(bytes)
-            .expect("format and token were checked to be visible ASCII");
+        let mut value =
+            HeaderValue::from_maybe_shared(bytes).expect("format and token were checked to be visible ASCII");
         value.set_sensitive(true);
         value
     }

@@ -135,6 +135,7 @@ fn promise_3_what_is_not_plain_http_is_refused_closed_counted_and_never_forwarde
     for (name, request, status, reason) in HOSTILE {
         let mut caller = Caller::connect(sidecar.proxy);
         caller.send(request);
+        caller.finish();
         let answer = caller.answer();
         assert_eq!(answer.status, *status, "{name}: {}", answer.text());
         if !reason.is_empty() {
