@@ -47,6 +47,9 @@ class Peers(http.server.BaseHTTPRequestHandler):
     """A provider that gives short tokens and refuses one client, and an upstream that answers 401 to /revoked."""
 
     protocol_version = "HTTP/1.1"
+    # One write an answer, at once: two small ones would wait for each other's acknowledgement.
+    wbufsize = 64 * 1024
+    disable_nagle_algorithm = True
 
     def do_POST(self):
         self.rfile.read(int(self.headers.get("content-length", 0)))
@@ -65,6 +68,7 @@ class Peers(http.server.BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+        self.wfile.flush()
 
     def log_message(self, *_):
         pass
