@@ -50,7 +50,7 @@ async def verifying_upstream(check: Check, issuer: str) -> tuple[str, int]:
     return "127.0.0.1", port
 
 
-async def nginx(check: Check, server: str) -> tuple[str, int]:
+async def nginx(check: Check, server: str, listen: str = "") -> tuple[str, int]:
     """nginx from Debian with the given `server` block's content, on a port of its own."""
     root = tools.debian("nginx-light")
     held, port = reserve_port()
@@ -73,7 +73,7 @@ http {{
     client_max_body_size 0;
     keepalive_requests 1000000;
     server {{
-        listen 127.0.0.1:{port} backlog=4096;
+        listen 127.0.0.1:{port} backlog=4096 {listen};
         {server}
     }}
 }}
