@@ -1,8 +1,8 @@
-//! `attache check`: everything that can be known about a configuration without the network.
+//! `attache check`: everything that can be known about a configuration without the network, and with it if asked.
 
 use clap::Args;
 
-use super::{ConfigArgument, Failure, output};
+use super::{ConfigArgument, Failure, online, output};
 use crate::{
     app,
     config::{Config, Loaded},
@@ -12,12 +12,19 @@ use crate::{
 pub struct Arguments {
     #[command(flatten)]
     config: ConfigArgument,
+    /// Also ask for a token of each credential and connect to each upstream
+    #[arg(long)]
+    online: bool,
 }
 
 pub(super) fn execute(arguments: &Arguments) -> Result<(), Failure> {
     let Loaded { config, origin, unsafe_keys } = arguments.config.load()?;
     app::check(&config).map_err(|mistake| origin.explain(mistake))?;
-    output::line(&summary(&config, &unsafe_keys))
+    output::line(&summary(&config, &unsafe_keys))?;
+    if arguments.online {
+        super::block_on(online::walk(&config, &origin))??;
+    }
+    Ok(())
 }
 
 fn summary(config: &Config, unsafe_keys: &[String]) -> String {

@@ -10,11 +10,13 @@ mod demo;
 mod failure;
 mod get;
 mod man;
+mod online;
 mod output;
 mod probe;
 mod run;
 mod schema;
 mod signals;
+mod token;
 mod wait;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -57,9 +59,11 @@ pub enum Command {
     Run(run::Arguments),
     /// See it work: an identity provider, an echo upstream and the sidecar between them, in one process
     Demo(demo::Arguments),
-    /// Check the configuration, without the network
+    /// Check the configuration
     #[command(after_help = EPILOGUE)]
     Check(check::Arguments),
+    /// Print a token of a credential
+    Token(token::Arguments),
     /// Print the JSON Schema of the configuration
     Schema,
     /// Ask a running sidecar once: exit code 0 means healthy
@@ -112,6 +116,7 @@ impl Command {
             Self::Run(arguments) => run::execute(&arguments),
             Self::Demo(arguments) => demo::execute(&arguments),
             Self::Check(arguments) => check::execute(&arguments),
+            Self::Token(arguments) => token::execute(&arguments),
             Self::Schema => schema::execute(),
             Self::Probe(arguments) => probe::execute(&arguments),
             Self::Wait(arguments) => wait::execute(&arguments),

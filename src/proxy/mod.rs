@@ -24,6 +24,7 @@ mod inject;
 mod io;
 mod listener;
 mod path;
+mod reach;
 mod route;
 mod scan;
 mod serve;
@@ -37,6 +38,7 @@ mod worker;
 pub use self::{
     config::{AccessLog, InjectConfig, ProxyConfig, RouteConfig, RouteTlsConfig},
     error::Reason,
+    reach::Reached,
     server::{BindError, Running, Server},
     site::Routes,
     swap::Swap,

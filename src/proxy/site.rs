@@ -31,6 +31,13 @@ pub struct Routes {
     pub(super) kept: Kept,
 }
 
+impl Kept {
+    /// Every upstream of the routes.
+    pub(super) fn upstreams(&self) -> impl Iterator<Item = &Upstream> {
+        self.upstreams.values().map(|upstream| &**upstream)
+    }
+}
+
 /// What requests meet now; a reload puts another site in its place. Requests read it, reloads write it: a pointer swap keeps
 /// the readers wait-free.
 pub(super) type Live = Arc<ArcSwap<Site>>;

@@ -71,6 +71,49 @@ impl FetchError {
         }
     }
 
+    /// What the operator can do about it.
+    pub fn cure(&self) -> &'static str {
+        match self {
+            Self::Secret(_) => "write the secret where the configuration says it is, readable for attaché",
+            Self::Unreachable => {
+                "check the host and port, DNS, and whether a firewall or an `http_proxy` stands in between"
+            }
+            Self::Tls => {
+                "name the authority of the provider's certificate in `ca_file`, or correct the host name"
+            }
+            Self::Timeout | Self::Broken => {
+                "the provider is slow or overloaded; attaché tries again by itself"
+            }
+            Self::TooLarge | Self::Malformed(_) => "check that the URL is that of an OAuth token endpoint",
+            Self::Redirected => "name the URL that it redirects to",
+            Self::Status { status: 401 | 403, .. } => "check `client_id`, `client_secret` and `client_auth`",
+            Self::Status { status: 404 | 405 | 410, .. } => {
+                "check `issuer` or `token_endpoint`: there is no token endpoint"
+            }
+            Self::Status { .. } => "look into the provider's own log; attaché tries again by itself",
+            Self::Metadata(_) => {
+                "write `issuer` exactly as the provider's metadata does, or give `token_endpoint`"
+            }
+            Self::Panicked => "report the bug",
+            Self::OAuth { code, .. } => match code.as_str() {
+                "invalid_client" => {
+                    "check `client_id` and `client_secret`; the provider may want another `client_auth`, often \
+                     \"client_secret_post\" or \"client_secret_basic_raw\""
+                }
+                "invalid_scope" => "ask for a `scope` that the provider knows and allows this client",
+                "invalid_target" => "ask for an `audience` or `resource` that the provider knows",
+                "unauthorized_client" | "access_denied" => {
+                    "allow this client this grant in the provider's settings"
+                }
+                "unsupported_grant_type" => "the provider does not offer this `type` of credential",
+                "invalid_request" => {
+                    "the provider may want an `audience`, a `scope` or a further one of `parameters`"
+                }
+                _ => "look the code up in the provider's documentation",
+            },
+        }
+    }
+
     /// A fixed word for it.
     pub fn word(&self) -> &'static str {
         match self {

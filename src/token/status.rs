@@ -62,6 +62,8 @@ pub struct LastError {
     pub reason: &'static str,
     /// The sentence that the log holds.
     pub message: String,
+    /// What the operator can do about it.
+    pub hint: &'static str,
 }
 
 /// What the refresher last did.
@@ -81,7 +83,7 @@ impl Journal {
     }
 
     pub(super) fn failed(&self, error: &FetchError, next: Instant) {
-        let error = LastError { reason: error.word(), message: error.to_string() };
+        let error = LastError { reason: error.word(), message: error.to_string(), hint: error.cure() };
         *self.entry() = Entry { error: Some(error), next: Some(next) };
     }
 

@@ -15,12 +15,12 @@ use std::{
 use super::run::{Process, start_with};
 
 /// Answers every request with its name and the request's `Authorization`, as JSON that is also a token answer.
-struct Server {
-    address: SocketAddr,
+pub struct Server {
+    pub address: SocketAddr,
     requests: Arc<AtomicUsize>,
 }
 
-fn server(name: &'static str) -> Server {
+pub fn server(name: &'static str) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, requests) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
     let count = Arc::clone(&requests);

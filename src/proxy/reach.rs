@@ -1,0 +1,33 @@
+//! Whether the upstreams can be reached at all: for `attache check --online`. Nothing is sent but what TLS needs.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+
+use super::{Reason, Routes, upstream};
+
+/// An attempt to reach an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// Its host and port.
+    pub upstream: String,
+    /// What a caller would be told.
+    pub outcome: Result<(), Reason>,
+}
+
+impl Routes {
+    /// Connects to every upstream, with TLS where that is configured, and closes the connections.
+    pub async fn reach(&self) -> Vec<Reached> {
+        let upstreams: BTreeMap<_, _> = self
+            .kept
+            .upstreams()
+            .map(|upstream| (format!("{}:{}", upstream.host, upstream.port), upstream))
+            .collect();
+        join_all(upstreams.into_iter().map(|(name, upstream)| async move {
+            // The tick in which a connection was made does not matter to one that is closed at once.
+            let outcome = upstream::connect(upstream, 0).await.map(drop).map_err(|error| error.reason());
+            Reached { upstream: name, outcome }
+        }))
+        .await
+    }
+}
