@@ -1,8 +1,10 @@
 //! TLS as attaché uses it towards others: verification always, one crypto provider, the machine's trust anchors.
 
 use std::{
+    env, fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
+    time::SystemTime,
 };
 
 use rustls::{
@@ -18,21 +20,71 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
+/// Where Linux distributions keep all anchors in one file: Debian and Alpine, Fedora, SUSE, others.
+const BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
 /// Trust anchors: those of the machine, else (an image without a CA bundle) the ones built in; and `ca_file`, if
 /// given, beside them.
-pub fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, Invalid> {
+pub fn roots(ca_file: Option<&Path>) -> Result<Arc<RootCertStore>, Invalid> {
+    let shared = machine_roots();
+    let Some(path) = ca_file else { return Ok(shared) };
+    let mut roots = RootCertStore::clone(&shared);
+    for certificate in certificates(path)? {
+        roots.add(certificate).map_err(|error| unusable(path, &error.to_string()))?;
+    }
+    Ok(Arc::new(roots))
+}
+
+/// The machine's anchors: read once for all credentials and routes, and again only when the bundle has changed. Reading
+/// them is most of what a start costs, and a copy for each user most of what it takes in memory.
+fn machine_roots() -> Arc<RootCertStore> {
+    type Read = (PathBuf, SystemTime, Arc<RootCertStore>);
+    // A lock, not a cell: the next reload may find another bundle. It is taken at start and reload only.
+    static LAST: Mutex<Option<Read>> = Mutex::new(None);
+
+    let Some((bundle, changed)) = bundle() else { return Arc::new(parse_machine_roots(None)) };
+    let mut last = LAST.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    match &*last {
+        Some((path, at, roots)) if *path == bundle && *at == changed => roots.clone(),
+        _ => {
+            let roots = Arc::new(parse_machine_roots(Some(&bundle)));
+            *last = Some((bundle, changed, roots.clone()));
+            roots
+        }
+    }
+}
+
+/// The machine's one file with all anchors, unless `SSL_CERT_FILE` or `SSL_CERT_DIR` name others. The directory beside it
+/// holds the same ones again, a file each, which costs hundreds of system calls to read.
+fn bundle() -> Option<(PathBuf, SystemTime)> {
+    if !cfg!(target_os = "linux")
+        || ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| env::var_os(name).is_some())
+    {
+        return None;
+    }
+    BUNDLES
+        .iter()
+        .find_map(|path| Some((path.into(), fs::metadata(path).and_then(|file| file.modified()).ok()?)))
+}
+
+fn parse_machine_roots(bundle: Option<&Path>) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     // Certificates that cannot be parsed are skipped: one odd anchor on the machine must not end everything.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if bundle.is_some() {
+        roots.add_parsable_certificates(rustls_native_certs::load_certs_from_paths(bundle, None).certs);
+    }
+    if roots.is_empty() {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
     if roots.is_empty() {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
-    if let Some(path) = ca_file {
-        for certificate in certificates(path)? {
-            roots.add(certificate).map_err(|error| unusable(path, &error.to_string()))?;
-        }
-    }
-    Ok(roots)
+    roots
 }
 
 /// A configuration for connections to others, with the given ALPN protocols in order of preference.
@@ -86,5 +138,13 @@ mod tests {
         let without = roots(None).unwrap().len();
         assert!(without > 0);
         assert_eq!(roots(Some(file.path())).unwrap().len(), without + 1);
+        assert_eq!(roots(None).unwrap().len(), without);
+    }
+
+    #[test]
+    fn the_machines_authorities_are_read_once_for_all() {
+        if bundle().is_some() {
+            assert!(Arc::ptr_eq(&roots(None).unwrap(), &roots(None).unwrap()));
+        }
     }
 }
