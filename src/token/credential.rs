@@ -52,7 +52,7 @@ pub struct Unavailable {
 pub enum Rejection {
     /// The refused token is being replaced.
     Refreshing,
-    /// The refused token had been replaced already.
+    /// The refused token had been replaced already, or is being replaced because of another 401.
     Superseded,
     /// A 401 caused a refresh less than [`REJECTION_INTERVAL`] ago.
     Suppressed,
@@ -208,7 +208,7 @@ impl Credential {
             return Rejection::Superseded;
         }
         // While the provider fails, a replacement is being tried for anyway, at the pace that backoff allows.
-        if matches!(*self.shared.phase.borrow(), Phase::BackingOff(_)) {
+        if matches!(*self.shared.phase.borrow(), Phase::BackingOff(_) | Phase::Stopped) {
             return Rejection::Suppressed;
         }
         let now = Instant::now();
@@ -230,7 +230,7 @@ impl Credential {
 
     /// The number of the current token; 0 before the first.
     pub fn generation(&self) -> Generation {
-        self.shared.control().generation
+        self.shared.generation()
     }
 
     /// What the refresher is doing.
@@ -268,8 +268,9 @@ impl Shared {
         control.generation.0 += 1;
         let generation = control.generation;
         let headers = control.formats.iter().map(|format| format.render(&token)).collect();
+        // A suspect stays one: a reader that still sees the old token must not find it good again. The new one has
+        // another number.
         self.published.store(Some(Arc::new(Published { generation, token, headers, usable_until, expires })));
-        self.suspect.store(0, Ordering::Release);
         generation
     }
 
@@ -285,7 +286,8 @@ impl Shared {
 
     /// Whether a 401 asks for a replacement of the current token.
     pub(super) fn is_suspect(&self) -> bool {
-        self.suspect.load(Ordering::Acquire) != 0
+        let current = self.generation();
+        current != Generation(0) && self.suspect.load(Ordering::Acquire) == current.0
     }
 
     /// Until when the current token is usable, and when it expires.
@@ -300,6 +302,10 @@ impl Shared {
 
     pub(super) fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    fn generation(&self) -> Generation {
+        self.control().generation
     }
 
     fn control(&self) -> std::sync::MutexGuard<'_, Control> {

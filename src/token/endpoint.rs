@@ -12,6 +12,9 @@ use super::{
 };
 use crate::invalid::Invalid;
 
+/// Least time between two looks at the metadata when the endpoint is known.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
 /// How long metadata is believed. Endpoints move rarely; a failure asks for them again sooner.
 const BELIEVED: Duration = Duration::from_secs(3600);
 
@@ -30,7 +33,15 @@ pub(super) struct Discovery {
     issuer: String,
     locations: [Url; 2],
     plaintext: bool,
-    known: Option<(Url, Instant)>,
+    known: Option<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    url: Url,
+    looked: Instant,
+    /// When the metadata is asked for again.
+    until: Instant,
 }
 
 #[derive(Deserialize)]
@@ -76,37 +87,49 @@ impl Endpoint {
 
     /// The endpoint did not do what it should: it may have moved.
     pub(super) fn doubt(&mut self) {
-        if let Self::Discovered(discovery) = self {
-            discovery.known = None;
+        if let Self::Discovered(discovery) = self
+            && let Some(known) = &mut discovery.known
+        {
+            known.until = known.until.min(known.looked + LOOK_AGAIN);
         }
     }
 }
 
 impl Discovery {
     async fn find(&mut self, http: &mut Http) -> Result<Url, FetchError> {
-        if let Some((url, since)) = &self.known
-            && since.elapsed() < BELIEVED
+        if let Some(known) = &self.known
+            && Instant::now() < known.until
         {
-            return Ok(url.clone());
+            return Ok(known.url.clone());
         }
-        let mut outcome = Err(FetchError::Metadata("there is none"));
+        let found = self.discover(http).await;
+        let looked = Instant::now();
+        match (found, &mut self.known) {
+            (Ok(url), known) => {
+                *known = Some(Known { url: url.clone(), looked, until: looked + BELIEVED });
+                Ok(url)
+            }
+            // Metadata that cannot be had must not take away an endpoint that may well work.
+            (Err(_), Some(known)) => {
+                (known.looked, known.until) = (looked, looked + LOOK_AGAIN);
+                Ok(known.url.clone())
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    async fn discover(&self, http: &mut Http) -> Result<Url, FetchError> {
         for location in self.locations.clone() {
             let answer =
                 http.send(|client| client.get(location).header("accept", "application/json")).await?;
             match answer.status {
-                200 => {
-                    outcome = self.read(&answer.body);
-                    break;
-                }
+                200 => return self.read(&answer.body),
                 // Not there: the other place is the other standard's.
                 404 | 405 | 410 => {}
                 status => return Err(FetchError::Status { status, retry_after: answer.retry_after }),
             }
         }
-        if let Ok(url) = &outcome {
-            self.known = Some((url.clone(), Instant::now()));
-        }
-        outcome
+        Err(FetchError::Metadata("there is none"))
     }
 
     fn read(&self, body: &[u8]) -> Result<Url, FetchError> {

@@ -69,6 +69,8 @@ impl Drop for Entry {
         if let Task::Running(task) = self.refresher.get_mut().unwrap_or_else(PoisonError::into_inner) {
             task.abort();
         }
+        // Whoever still holds the credential need not wait for a token that nobody fetches any more.
+        self.credential.shared().enter(Phase::Stopped);
     }
 }
 

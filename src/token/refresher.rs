@@ -168,7 +168,7 @@ impl Refresher {
     }
 
     /// Waits for the planned time, or for a reason to ask sooner: a 401, a token that a clock has expired, a new secret.
-    async fn rest(&mut self, until: Instant) {
+    async fn rest(&mut self, mut until: Instant) {
         loop {
             let woken = {
                 tokio::select! {
@@ -186,6 +186,14 @@ impl Refresher {
             } else if self.source.look() {
                 tracing::info!(credential = &*self.name, "a secret has been replaced");
                 return;
+            }
+            // A token that only the wall clock has ended was counted on when the back-off was planned.
+            let planned_with_token = self
+                .told
+                .as_ref()
+                .is_some_and(|error| error.class() == Class::Transient && error.retry_after().is_none());
+            if planned_with_token && self.held(self.shared.clock()).is_none() {
+                until = until.min(Instant::now() + schedule::CAP_NONE);
             }
         }
     }

@@ -13,7 +13,7 @@ const LEAST_PLANNED: Duration = Duration::from_secs(10);
 
 /// The longest back-off while a valid token is held, while none is, and when the client is at fault.
 const CAP_HELD: Duration = Duration::from_secs(60);
-const CAP_NONE: Duration = Duration::from_secs(10);
+pub(super) const CAP_NONE: Duration = Duration::from_secs(10);
 const CAP_CLIENT: Duration = Duration::from_secs(300);
 
 /// So much later than a `Retry-After` says at most: a quarter of it, at most this.
