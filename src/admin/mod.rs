@@ -2,12 +2,14 @@
 //!
 //! 1. The `listener` accepts, and bounds what a connection may cost: how many, how long, how many bytes.
 //! 2. The guard refuses web pages and foreign hosts, as on the callers' port; only GET and HEAD are answered.
-//! 3. `health` tells probes the truth, [`Metrics`] are rendered for scrapes, `status` is for people and scripts.
+//! 3. `health` tells probes the truth, [`Metrics`] are rendered for scrapes, `status` is for scripts, and as a `page`
+//!    for people.
 //! 4. What is shown comes from a [`View`]; it never holds a secret, so no answer can.
 
 mod config;
 mod health;
 mod listener;
+mod page;
 mod problem;
 mod status;
 

@@ -1,10 +1,15 @@
 //! `/status`: what is configured and how it is, for people and scripts.
 
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, HeaderValue, header},
+    response::{IntoResponse as _, Response},
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{View, health};
+use super::{View, health, page};
 
 /// Routes and credentials as they are at one moment.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -35,11 +40,23 @@ pub struct RouteView {
     pub credential: String,
 }
 
-pub(super) async fn show(State(view): State<View>) -> Json<Value> {
-    let missing = health::missing(&view);
+/// As JSON, or as a page for whoever says to want one (RFC 9110 §12.5.1): browsers do, curl does not.
+pub(super) async fn show(State(view): State<View>, headers: HeaderMap) -> Response {
+    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut response = if accept.into_iter().any(|accept| accept.contains("text/html")) {
+        page::answer(&status(&view), &String::from_utf8_lossy(&view.metrics.render()))
+    } else {
+        Json(status(&view)).into_response()
+    };
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    response
+}
+
+fn status(view: &View) -> Value {
+    let missing = health::missing(view);
     let draining = view.readiness.is_draining();
     let Snapshot { routes, credentials, configuration, .. } = (view.look)();
-    Json(json!({
+    json!({
         "version": env!("CARGO_PKG_VERSION"),
         "ready": missing.is_empty() && !draining,
         "draining": draining,
@@ -47,5 +64,5 @@ pub(super) async fn show(State(view): State<View>) -> Json<Value> {
         "routes": routes,
         "credentials": credentials,
         "configuration": configuration,
-    }))
+    })
 }

@@ -104,6 +104,15 @@ async fn status_shows_routes_and_credentials_and_metrics_are_rendered() {
 }
 
 #[tokio::test]
+async fn a_browser_gets_the_status_as_a_page_that_can_do_nothing() {
+    let admin = admin(ReadinessRule::Latched).await;
+    let answer =
+        admin.raw("GET /status HTTP/1.0\r\nhost: localhost\r\naccept: text/html,*/*;q=0.8\r\n\r\n").await;
+    assert!(answer.contains("content-type: text/html") && answer.contains("default-src 'none'"), "{answer}");
+    assert!(answer.contains("<td>https://orders.internal<td>orders"), "{answer}");
+}
+
+#[tokio::test]
 async fn web_pages_foreign_hosts_and_other_methods_are_refused_and_nothing_comes_back() {
     let admin = admin(ReadinessRule::Latched).await;
     for (request, status, reason) in [

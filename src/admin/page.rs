@@ -1,0 +1,157 @@
+//! `/status` for people: the same facts as the JSON, as one page without anything from elsewhere.
+//!
+//! Written on the server, because a page that asked again by itself would be refused: this port answers no web page. Its
+//! script only lets the bars run down; whoever wants news reloads.
+
+use std::fmt::Write as _;
+
+use axum::{
+    http::{HeaderValue, header},
+    response::{Html, IntoResponse as _, Response},
+};
+use serde_json::Value;
+
+const HEAD: &str = include_str!("page.html");
+
+/// Nothing from elsewhere, in no frame, and no form that could send anything.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; \
+                      form-action 'none'; frame-ancestors 'none'";
+
+/// The page for this status. `metrics` is the text of `/metrics`.
+pub(super) fn answer(status: &Value, metrics: &str) -> Response {
+    let mut response = Html(render(status, metrics)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
+fn render(status: &Value, metrics: &str) -> String {
+    let (word, class) = match (status["draining"].as_bool(), status["ready"].as_bool()) {
+        (Some(true), _) => ("draining", "bad"),
+        (_, Some(true)) => ("ready", "good"),
+        _ => ("not ready", "bad"),
+    };
+    let mut page = HEAD.to_owned();
+    row(
+        &mut page,
+        "<h1>attaché ",
+        &text(&status["version"]),
+        &format!(" <span class={class}>{word}</span></h1>"),
+    );
+    if let Some(why) = status["configuration"]["rejected"].as_str() {
+        row(
+            &mut page,
+            "<p class=bad>The changed configuration cannot be used; the old one is in force: ",
+            why,
+            "</p>",
+        );
+    }
+    page.push_str("<h2>Credentials</h2><table><tr><th>name<th>type<th>state<th>life left<th>next attempt<th>last error</tr>");
+    for credential in status["credentials"].as_array().into_iter().flatten() {
+        page.push_str("<tr>");
+        for key in ["name", "type"] {
+            row(&mut page, "<td>", &text(&credential[key]), "");
+        }
+        let state = text(&credential["state"]);
+        row(&mut page, if state == "fresh" { "<td class=good>" } else { "<td class=bad>" }, &state, "");
+        match credential["expires_in_seconds"].as_u64() {
+            // Numbers only.
+            Some(left) => {
+                drop(write!(page, "<td><progress value={left} max={left}></progress> <b>{left}</b> s"))
+            }
+            None => page.push_str("<td>-"),
+        }
+        match credential["next_attempt_in_seconds"].as_u64() {
+            Some(left) => drop(write!(page, "<td><b>{left}</b> s")),
+            None => page.push_str("<td>-"),
+        }
+        let error = &credential["last_error"];
+        row(&mut page, "<td>", &text(&error["message"]), "");
+        if let Some(hint) = error["hint"].as_str() {
+            row(&mut page, "<br><small>", hint, "</small>");
+        }
+        page.push_str("</tr>");
+    }
+    page.push_str(
+        "</table><h2>Routes</h2><table><tr><th>name<th>host<th>path<th>upstream<th>credential</tr>",
+    );
+    for route in status["routes"].as_array().into_iter().flatten() {
+        page.push_str("<tr>");
+        for key in ["name", "host", "path", "upstream", "credential"] {
+            row(&mut page, "<td>", &text(&route[key]), "");
+        }
+        page.push_str("</tr>");
+    }
+    page.push_str(
+        "</table><h2>Answered in place of an upstream</h2><table><tr><th>route<th>reason<th>count</tr>",
+    );
+    for line in metrics.lines().filter_map(|line| line.strip_prefix("attache_own_answers_total{")) {
+        let Some((labels, count)) = line.split_once("} ") else { continue };
+        page.push_str("<tr>");
+        for name in ["route", "reason"] {
+            row(&mut page, "<td>", label(labels, name), "");
+        }
+        row(&mut page, "<td>", count, "</tr>");
+    }
+    page.push_str("</table>\n");
+    page
+}
+
+/// The value of a label. Ours are names and fixed words, so none holds a quote.
+fn label<'a>(labels: &'a str, name: &str) -> &'a str {
+    let found =
+        labels.split(',').find_map(|label| label.strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"'));
+    found.unwrap_or_default()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// Adds text between markup.
+fn row(page: &mut String, before: &str, text: &str, after: &str) {
+    page.push_str(before);
+    for c in text.chars() {
+        match c {
+            '&' => page.push_str("&amp;"),
+            '<' => page.push_str("&lt;"),
+            '>' => page.push_str("&gt;"),
+            '"' => page.push_str("&quot;"),
+            '\'' => page.push_str("&#39;"),
+            c => page.push(c),
+        }
+    }
+    page.push_str(after);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn nothing_that_was_configured_becomes_markup() {
+        let bad = "<script>alert(1)</script>\"'&";
+        let status = json!({
+            "version": "1", "ready": true, "draining": false,
+            "configuration": { "rejected": bad },
+            "routes": [{ "name": bad, "host": bad, "path": bad, "upstream": bad, "credential": bad }],
+            "credentials": [{ "name": bad, "type": "x", "state": bad, "last_error": { "message": bad, "hint": bad } }],
+        });
+        let page = render(&status, "attache_own_answers_total{reason=\"no_route\",route=\"(none)\"} 3\n");
+        assert!(!page[HEAD.len()..].contains("<script"), "{page}");
+        assert!(page.contains("&lt;script&gt;") && page.contains("<td>no_route<td>3"), "{page}");
+    }
+
+    #[test]
+    fn the_page_takes_nothing_from_elsewhere() {
+        assert!(
+            !HEAD.contains("http:")
+                && !HEAD.contains("https:")
+                && !HEAD.contains("src=")
+                && !HEAD.contains("@import")
+        );
+    }
+}
