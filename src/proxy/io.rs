@@ -61,6 +61,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         } else {
             let mut scanner = self.scanner.borrow_mut();
             scanner.scan(read);
+            if scanner.is_endless() {
+                // hyper skips interim answers as fast as they come; nothing else on this worker would get its turn.
+                return Poll::Ready(Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "too many interim answers",
+                )));
+            }
             if let Some(activity) = &self.activity {
                 activity.received(scanner.is_within_head());
             }

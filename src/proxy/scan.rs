@@ -13,6 +13,9 @@ use memchr::memchr;
 /// As much of a line as is kept when it arrives in pieces: names and lengths that matter are shorter.
 const KEPT: usize = 64;
 
+/// More interim answers (RFC 9110 §15.2) than this to one request come from an upstream that only wants to be read from.
+const MAX_INTERIM: u32 = 100;
+
 /// Which kind of message a connection carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
@@ -59,6 +62,7 @@ pub(super) struct Scanner {
     // An answer without a body, whatever its head says (RFC 9110 §9.3.2): it answers a HEAD request.
     bodiless: bool,
     excess: bool,
+    interim: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +124,7 @@ impl Scanner {
             seen: VecDeque::new(),
             bodiless: false,
             excess: false,
+            interim: 0,
         }
     }
 
@@ -210,6 +215,7 @@ impl Scanner {
         let head = std::mem::take(&mut self.head);
         let informational = (100..200).contains(&head.status);
         if self.side == Side::Answers && informational && head.status != 101 {
+            self.interim += 1;
             return;
         }
         self.seen.push_back(head.facts);
@@ -237,6 +243,12 @@ impl Scanner {
         self.head = Head::default();
         self.seen.clear();
         self.excess = false;
+        self.interim = 0;
+    }
+
+    /// Whether interim answers come without end.
+    pub(super) fn is_endless(&self) -> bool {
+        self.interim > MAX_INTERIM
     }
 
     /// Bytes came after the end of an answer.

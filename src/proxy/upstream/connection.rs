@@ -126,7 +126,9 @@ impl Connection {
             }
             Err(mut error) => match error.take_message() {
                 Some(request) => Err(SendError::Unsent(Box::new(request))),
-                None if error.error().is_parse() => Err(SendError::Invalid),
+                None if error.error().is_parse() || self.parts.scanner.borrow().is_endless() => {
+                    Err(SendError::Invalid)
+                }
                 None => Err(SendError::Closed),
             },
         }

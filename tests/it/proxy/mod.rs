@@ -1,6 +1,8 @@
 //! The way of a request, through the real application.
 
 mod answers;
+mod hostile_callers;
+mod hostile_upstreams;
 mod refused;
 mod road;
 mod tokens;

@@ -5,7 +5,7 @@ use crate::support::{Caller, Sidecar, credential, echo, get, provider};
 
 /// Each row: a name, the request as it is sent, the status, the reason (empty where hyper answers), and whether the
 /// connection is closed afterwards.
-const HOSTILE: &[(&str, &str, u16, &str)] = &[
+pub(super) const HOSTILE: &[(&str, &str, u16, &str)] = &[
     ("no host", "GET / HTTP/1.1\r\n\r\n", 400, "malformed_host"),
     ("two hosts", "GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", 400, "malformed_host"),
     ("empty host", "GET / HTTP/1.1\r\nHost: \r\n\r\n", 400, "malformed_host"),

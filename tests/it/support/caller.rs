@@ -135,6 +135,12 @@ impl Caller {
         self.answer_to("GET")
     }
 
+    /// Everything that still comes until the other side closes.
+    pub fn rest(&mut self) -> String {
+        while self.more() {}
+        String::from_utf8_lossy(&std::mem::take(&mut self.buffer)).into_owned()
+    }
+
     /// Whether the connection is closed by the other side, with nothing more to come.
     pub fn is_closed(&mut self) -> bool {
         self.buffer.is_empty() && !self.more() && self.buffer.is_empty()

@@ -6,7 +6,7 @@ mod sidecar;
 
 pub use self::{
     caller::{Caller, get, post},
-    fake_server::{FakeServer, Reply},
+    fake_server::{FakeServer, Received, Reply},
     sidecar::{Sidecar, credential},
 };
 
