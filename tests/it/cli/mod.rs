@@ -1,5 +1,6 @@
 //! Tests of the command line, through the real program.
 
+mod demo;
 mod online;
 mod reload;
 mod run;
