@@ -73,8 +73,13 @@ pub(super) async fn exchange(
     loop {
         let (response, connection) = send(caller, route, &mut outgoing, &token).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
-            let replacement = unauthorized::replacement(route, &response, &token).await;
-            if let Some(replacement) = replacement.filter(|_| !replayed && outgoing.is_held()) {
+            let coming = unauthorized::reject(route, &response, &token);
+            // A request that cannot be sent again does not wait for a token that it cannot use.
+            if coming
+                && !replayed
+                && outgoing.is_held()
+                && let Some(replacement) = unauthorized::replacement(route, &token).await
+            {
                 // The connection goes with the refused answer.
                 token = replacement;
                 replayed = true;

@@ -9,12 +9,8 @@ use crate::{
     token::{Current, Rejection},
 };
 
-/// Rejects the token that was refused; returns another one when there is, after waiting for it if it is being fetched.
-pub(super) async fn replacement(
-    route: &Route,
-    response: &Response<Incoming>,
-    token: &Current,
-) -> Option<Current> {
+/// Rejects the token that was refused; true when another one is there or on its way.
+pub(super) fn reject(route: &Route, response: &Response<Incoming>, token: &Current) -> bool {
     // RFC 6750 §3.1: a token with too little scope is a good token, and a new one would have no more.
     let wants_scope = response
         .headers()
@@ -22,7 +18,7 @@ pub(super) async fn replacement(
         .iter()
         .any(|challenge| memchr::memmem::find(challenge.as_bytes(), b"insufficient_scope").is_some());
     if wants_scope {
-        return None;
+        return false;
     }
     let outcome = match route.credential.reject(token.generation()) {
         Rejection::Refreshing => RejectionOutcome::Refresh,
@@ -30,9 +26,11 @@ pub(super) async fn replacement(
         Rejection::Suppressed => RejectionOutcome::Suppressed,
     };
     route.metrics.rejection(outcome);
-    if outcome == RejectionOutcome::Suppressed {
-        return None;
-    }
+    outcome != RejectionOutcome::Suppressed
+}
+
+/// Waits for the token that comes after the refused one.
+pub(super) async fn replacement(route: &Route, token: &Current) -> Option<Current> {
     let current = route.credential.wait().await.ok()?;
     (current.generation() != token.generation()).then_some(current)
 }
