@@ -71,7 +71,7 @@ async def main(check: Check) -> None:
     config.write_text(CONFIG)
     for file in (resolve, hosts, config):
         file.chmod(0o644)
-    engine.run("app", "--network=none", "standin", "/bin/sleep", "600")
+    engine.run("app", "--network=none", "--stop-timeout=1", "standin", "/bin/sleep", "600")
     inside = engine.inspect("app")["State"]["Pid"]
     peers = await Process(check, "stand-in").start(
         "nsenter", "-t", inside, "-n", sys.executable, tools.PEERS / "standin.py"
@@ -123,6 +123,7 @@ class Engine:
         self = cls(folder, tools.environment(root))
         daemon = await Process(check, "dockerd").start(
             root / "usr/sbin/dockerd", "--iptables=false", "--ip6tables=false", "--bridge=none", "--ip-forward=false",
+            "--shutdown-timeout=5",
             "-H", self.socket, "--data-root", folder / "data", "--exec-root", folder / "run", "-p", folder / "pid",
             env=self.environment,
         )  # fmt: skip
