@@ -46,8 +46,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("webpki_roots", &["tls.rs"]),
 ];
 
-/// Where the environment of the process may be read.
-const ENVIRONMENT: &[&str] = &["secret.rs", "config/", "supervisor.rs"];
+/// Where the environment of the process may be read. `tls.rs` asks for OpenSSL's two customary variables only.
+const ENVIRONMENT: &[&str] = &["secret.rs", "config/", "supervisor.rs", "tls.rs"];
 
 const MAX_LINES: usize = 500;
 
