@@ -55,17 +55,15 @@ fn render(status: &Value, metrics: &str) -> String {
         }
         let state = text(&credential["state"]);
         row(&mut page, if state == "fresh" { "<td class=good>" } else { "<td class=bad>" }, &state, "");
-        match credential["expires_in_seconds"].as_u64() {
-            // Numbers only.
-            Some(left) => {
-                drop(write!(page, "<td><progress value={left} max={left}></progress> <b>{left}</b> s"))
-            }
-            None => page.push_str("<td>-"),
-        }
-        match credential["next_attempt_in_seconds"].as_u64() {
-            Some(left) => drop(write!(page, "<td><b>{left}</b> s")),
-            None => page.push_str("<td>-"),
-        }
+        // Numbers only, and writing to a `String` cannot fail.
+        let _ = match credential["expires_in_seconds"].as_u64() {
+            Some(left) => write!(page, "<td><progress value={left} max={left}></progress> <b>{left}</b> s"),
+            None => write!(page, "<td>-"),
+        };
+        let _ = match credential["next_attempt_in_seconds"].as_u64() {
+            Some(left) => write!(page, "<td><b>{left}</b> s"),
+            None => write!(page, "<td>-"),
+        };
         let error = &credential["last_error"];
         row(&mut page, "<td>", &text(&error["message"]), "");
         if let Some(hint) = error["hint"].as_str() {
