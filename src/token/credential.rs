@@ -26,6 +26,9 @@ use super::{
 /// Least time between two refreshes that answers 401 can cause.
 pub const REJECTION_INTERVAL: Duration = Duration::from_secs(30);
 
+/// By how much the ends of one and the same token may differ, because answers count in whole seconds.
+const SAME_END: Duration = Duration::from_secs(2);
+
 /// A handle to a credential, for one header format. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Credential {
@@ -262,16 +265,34 @@ impl Current {
 
 /// What the refresher may do with its credential, and nobody else.
 impl Shared {
-    /// Makes `token` the current one; returns its number.
-    pub(super) fn publish(&self, token: AccessToken, usable_until: Moment, expires: Moment) -> Generation {
+    /// Makes `token` the current one; returns its number, and whether it is another one than before.
+    ///
+    /// Providers that keep a token until it ends, and files, give the same one again. It keeps its number, so that a
+    /// request that was refused with it is not sent again with it, and its margin, unless it now lives longer.
+    pub(super) fn publish(
+        &self,
+        token: AccessToken,
+        usable_until: Moment,
+        expires: Moment,
+    ) -> (Generation, bool) {
         let mut control = self.control();
-        control.generation.0 += 1;
+        let before = self.published.load_full();
+        let same = before.as_ref().filter(|before| before.token == token);
+        let usable_until = match same {
+            Some(same) if expires.wall <= same.expires.wall + SAME_END => same.usable_until,
+            _ => usable_until,
+        };
+        let new = same.is_none();
+        control.generation.0 += u64::from(new);
         let generation = control.generation;
         let headers = control.formats.iter().map(|format| format.render(&token)).collect();
         // A suspect stays one: a reader that still sees the old token must not find it good again. The new one has
         // another number.
         self.published.store(Some(Arc::new(Published { generation, token, headers, usable_until, expires })));
-        generation
+        if !new {
+            self.suspect.store(0, Ordering::Release);
+        }
+        (generation, new)
     }
 
     /// Tells what the refresher is doing, and wakes the requests that wait.

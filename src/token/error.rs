@@ -36,6 +36,8 @@ pub enum FetchError {
     Malformed(&'static str),
     #[error("the provider's metadata is not usable: {0}")]
     Metadata(&'static str),
+    #[error("the token has expired, and no other one has come")]
+    Stale,
     #[error("the token request met a bug in attaché")]
     Panicked,
 }
@@ -94,6 +96,9 @@ impl FetchError {
             Self::Metadata(_) => {
                 "write `issuer` exactly as the provider's metadata does, or give `token_endpoint`"
             }
+            Self::Stale => {
+                "whatever gives the token, a provider or the writer of a file, should give a new one in time"
+            }
             Self::Panicked => "report the bug",
             Self::OAuth { code, .. } => match code.as_str() {
                 "invalid_client" => {
@@ -128,6 +133,7 @@ impl FetchError {
             Self::OAuth { .. } => "oauth_error",
             Self::Malformed(_) => "malformed_answer",
             Self::Metadata(_) => "metadata",
+            Self::Stale => "stale_token",
             Self::Panicked => "internal",
         }
     }
@@ -142,7 +148,8 @@ impl ErrorCode {
     /// Takes a code if it looks like one.
     pub fn new(code: &str) -> Option<Self> {
         let plain = |byte: u8| {
-            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-' | b'.')
+            // No registered code has a digit, and most secrets have.
+            byte.is_ascii_lowercase() || matches!(byte, b'_' | b'-' | b'.')
         };
         (!code.is_empty() && code.len() <= 64 && code.bytes().all(plain)).then(|| Self(code.into()))
     }
@@ -217,7 +224,7 @@ mod tests {
     #[test]
     fn only_what_looks_like_a_code_is_printed() {
         assert!(ErrorCode::new("invalid_client").is_some());
-        for code in ["", "Bearer eyJ", "a\nb", "secret=Hunter2", &"a".repeat(65)] {
+        for code in ["", "Bearer eyJ", "a\nb", "secret=Hunter2", "c0ffee", &"a".repeat(65)] {
             assert!(ErrorCode::new(code).is_none(), "{code}");
         }
     }

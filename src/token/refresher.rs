@@ -111,14 +111,17 @@ impl Refresher {
             }
             self.skew_told = told;
         }
-        let generation = self.shared.publish(issued.token, usable_until, expires);
+        let (generation, new) = self.shared.publish(issued.token, usable_until, expires);
         self.metrics.published(expires.wall);
-        tracing::info!(
-            credential = &*self.name,
-            generation = generation.0,
-            lifetime_s = lifetime.as_secs(),
-            "token refreshed"
-        );
+        let (name, generation, lifetime_s) = (&*self.name, generation.0, lifetime.as_secs());
+        if new {
+            tracing::info!(credential = name, generation, lifetime_s, "token refreshed");
+        } else {
+            tracing::debug!(credential = name, generation, lifetime_s, "the same token came again");
+            if self.held(self.shared.clock()).is_none() {
+                return Err(FetchError::Stale);
+            }
+        }
         if narrowed && !self.narrowed_told {
             tracing::warn!(credential = &*self.name, "the provider granted less scope than was asked for");
         }

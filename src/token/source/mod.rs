@@ -1,13 +1,17 @@
 //! Where access tokens come from: one file per kind of source, one enum that lists them.
 
 mod client_credentials;
+mod file;
 #[cfg(test)]
 pub(super) mod scripted;
 
 use serde::{Deserialize, Serialize};
 
-use self::client_credentials::ClientCredentials;
-pub use self::client_credentials::{ClientAuthMethod, ClientCredentialsConfig};
+use self::{client_credentials::ClientCredentials, file::FileSource};
+pub use self::{
+    client_credentials::{ClientAuthMethod, ClientCredentialsConfig},
+    file::{Expiry, FileConfig},
+};
 use super::{answer::Issued, clock::Clock, error::FetchError};
 use crate::invalid::Invalid;
 
@@ -17,6 +21,8 @@ use crate::invalid::Invalid;
 pub enum SourceType {
     /// RFC 6749 §4.4.
     ClientCredentials,
+    /// A token that something else writes.
+    File,
 }
 
 /// The keys of a credential that belong to its `type`.
@@ -25,6 +31,8 @@ pub enum SourceType {
 pub enum SourceConfig {
     /// RFC 6749 §4.4.
     ClientCredentials(ClientCredentialsConfig),
+    /// A token or an API key that something else writes into a file.
+    File(FileConfig),
 }
 
 impl SourceConfig {
@@ -32,6 +40,7 @@ impl SourceConfig {
     pub fn name(&self) -> &'static str {
         match self {
             Self::ClientCredentials(_) => "client_credentials",
+            Self::File(_) => "file",
         }
     }
 }
@@ -39,6 +48,7 @@ impl SourceConfig {
 /// A source that is ready to be asked.
 pub(super) enum Source {
     ClientCredentials(Box<ClientCredentials>),
+    File(Box<FileSource>),
     #[cfg(test)]
     Scripted(scripted::Scripted),
 }
@@ -60,6 +70,7 @@ impl Source {
             SourceConfig::ClientCredentials(config) => {
                 Self::ClientCredentials(Box::new(ClientCredentials::build(config, clock.clone())?))
             }
+            SourceConfig::File(config) => Self::File(Box::new(FileSource::build(config, clock.clone())?)),
         })
     }
 
@@ -67,6 +78,7 @@ impl Source {
     pub(super) async fn fetch(&mut self) -> Result<Fetched, FetchError> {
         match self {
             Self::ClientCredentials(source) => source.fetch().await,
+            Self::File(source) => source.fetch(),
             #[cfg(test)]
             Self::Scripted(source) => source.fetch().await,
         }
@@ -76,6 +88,7 @@ impl Source {
     pub(super) fn look(&mut self) -> bool {
         match self {
             Self::ClientCredentials(source) => source.look(),
+            Self::File(source) => source.look(),
             #[cfg(test)]
             Self::Scripted(source) => source.look(),
         }

@@ -106,7 +106,10 @@ fn the_environment_alone_is_enough() {
     ]);
     let config = load(None, environment).unwrap();
     assert_eq!(config.routes["a_b"].credential, "a_b");
-    let attache::token::source::SourceConfig::ClientCredentials(source) = &config.credentials["a_b"].source;
+    let attache::token::source::SourceConfig::ClientCredentials(source) = &config.credentials["a_b"].source
+    else {
+        panic!("it is of another type")
+    };
     assert_eq!(source.client_id, "007");
     assert_eq!(source.client_secret.as_ref().unwrap().file.as_deref(), Some("/run/secrets/x".as_ref()));
 }
@@ -120,7 +123,10 @@ fn a_reference_in_the_environment_replaces_the_one_in_the_file() {
     ] {
         let config = loaded("a.toml", &file, &[variable]);
         let attache::token::source::SourceConfig::ClientCredentials(source) =
-            &config.credentials["my-orders"].source;
+            &config.credentials["my-orders"].source
+        else {
+            panic!("it is of another type")
+        };
         let secret = source.client_secret.as_ref().unwrap();
         assert_eq!((&secret.file, secret.env.as_deref()), (&None, Some("NAME")));
     }

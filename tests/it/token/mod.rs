@@ -3,6 +3,7 @@
 mod client_auth;
 mod discovery;
 mod faults;
+mod file;
 mod secrets;
 
 use std::io::Write as _;
