@@ -22,6 +22,7 @@ use crate::{
     admin::{self, View},
     config::Config,
     guard::Guard,
+    inherited,
     invalid::Invalid,
     proxy::{BindError, Routes, Server},
     readiness::Readiness,
@@ -82,7 +83,11 @@ pub fn build(config: &Config) -> Result<Bound, BuildError> {
     let (readiness, metrics) = (environment.readiness.clone(), environment.metrics.clone());
     let bind = |source| BindError { address: admin_address, source };
     let server = Server::bind(&config.proxy, routes, &metrics)?;
-    let admin = TcpListener::bind(admin_address).map_err(bind)?;
+    let admin = match inherited::take(admin_address) {
+        Some(socket) => socket,
+        None => TcpListener::bind(admin_address).map_err(bind)?,
+    };
+    inherited::warn_of_the_rest();
     admin.set_nonblocking(true).map_err(bind)?;
     let guard = Guard::new(Some(admin_address)).hosts(&config.admin.allowed_hosts);
     let live = Live::new(config, manager.clone());

@@ -15,7 +15,7 @@
 //! | 4 | `main`, [`cli`], `app`, [`reload`], [`config`] |
 //! | 2 | [`proxy`], [`admin`] |
 //! | 1 | [`token`] |
-//! | 0 | [`telemetry`], [`secret`], [`tls`], [`guard`], [`readiness`], [`shutdown`], [`supervisor`], [`duration`], [`invalid`] |
+//! | 0 | [`telemetry`], [`secret`], [`tls`], [`guard`], [`readiness`], [`shutdown`], [`supervisor`], [`inherited`], [`duration`], [`invalid`] |
 
 pub mod admin;
 pub mod app;
@@ -23,6 +23,7 @@ pub mod cli;
 pub mod config;
 pub mod duration;
 pub mod guard;
+pub mod inherited;
 pub mod invalid;
 pub mod proxy;
 pub mod readiness;

@@ -25,6 +25,7 @@ use super::{
     worker::Outbox,
 };
 use crate::{
+    inherited,
     shutdown::{Shutdown, Stage},
     telemetry::metrics::ConnectionMetrics,
 };
@@ -53,8 +54,12 @@ pub(super) struct Accepted {
 }
 
 impl Bound {
-    /// Binds the address of a site.
+    /// Binds the address of a site, unless a supervisor has done so already.
     pub(super) fn bind(site: Site) -> io::Result<Self> {
+        if let Some(listener) = inherited::take(site.address) {
+            listener.set_nonblocking(true)?;
+            return Ok(Self { listener, live: Arc::new(ArcSwap::from_pointee(site)) });
+        }
         let domain = socket2::Domain::for_address(site.address);
         let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
         // After a restart, connections of the old process may still be in TIME_WAIT.

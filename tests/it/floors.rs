@@ -20,12 +20,23 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
     ("readiness", 0, &FLOOR_0),
     ("shutdown", 0, &FLOOR_0),
     ("supervisor", 0, &FLOOR_0),
+    ("inherited", 0, &FLOOR_0),
     ("duration", 0, &FLOOR_0),
     ("invalid", 0, &FLOOR_0),
 ];
 
-const FLOOR_0: [&str; 9] =
-    ["telemetry", "secret", "tls", "guard", "readiness", "shutdown", "supervisor", "duration", "invalid"];
+const FLOOR_0: [&str; 10] = [
+    "telemetry",
+    "secret",
+    "tls",
+    "guard",
+    "readiness",
+    "shutdown",
+    "supervisor",
+    "inherited",
+    "duration",
+    "invalid",
+];
 
 /// Crates with a home, as the beginning of the paths that may use them.
 const HOMES: &[(&str, &[&str])] = &[
@@ -39,6 +50,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["proxy/", "cli/demo"]),
     ("axum", &["admin/", "cli/demo"]),
     ("reqwest", &["token/"]),
+    ("listenfd", &["inherited.rs"]),
     ("jsonwebtoken", &["token/", "cli/demo"]),
     ("prometheus", &["telemetry/"]),
     ("tracing_subscriber", &["telemetry/"]),

@@ -2,7 +2,7 @@
 
 import sys
 
-from . import abuse, compose, docs, examples, helm, kubernetes, live, prometheus, reload, systemd, workflows
+from . import abuse, compose, docs, examples, helm, kubernetes, live, prometheus, reload, restart, systemd, workflows
 from .report import counts
 
 if sys.argv[1:] == ["--write"]:
@@ -11,7 +11,7 @@ if sys.argv[1:] == ["--write"]:
 if sys.argv[1:]:
     sys.exit("usage: tests/e2e/ops [--write]")
 
-for part in (kubernetes, helm, prometheus, live, reload, abuse, systemd, compose, workflows, examples, docs):
+for part in (kubernetes, helm, prometheus, live, reload, restart, abuse, systemd, compose, workflows, examples, docs):
     part.checks()
 print(f"result: {counts['ok']} passed, {counts['FAILED']} failed, {counts['SKIPPED']} skipped")
 sys.exit(1 if counts["FAILED"] else 0)
