@@ -29,6 +29,11 @@ impl Failure {
         self
     }
 
+    /// What went wrong.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Prints it and says what to exit with.
     pub fn report(&self) -> ExitCode {
         let mut text = format!("error: {}", self.message);

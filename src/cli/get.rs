@@ -13,7 +13,7 @@ use super::Failure;
 use crate::config;
 
 /// More of an answer is not read.
-const MAX_ANSWER: u64 = 64 * 1024;
+const MAX_ANSWER: u64 = 1024 * 1024;
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,6 +17,7 @@ mod run;
 mod schema;
 mod signals;
 mod token;
+mod top;
 mod wait;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -70,6 +71,8 @@ pub enum Command {
     Probe(probe::Arguments),
     /// Wait until a running sidecar is ready
     Wait(wait::Arguments),
+    /// Watch the status of a running sidecar in a terminal
+    Top(top::Arguments),
     /// Print the script that lets a shell complete this command line
     Completions(completions::Arguments),
     /// Print the manual page, or write those of all commands
@@ -120,6 +123,7 @@ impl Command {
             Self::Schema => schema::execute(),
             Self::Probe(arguments) => probe::execute(&arguments),
             Self::Wait(arguments) => wait::execute(&arguments),
+            Self::Top(arguments) => top::execute(&arguments),
             Self::Completions(arguments) => completions::execute(&arguments),
             Self::Man(arguments) => man::execute(&arguments),
         }

@@ -111,6 +111,12 @@ fn it_starts_with_the_provider_down_and_tells_so() {
     assert_eq!(probe("/healthz").0, Some(0));
     let (code, (_, message)) = probe("/readyz");
     assert!(code == Some(1) && message.contains("503") && message.contains("orders"), "{message}");
+    let status = format!("http://{}/status", process.admin);
+    let (top, _) = text(&attache(&["top", "--once", "--url", &status]).output().unwrap());
+    assert!(
+        top.contains("not ready") && top.contains("\norders ") && top.contains("client_credentials"),
+        "{top}"
+    );
     let url = format!("http://{}/readyz", process.admin);
     let output = attache(&["wait", "--timeout", "300ms", "--url", &url]).output().unwrap();
     assert!(output.status.code() == Some(1) && text(&output).1.contains("orders"));
