@@ -15,6 +15,9 @@ use std::{
 /// more (RFC 9112 §9.6), or be gone: TCP does not tell which.
 const LEFT: Duration = Duration::from_secs(5);
 
+/// How long a connection is quiet before it is taken out of hyper, whose buffers are most of what it costs.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// The coarse clock of a worker, and the limits that its connections have in common, all in ticks.
 #[derive(Debug)]
 pub(super) struct Ticks {
@@ -23,14 +26,22 @@ pub(super) struct Ticks {
     head_limit: u32,
     idle_limit: u32,
     left_limit: u32,
+    quiet_limit: u32,
 }
 
 impl Ticks {
     /// A clock fine enough for limits as short as `shortest`.
     pub(super) fn new(shortest: Duration, head: Duration, idle: Duration) -> Self {
         let tick = (shortest / 4).clamp(Duration::from_millis(50), Duration::from_secs(1));
-        let ticks = Self { now: Cell::new(0), tick, head_limit: 0, idle_limit: 0, left_limit: 0 };
-        Self { head_limit: ticks.of(head), idle_limit: ticks.of(idle), left_limit: ticks.of(LEFT), ..ticks }
+        let ticks =
+            Self { now: Cell::new(0), tick, head_limit: 0, idle_limit: 0, left_limit: 0, quiet_limit: 0 };
+        Self {
+            head_limit: ticks.of(head),
+            idle_limit: ticks.of(idle),
+            left_limit: ticks.of(LEFT),
+            quiet_limit: ticks.of(QUIET),
+            ..ticks
+        }
     }
 
     /// How long a tick is.
@@ -80,6 +91,10 @@ pub(super) struct Activity {
     since: Cell<u32>,
     verdict: Cell<Option<Verdict>>,
     draining: Cell<bool>,
+    // Whether there is something to take out.
+    in_hyper: Cell<bool>,
+    // Whether everything that was written has left hyper's buffer.
+    flushed: Cell<bool>,
     // Since when the caller's side is closed.
     left: Cell<Option<u32>>,
     // The task of the connection, to be woken when the sweep has decided something.
@@ -93,6 +108,8 @@ pub(super) enum Verdict {
     Close,
     /// The upstream has not begun its answer in time.
     Overdue,
+    /// The connection has been quiet for a while: take it out of hyper.
+    Park,
 }
 
 impl Activity {
@@ -103,6 +120,8 @@ impl Activity {
             state: Cell::new(State::Idle),
             verdict: Cell::new(None),
             draining: Cell::new(false),
+            in_hyper: Cell::new(false),
+            flushed: Cell::new(true),
             left: Cell::new(None),
             task: RefCell::new(None),
         }
@@ -113,6 +132,11 @@ impl Activity {
         if self.state.get() == State::Idle && within_head {
             self.enter(State::Head);
         }
+    }
+
+    /// hyper's buffer is empty.
+    pub(super) fn flushed(&self) {
+        self.flushed.set(true);
     }
 
     /// The caller has closed its side.
@@ -144,8 +168,22 @@ impl Activity {
         self.since.set(self.ticks.now());
     }
 
-    /// The answer is complete.
+    /// Whether the connection is quiet and should be taken out of hyper: nothing of it is there.
+    pub(super) fn should_park(&self) -> bool {
+        self.verdict.get() == Some(Verdict::Park) && self.state.get() == State::Idle && self.flushed.get()
+    }
+
+    /// It is in hyper, or not.
+    pub(super) fn in_hyper(&self, is: bool) {
+        self.in_hyper.set(is);
+        if self.verdict.get() == Some(Verdict::Park) {
+            self.verdict.set(None);
+        }
+    }
+
+    /// The answer is complete, but perhaps not written yet.
     pub(super) fn idle(&self) {
+        self.flushed.set(false);
         self.enter(State::Idle);
     }
 
@@ -175,7 +213,7 @@ impl Activity {
     fn enter(&self, state: State) {
         self.state.set(state);
         self.since.set(self.ticks.now());
-        if self.verdict.get() == Some(Verdict::Overdue) {
+        if matches!(self.verdict.get(), Some(Verdict::Overdue | Verdict::Park)) {
             self.verdict.set(None);
         }
     }
@@ -193,6 +231,13 @@ impl Activity {
         };
         if self.ticks.is_over(self.since.get(), limit) {
             self.verdict.set(Some(verdict));
+            self.wake();
+        } else if self.state.get() == State::Idle
+            && self.in_hyper.get()
+            && self.flushed.get()
+            && self.ticks.is_over(self.since.get(), self.ticks.quiet_limit)
+        {
+            self.verdict.set(Some(Verdict::Park));
             self.wake();
         }
     }
@@ -311,6 +356,23 @@ mod tests {
         assert!(!activity.must_close());
         pass(&ticks, &registry, 1);
         assert!(activity.must_close());
+    }
+
+    #[test]
+    fn a_quiet_connection_is_taken_out_of_hyper_once_what_was_written_is_out() {
+        let (ticks, registry) = (ticks(), Registry::default());
+        let activity = Rc::new(Activity::new(Rc::clone(&ticks)));
+        registry.add(&activity);
+        activity.in_hyper(true);
+        activity.serving();
+        activity.idle();
+        pass(&ticks, &registry, 10);
+        assert!(!activity.should_park(), "its answer is still in the buffer");
+        activity.flushed();
+        pass(&ticks, &registry, 1);
+        assert!(activity.should_park());
+        activity.received(true);
+        assert!(!activity.should_park(), "a request came first");
     }
 
     #[test]

@@ -6,7 +6,6 @@ use std::{
     panic::AssertUnwindSafe,
     pin::Pin,
     rc::Rc,
-    sync::Arc,
     task::Poll,
     time::Duration,
 };
@@ -29,7 +28,6 @@ use super::{
     handle::handle,
     io::Watched,
     listener::{self, Accepted},
-    site::Live,
     worker::{Load, Worker},
 };
 
@@ -46,9 +44,15 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, _load: Load) {
     };
     let activity = Rc::new(Activity::new(Rc::clone(&worker.ticks)));
     worker.registry.add(&activity);
-    // Before its first byte, a connection is nothing but this small future. hyper's buffers come after that.
-    if has_begun(&stream, &activity).await {
-        Box::pin(converse(worker, live, stream, activity)).await;
+    let (mut stream, scanner) = Watched::caller(stream, Rc::clone(&activity));
+    let caller = Rc::new(Caller::new(worker, live, scanner, activity));
+    // Without a request, a connection is nothing but this small future. hyper's buffers come with the first byte, and go
+    // when it has been quiet for a while.
+    while has_begun(stream.stream(), &caller.activity).await {
+        match Box::pin(converse(&caller, stream)).await {
+            Some(parked) => stream = parked,
+            None => return,
+        }
     }
 }
 
@@ -66,42 +70,60 @@ async fn has_begun(stream: &TcpStream, activity: &Activity) -> bool {
     .await
 }
 
-async fn converse(worker: Rc<Worker>, live: Live, stream: TcpStream, activity: Rc<Activity>) {
-    let (stream, scanner) = Watched::caller(stream, Rc::clone(&activity));
-    let caller = Rc::new(Caller::new(Rc::clone(&worker), Arc::clone(&live), scanner, Rc::clone(&activity)));
+/// Serves requests until the connection is quiet, which gives it back, or ends.
+async fn converse(caller: &Rc<Caller>, stream: Watched<TcpStream>) -> Option<Watched<TcpStream>> {
+    let activity = &caller.activity;
     let service = service_fn(move |request| {
-        let caller = Rc::clone(&caller);
+        let caller = Rc::clone(caller);
         async move { Ok::<_, Infallible>(survive(&caller, handle(&caller, request)).await) }
     });
-    let mut connection = worker.http.serve_connection(TokioIo::new(stream), service);
+    activity.in_hyper(true);
+    let mut connection = caller.worker.http.serve_connection(TokioIo::new(stream), service);
     let mut leaving = false;
     let ended = poll_fn(|cx| {
         activity.driven_by(cx);
         if activity.must_close() {
-            return Poll::Ready(None);
+            return Poll::Ready(Ended::Late);
+        }
+        if activity.should_park() {
+            return Poll::Ready(Ended::Quiet);
         }
         if activity.is_draining() && !leaving {
             leaving = true;
             Pin::new(&mut connection).graceful_shutdown();
         }
-        Pin::new(&mut connection).poll(cx).map(Some)
+        Pin::new(&mut connection).poll(cx).map(Ended::Served)
     })
     .await;
     match ended {
         // Too slow: there is nobody to be polite to.
-        None => return,
-        Some(Ok(())) => {}
+        Ended::Late => return None,
+        // Nothing of it is in hyper: no request has begun, and what was written is out. At most there are empty lines
+        // before a request, which mean nothing (RFC 9112 §2.2).
+        Ended::Quiet => {
+            activity.in_hyper(false);
+            return Some(connection.into_parts().io.into_inner());
+        }
+        Ended::Served(Ok(())) => {}
         // hyper has answered already, 400 or 431, and will not read further.
-        Some(Err(error)) if error.is_parse() => {
-            let site = live.load();
+        Ended::Served(Err(error)) if error.is_parse() => {
+            let site = caller.site();
             site.unrouted.own_answer(Reason::MalformedRequest.word());
             site.unrouted.answered(Reason::MalformedRequest.status().as_u16());
         }
         // Either side broke off: the caller must see that at once.
-        Some(Err(_)) => return,
+        Ended::Served(Err(_)) => return None,
     }
     let stream = connection.into_parts().io.into_inner();
     linger(stream).await;
+    None
+}
+
+/// Why hyper is done with a connection.
+enum Ended {
+    Late,
+    Quiet,
+    Served(hyper::Result<()>),
 }
 
 /// Reads on for a moment: closing a socket with unread bytes resets the connection, and an answer that is still on its

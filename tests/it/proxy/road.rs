@@ -180,3 +180,22 @@ fn expect_100_continue_is_answered_once() {
     assert!(upstream.received()[0].fields("expect").is_empty());
     assert_eq!(post(sidecar.proxy, "/", b"cd").status, 200);
 }
+
+#[test]
+fn a_connection_that_was_quiet_for_a_while_goes_on_as_before() {
+    let (provider, upstream) = (provider(), echo());
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+    let mut caller = Caller::connect(sidecar.proxy);
+    for round in 0..2 {
+        // Its buffers are given back after one to three seconds, and come again with the next request.
+        caller.send(format!("POST /{round} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nab\r\n"));
+        assert!(caller.answer().text().starts_with(&format!("POST /{round} ")));
+        assert!(caller.is_silent_for(std::time::Duration::from_millis(3500)));
+    }
+    // A head that arrives in two parts, across the time at which a quiet connection is looked at.
+    caller.send("GET /parts HT");
+    assert!(caller.is_silent_for(std::time::Duration::from_millis(3500)));
+    caller.send("TP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(caller.answer().text().starts_with("GET /parts "));
+    assert_eq!(upstream.received().len(), 3);
+}

@@ -76,6 +76,14 @@ impl Caller {
         }
     }
 
+    /// Whether the connection stays open and nothing comes for so long.
+    pub fn is_silent_for(&mut self, time: std::time::Duration) -> bool {
+        self.stream.set_read_timeout(Some(time)).unwrap();
+        let silent = self.buffer.is_empty() && self.stream.peek(&mut [0]).is_err();
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        silent
+    }
+
     /// Reads one answer to a request with this method.
     pub fn answer_to(&mut self, method: &str) -> Answer {
         let end = loop {
