@@ -1,10 +1,13 @@
 """One line a check, counts at the end, and what the checks share: the project, its tools, its binary."""
 
+import base64
 import contextlib
+import json
 import os
 import pathlib
 import subprocess
 import tempfile
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 TOOLS = ROOT / ".cache" / "ops"
@@ -101,4 +104,9 @@ def _content(path):
             "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
             "-keyout", "/dev/null", "-subj", "/CN=test authority", "-days", "2",
         )
+    if path.endswith("-token"):
+        def part(value):
+            return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+        return f"{part({'alg': 'none'})}.{part({'exp': int(time.time()) + 3600})}.c2lnbmF0dXJl"
     return "a-secret"

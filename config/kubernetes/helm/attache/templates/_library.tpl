@@ -93,7 +93,7 @@ attache/config: {{ include "attache.config" . | sha256sum }}
     {{- toYaml $values.resources | nindent 4 }}
   volumeMounts:
     - {name: attache-config, mountPath: /etc/attache, readOnly: true}
-    {{- if $values.secrets }}
+    {{- if or $values.secrets $values.serviceAccountTokens }}
     - {name: attache-secrets, mountPath: /run/secrets/attache, readOnly: true}
     {{- end }}
     {{- with $values.extraVolumeMounts }}
@@ -114,7 +114,7 @@ attache/config: {{ include "attache.config" . | sha256sum }}
 - name: attache-config
   configMap:
     name: {{ include "attache.name" . }}
-{{- if $values.secrets }}
+{{- if or $values.secrets $values.serviceAccountTokens }}
 - name: attache-secrets
   projected:
     defaultMode: 0440
@@ -124,6 +124,12 @@ attache/config: {{ include "attache.config" . | sha256sum }}
           name: {{ .secretName }}
           items:
             - {key: {{ .key | quote }}, path: {{ .file | quote }}}
+      {{- end }}
+      {{- range $values.serviceAccountTokens }}
+      - serviceAccountToken:
+          audience: {{ .audience | quote }}
+          expirationSeconds: {{ int (default 3600 .expirationSeconds) }}
+          path: {{ .file | quote }}
       {{- end }}
 {{- end }}
 {{- with $values.extraVolumes }}
