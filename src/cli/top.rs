@@ -12,7 +12,7 @@ use super::{ConfigArgument, Failure, get::Target, output};
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// For one look.
-const TIMEOUT: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Home, then clear what is below (ECMA-48): no flicker.
 const CLEAR: &str = "\x1b[H\x1b[J";
