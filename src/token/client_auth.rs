@@ -3,75 +3,157 @@
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use form_urlencoded::Serializer;
 use reqwest::header::HeaderValue;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{
+    assertion::{Addressed, AssertionKey},
+    error::FetchError,
+    grant::OAuthConfig,
     kept_secret::KeptSecret,
-    source::{ClientAuthMethod, ClientCredentialsConfig},
 };
-use crate::invalid::Invalid;
+use crate::{invalid::Invalid, secret::SecretRef};
+
+/// How the OAuth client authenticates at the token endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAuthMethod {
+    /// HTTP Basic with id and secret form-urlencoded (RFC 6749 §2.3.1).
+    #[default]
+    ClientSecretBasic,
+    /// HTTP Basic with id and secret as they are, for servers that do not decode them.
+    ClientSecretBasicRaw,
+    /// `client_id` and `client_secret` in the body (RFC 6749 §2.3.1).
+    ClientSecretPost,
+    /// An assertion signed with the client's secret (OpenID Connect Core 1.0 §9).
+    ClientSecretJwt,
+    /// An assertion signed with the client's private key (RFC 7523 §2.2).
+    PrivateKeyJwt,
+    /// An assertion that something else signs and keeps in a file, as workload identity federation does.
+    ClientAssertion,
+    /// A public client: `client_id` in the body, no secret.
+    None,
+}
+
+/// RFC 7523 §2.2.
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// An authentication method with what it needs.
 #[derive(Debug)]
 pub(super) enum ClientAuth {
     Basic { secret: KeptSecret, raw: bool },
     Post { secret: KeptSecret },
+    Signed { key: Box<AssertionKey> },
+    Assertion { file: KeptSecret },
     None,
 }
 
 impl ClientAuth {
     /// Checks that the method has what it needs, and nothing that it would ignore.
-    pub(super) fn build(config: &ClientCredentialsConfig) -> Result<Self, Invalid> {
-        let secret = || {
-            let reference = config.client_secret.as_ref().ok_or_else(|| {
-                Invalid::new("client_secret", "is missing")
-                    .hint("write `client_secret = { file = \"/run/secrets/name\" }` or `{ env = \"NAME\" }`")
-            })?;
-            KeptSecret::build(reference).map_err(|invalid| invalid.under("client_secret"))
-        };
-        Ok(match config.client_auth {
-            ClientAuthMethod::ClientSecretBasic => Self::Basic { secret: secret()?, raw: false },
-            ClientAuthMethod::ClientSecretBasicRaw => {
-                if config.client_id.contains(':') {
+    pub(super) fn build(config: &OAuthConfig, client_id: Option<&str>) -> Result<Self, Invalid> {
+        use ClientAuthMethod as Method;
+        let method = config.client_auth;
+        let secret = matches!(
+            method,
+            Method::ClientSecretBasic
+                | Method::ClientSecretBasicRaw
+                | Method::ClientSecretPost
+                | Method::ClientSecretJwt
+        );
+        let signed = matches!(method, Method::PrivateKeyJwt | Method::ClientSecretJwt);
+        for (key, given, used) in [
+            ("client_secret", config.client_secret.is_some(), secret),
+            ("private_key", config.private_key.is_some(), method == Method::PrivateKeyJwt),
+            ("key_id", config.key_id.is_some(), signed),
+            ("signing_alg", config.signing_alg.is_some(), signed),
+            ("client_assertion", config.client_assertion.is_some(), method == Method::ClientAssertion),
+        ] {
+            if given && !used {
+                return Err(Invalid::new(key, "is given, but `client_auth` does not use it")
+                    .hint("remove it, or choose the `client_auth` that needs it"));
+            }
+        }
+        if method != Method::None && client_id.is_none() {
+            return Err(Invalid::new("client_id", "is missing, and `client_auth` needs it")
+                .hint("add `client_id`, or set `client_auth = \"none\"`"));
+        }
+        Ok(match method {
+            Method::ClientSecretBasic => {
+                Self::Basic { secret: kept("client_secret", config.client_secret.as_ref())?, raw: false }
+            }
+            Method::ClientSecretBasicRaw => {
+                if client_id.is_some_and(|id| id.contains(':')) {
                     return Err(Invalid::new(
                         "client_id",
                         "holds a `:`, which Basic without encoding cannot carry",
                     )
                     .hint("use `client_secret_basic` or `client_secret_post`"));
                 }
-                Self::Basic { secret: secret()?, raw: true }
+                Self::Basic { secret: kept("client_secret", config.client_secret.as_ref())?, raw: true }
             }
-            ClientAuthMethod::ClientSecretPost => Self::Post { secret: secret()? },
-            ClientAuthMethod::None if config.client_secret.is_some() => {
-                return Err(Invalid::new("client_secret", "is given, but `client_auth` is `none`"));
+            Method::ClientSecretPost => {
+                Self::Post { secret: kept("client_secret", config.client_secret.as_ref())? }
             }
-            ClientAuthMethod::None => Self::None,
+            Method::ClientSecretJwt => {
+                let secret = kept("client_secret", config.client_secret.as_ref())?;
+                Self::Signed { key: Box::new(AssertionKey::shared(secret, config)?) }
+            }
+            Method::PrivateKeyJwt => {
+                let key = kept("private_key", config.private_key.as_ref())?;
+                Self::Signed { key: Box::new(AssertionKey::private(key, config)?) }
+            }
+            Method::ClientAssertion => {
+                Self::Assertion { file: kept("client_assertion", config.client_assertion.as_ref())? }
+            }
+            Method::None => Self::None,
         })
     }
 
-    /// Adds what goes into the body; returns what goes into `Authorization`.
-    pub(super) fn apply(&self, client_id: &str, form: &mut Serializer<'_, String>) -> Option<HeaderValue> {
-        match self {
-            Self::Basic { secret, raw } => Some(basic(client_id, secret.value().expose(), *raw)),
-            Self::Post { secret } => {
-                form.append_pair("client_id", client_id)
-                    .append_pair("client_secret", secret.value().expose());
-                None
-            }
-            Self::None => {
-                form.append_pair("client_id", client_id);
-                None
-            }
+    /// Adds what goes into the body; returns what goes into `Authorization`. Signs a new assertion each time.
+    pub(super) fn apply(
+        &self,
+        client_id: Option<&str>,
+        addressed: &Addressed<'_>,
+        form: &mut Serializer<'_, String>,
+    ) -> Result<Option<HeaderValue>, FetchError> {
+        let id = client_id.unwrap_or_default();
+        if let Self::Basic { secret, raw } = self {
+            return Ok(Some(basic(id, secret.value().expose(), *raw)));
         }
+        if client_id.is_some() {
+            form.append_pair("client_id", id);
+        }
+        let mut assertion = |jwt: &str| {
+            form.append_pair("client_assertion_type", JWT_BEARER).append_pair("client_assertion", jwt);
+        };
+        match self {
+            Self::Post { secret } => drop(form.append_pair("client_secret", secret.value().expose())),
+            Self::Signed { key } => assertion(&key.sign(id, id, addressed)?),
+            Self::Assertion { file } => assertion(file.value().expose()),
+            Self::Basic { .. } | Self::None => {}
+        }
+        Ok(None)
     }
 
     /// Whether a secret has been replaced.
     pub(super) fn look(&mut self) -> bool {
         match self {
             Self::Basic { secret, .. } | Self::Post { secret } => secret.look(),
+            Self::Signed { key } => key.look(),
+            Self::Assertion { file } => file.look(),
             Self::None => false,
         }
     }
+}
+
+/// The secret under this key, which must be there.
+pub(super) fn kept(key: &'static str, reference: Option<&SecretRef>) -> Result<KeptSecret, Invalid> {
+    let reference = reference.ok_or_else(|| {
+        Invalid::new(key, "is missing")
+            .hint(format!("write `{key} = {{ file = \"/run/secrets/name\" }}` or `{{ env = \"NAME\" }}`"))
+    })?;
+    KeptSecret::build(reference).map_err(|invalid| invalid.under(key))
 }
 
 /// RFC 6749 §2.3.1: id and secret are form-urlencoded before they are joined; `raw` is for servers that do not decode.

@@ -16,6 +16,8 @@ const RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::fro
 pub enum FetchError {
     #[error("the secret cannot be read: {0}")]
     Secret(SecretError),
+    #[error("an assertion cannot be signed")]
+    Signing,
     #[error("the provider cannot be reached")]
     Unreachable,
     #[error("the provider's TLS could not be trusted or did not complete")]
@@ -57,7 +59,7 @@ impl FetchError {
     /// How it is handled.
     pub fn class(&self) -> Class {
         match self {
-            Self::Secret(_) => Class::Local,
+            Self::Secret(_) | Self::Signing => Class::Local,
             Self::OAuth { code, .. } if code.is_client_fault() => Class::Client,
             // RFC 6749 §5.2: 401 is a client that failed to authenticate, with or without a body that says so.
             Self::Status { status: 401, .. } => Class::Client,
@@ -77,6 +79,7 @@ impl FetchError {
     pub fn cure(&self) -> &'static str {
         match self {
             Self::Secret(_) => "write the secret where the configuration says it is, readable for attaché",
+            Self::Signing => "check that the machine gives random numbers",
             Self::Unreachable => {
                 "check the host and port, DNS, and whether a firewall or an `http_proxy` stands in between"
             }
@@ -123,6 +126,7 @@ impl FetchError {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Secret(_) => "secret",
+            Self::Signing => "signing",
             Self::Unreachable => "unreachable",
             Self::Tls => "tls",
             Self::Timeout => "timeout",

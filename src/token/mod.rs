@@ -1,7 +1,8 @@
 //! The way of a token.
 //!
-//! 1. A `source` asks an issuer for an access token: it builds the request, authenticates the client (`client_auth`),
-//!    finds the `endpoint`, and reads the answer, each with limits.
+//! 1. A `source` asks an issuer for an access token. Its `grant` builds the request, authenticates the client
+//!    (`client_auth`, with an `assertion` from the `signer` if need be), finds the `endpoint`, and reads the answer, each
+//!    with limits.
 //! 2. The answer becomes an [`access_token`] with a lifetime.
 //! 3. The pure policy in `schedule` says until when it is usable, when the next one is asked for, and how long to back
 //!    off after a failure.
@@ -11,26 +12,33 @@
 
 pub mod access_token;
 pub mod answer;
+mod assertion;
 mod client_auth;
 pub mod clock;
 mod config;
 pub mod credential;
 mod endpoint;
 pub mod error;
+mod grant;
 mod http;
 mod kept_secret;
 mod manager;
 mod refresher;
 pub mod schedule;
+mod signer;
 pub mod source;
 mod status;
 
 pub use self::{
     access_token::{AccessToken, Format, Generation},
+    assertion::AssertionAudience,
+    client_auth::ClientAuthMethod,
     clock::Clock,
     config::{CommonConfig, CredentialConfig},
     credential::{Credential, Current, Phase, Rejection, Unavailable},
     error::FetchError,
+    grant::{CompatConfig, OAuthConfig},
     manager::{Environment, Manager},
+    signer::SigningAlg,
     status::{CredentialStatus, LastError, State},
 };

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use self::{client_credentials::ClientCredentials, file::FileSource};
 pub use self::{
-    client_credentials::{ClientAuthMethod, ClientCredentialsConfig},
+    client_credentials::ClientCredentialsConfig,
     file::{Expiry, FileConfig},
 };
 use super::{answer::Issued, clock::Clock, error::FetchError};
@@ -30,7 +30,7 @@ pub enum SourceType {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum SourceConfig {
     /// RFC 6749 §4.4.
-    ClientCredentials(ClientCredentialsConfig),
+    ClientCredentials(Box<ClientCredentialsConfig>),
     /// A token or an API key that something else writes into a file.
     File(FileConfig),
 }

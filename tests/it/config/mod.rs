@@ -111,7 +111,7 @@ fn the_environment_alone_is_enough() {
         panic!("it is of another type")
     };
     assert_eq!(source.client_id, "007");
-    assert_eq!(source.client_secret.as_ref().unwrap().file.as_deref(), Some("/run/secrets/x".as_ref()));
+    assert_eq!(source.oauth.client_secret.as_ref().unwrap().file.as_deref(), Some("/run/secrets/x".as_ref()));
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn a_reference_in_the_environment_replaces_the_one_in_the_file() {
         else {
             panic!("it is of another type")
         };
-        let secret = source.client_secret.as_ref().unwrap();
+        let secret = source.oauth.client_secret.as_ref().unwrap();
         assert_eq!((&secret.file, secret.env.as_deref()), (&None, Some("NAME")));
     }
 }

@@ -1,5 +1,6 @@
 //! The way of a token, over real sockets.
 
+mod assertions;
 mod client_auth;
 mod discovery;
 mod faults;

@@ -1,0 +1,112 @@
+//! Assertions that attaché signs (RFC 7523 §3): for one provider, for a minute, each used once.
+
+use std::time::SystemTime;
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::{
+    error::FetchError,
+    grant::OAuthConfig,
+    kept_secret::KeptSecret,
+    signer::{Signer, SigningAlg},
+};
+use crate::invalid::Invalid;
+
+/// How long an assertion lives, in seconds.
+const LIFE: u64 = 60;
+
+/// Whom assertions name as their audience.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AssertionAudience {
+    /// The issuer, as one string.
+    #[default]
+    Issuer,
+    /// The URL of the token endpoint, for servers that know nothing better.
+    TokenEndpoint,
+}
+
+/// To whom an assertion is addressed, and when.
+pub(super) struct Addressed<'a> {
+    pub(super) audience: &'a str,
+    pub(super) now: SystemTime,
+}
+
+/// A key that may be replaced at any time: the last good one stays in use until there is a better one.
+#[derive(Debug)]
+pub(super) struct AssertionKey {
+    secret: KeptSecret,
+    signer: Signer,
+    alg: Option<SigningAlg>,
+    key_id: Option<String>,
+    parse: fn(&str, Option<SigningAlg>) -> Result<Signer, &'static str>,
+}
+
+impl AssertionKey {
+    /// A private key in PEM.
+    pub(super) fn private(secret: KeptSecret, config: &OAuthConfig) -> Result<Self, Invalid> {
+        Self::build(secret, config, Signer::from_pem).map_err(|why| {
+            Invalid::new("private_key", format!("cannot be used: {why}"))
+                .hint("`openssl pkey -in key.pem -noout` says whether it is a private key")
+        })
+    }
+
+    /// The client's secret.
+    pub(super) fn shared(secret: KeptSecret, config: &OAuthConfig) -> Result<Self, Invalid> {
+        Self::build(secret, config, Signer::from_secret)
+            .map_err(|why| Invalid::new("signing_alg", why).hint("use HS256, HS384 or HS512"))
+    }
+
+    fn build(
+        secret: KeptSecret,
+        config: &OAuthConfig,
+        parse: fn(&str, Option<SigningAlg>) -> Result<Signer, &'static str>,
+    ) -> Result<Self, &'static str> {
+        let alg = config.signing_alg;
+        let signer = parse(secret.value().expose(), alg)?;
+        Ok(Self { secret, signer, alg, key_id: config.key_id.clone(), parse })
+    }
+
+    /// A new assertion.
+    pub(super) fn sign(
+        &self,
+        issuer: &str,
+        subject: &str,
+        addressed: &Addressed<'_>,
+    ) -> Result<Zeroizing<String>, FetchError> {
+        let now = addressed.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut id = [0; 16];
+        aws_lc_rs::rand::fill(&mut id).map_err(|_| FetchError::Signing)?;
+        let claims = json!({
+            "iss": issuer,
+            "sub": subject,
+            "aud": addressed.audience,
+            "jti": BASE64_URL_SAFE_NO_PAD.encode(id),
+            "iat": now,
+            "exp": now + LIFE,
+        });
+        let jwt = self.signer.sign(self.key_id.as_deref(), &claims).ok_or(FetchError::Signing)?;
+        Ok(Zeroizing::new(jwt))
+    }
+
+    /// Whether there is a new good key.
+    pub(super) fn look(&mut self) -> bool {
+        if !self.secret.look() {
+            return false;
+        }
+        match (self.parse)(self.secret.value().expose(), self.alg) {
+            Ok(signer) => {
+                self.signer = signer;
+                true
+            }
+            Err(why) => {
+                tracing::warn!(why, "a new signing key cannot be used; the last good one stays in use");
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! What all grants share: who the provider is, how the client authenticates, one token request and its answer.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::{
+    answer,
+    assertion::{Addressed, AssertionAudience},
+    client_auth::{ClientAuth, ClientAuthMethod},
+    clock::Clock,
+    endpoint::Endpoint,
+    error::FetchError,
+    http::{Answer, Http, HttpConfig},
+    signer::SigningAlg,
+    source::Fetched,
+};
+use crate::{invalid::Invalid, secret::SecretRef};
+
+/// The keys of every credential that comes from a token endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+pub struct OAuthConfig {
+    /// The provider's issuer identifier; its metadata names the token endpoint.
+    pub issuer: Option<String>,
+    /// The token endpoint itself, instead of `issuer`.
+    pub token_endpoint: Option<String>,
+    /// How the client authenticates.
+    #[serde(default)]
+    pub client_auth: ClientAuthMethod,
+    /// The client's secret; required by the methods that begin with `client_secret`.
+    pub client_secret: Option<SecretRef>,
+    /// The client's private key in PEM; required by `private_key_jwt`.
+    pub private_key: Option<SecretRef>,
+    /// The `kid` of the key, if the provider wants one.
+    pub key_id: Option<String>,
+    /// How assertions are signed, where the key leaves a choice.
+    pub signing_alg: Option<SigningAlg>,
+    /// The file with the assertion that something else signs; required by `client_assertion`.
+    pub client_assertion: Option<SecretRef>,
+    /// What is asked for, separated by spaces (RFC 6749 §3.3).
+    pub scope: Option<String>,
+    /// Whom the token is for, as Auth0 and others want it.
+    pub audience: Option<String>,
+    /// Whom the token is for (RFC 8707).
+    #[serde(default)]
+    pub resource: Vec<String>,
+    /// Further parameters of the token request.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, String>,
+    /// A PEM file with an authority for the provider's certificate, beside those of the machine.
+    pub ca_file: Option<PathBuf>,
+    /// An HTTP proxy for token requests.
+    pub http_proxy: Option<String>,
+    /// Allow a provider that is not loopback without TLS.
+    #[serde(default)]
+    pub unsafe_plaintext: bool,
+    /// For servers that are behind the standards.
+    #[serde(default)]
+    pub compat: CompatConfig,
+}
+
+/// A section `[credentials.NAME.compat]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CompatConfig {
+    /// Whom assertions name as their audience.
+    pub audience: AssertionAudience,
+}
+
+/// A grant that is ready to be asked for.
+pub(super) struct Grant {
+    http: Http,
+    clock: Clock,
+    endpoint: Endpoint,
+    // The audience of assertions, unless it is the endpoint.
+    issuer: Option<String>,
+    client_id: Option<String>,
+    auth: ClientAuth,
+    // Everything in the body that is the same each time.
+    form: Vec<(String, String)>,
+    asked: Option<BTreeSet<String>>,
+}
+
+/// Parameters that attaché sets itself: a second value would be ambiguous (RFC 6749 §3.2).
+const RESERVED: [&str; 14] = [
+    "grant_type",
+    "scope",
+    "audience",
+    "resource",
+    "client_id",
+    "client_secret",
+    "client_assertion",
+    "client_assertion_type",
+    "code",
+    "assertion",
+    "refresh_token",
+    "subject_token",
+    "actor_token",
+    "requested_token_type",
+];
+
+impl Grant {
+    /// Checks the section; the secret must be there now.
+    pub(super) fn build(
+        config: &OAuthConfig,
+        client_id: Option<&str>,
+        grant_type: &str,
+        clock: Clock,
+    ) -> Result<Self, Invalid> {
+        if client_id.is_some_and(str::is_empty) {
+            return Err(Invalid::new("client_id", "is empty"));
+        }
+        let to_endpoint = config.compat.audience == AssertionAudience::TokenEndpoint;
+        let signs =
+            matches!(config.client_auth, ClientAuthMethod::PrivateKeyJwt | ClientAuthMethod::ClientSecretJwt);
+        if signs && config.issuer.is_none() && !to_endpoint {
+            return Err(Invalid::new("issuer", "is missing: assertions are addressed to it").hint(
+                "add `issuer` beside `token_endpoint`, or set `compat = { audience = \"token_endpoint\" }`",
+            ));
+        }
+        if let Some(name) = config.parameters.keys().find(|name| RESERVED.contains(&name.as_str())) {
+            return Err(Invalid::new(
+                format!("parameters.{name}"),
+                "is a parameter that attaché sets itself",
+            )
+            .hint("use the key of that name, if there is one"));
+        }
+        let endpoint = Endpoint::build(
+            config.issuer.as_deref(),
+            config.token_endpoint.as_deref(),
+            config.unsafe_plaintext,
+        )?;
+        let http = HttpConfig { ca_file: config.ca_file.clone(), proxy: config.http_proxy.clone() };
+        let mut form = vec![("grant_type".to_owned(), grant_type.to_owned())];
+        let mut add = |name: &str, value: &str| form.push((name.to_owned(), value.to_owned()));
+        if let Some(scope) = &config.scope {
+            add("scope", scope);
+        }
+        if let Some(audience) = &config.audience {
+            add("audience", audience);
+        }
+        for resource in &config.resource {
+            add("resource", resource);
+        }
+        for (name, value) in &config.parameters {
+            add(name, value);
+        }
+        Ok(Self {
+            http: Http::new(http, clock.clone())?,
+            clock,
+            endpoint,
+            issuer: config.issuer.clone().filter(|_| !to_endpoint),
+            client_id: client_id.map(str::to_owned),
+            auth: ClientAuth::build(config, client_id)?,
+            form,
+            asked: config
+                .scope
+                .as_deref()
+                .map(|scope| scope.split_ascii_whitespace().map(str::to_owned).collect()),
+        })
+    }
+
+    /// Asks for a token once, with these parameters beside those that are the same each time.
+    pub(super) async fn fetch(&mut self, extra: &[(&str, &str)]) -> Result<Fetched, FetchError> {
+        self.auth.look();
+        let url = self.endpoint.find(&mut self.http).await?;
+        let (authorization, body) = self.request(url.as_str(), extra)?;
+        let sent = self.http.send(|client| {
+            let request = client
+                .post(url)
+                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .header(ACCEPT, "application/json");
+            let request = match authorization {
+                Some(authorization) => request.header(AUTHORIZATION, authorization),
+                None => request,
+            };
+            request.body(body.as_bytes().to_vec())
+        });
+        let Answer { status, body, retry_after, skew } = match sent.await {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.endpoint.doubt();
+                return Err(error);
+            }
+        };
+        match status {
+            200..=299 => {
+                let issued = answer::success(&body)?;
+                Ok(Fetched { narrowed: self.narrowed(&issued), issued, skew })
+            }
+            _ => {
+                if matches!(status, 404 | 405 | 410) {
+                    self.endpoint.doubt();
+                }
+                Err(match answer::error_code(&body) {
+                    Some(code) => FetchError::OAuth { code, status, retry_after },
+                    None => FetchError::Status { status, retry_after },
+                })
+            }
+        }
+    }
+
+    /// What goes into `Authorization`, and the body. Both may hold the secret.
+    fn request(
+        &self,
+        endpoint: &str,
+        extra: &[(&str, &str)],
+    ) -> Result<(Option<HeaderValue>, Zeroizing<String>), FetchError> {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.extend_pairs(&self.form).extend_pairs(extra);
+        let audience = self.issuer.as_deref().unwrap_or(endpoint);
+        let addressed = Addressed { audience, now: self.clock.now().wall };
+        let authorization = self.auth.apply(self.client_id.as_deref(), &addressed, &mut form)?;
+        Ok((authorization, Zeroizing::new(form.finish())))
+    }
+
+    /// Whether a secret has been replaced, so that it is worth asking at once.
+    pub(super) fn look(&mut self) -> bool {
+        self.auth.look()
+    }
+
+    /// RFC 6749 §3.3: a grant may be narrower than what was asked for. Scopes are compared as sets.
+    fn narrowed(&self, issued: &answer::Issued) -> bool {
+        match (&self.asked, &issued.scope) {
+            (Some(asked), Some(granted)) => !asked.is_subset(granted),
+            _ => false,
+        }
+    }
+}
