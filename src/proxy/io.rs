@@ -52,12 +52,19 @@ impl<S> Watched<S> {
     }
 }
 
+fn faulty() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "what comes must not be read any further")
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.scanner.borrow().fault().is_some() {
+            return Poll::Ready(Err(faulty()));
+        }
         let (before, room) = (buffer.filled().len(), buffer.remaining());
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
         let read = &buffer.filled()[before..];
@@ -67,16 +74,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
             }
         } else {
             let mut scanner = self.scanner.borrow_mut();
-            scanner.scan(read);
-            if scanner.is_endless() {
-                // hyper skips interim answers as fast as they come; nothing else on this worker would get its turn.
-                return Poll::Ready(Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "too many interim answers",
-                )));
-            }
+            let good = scanner.scan(read);
             if let Some(activity) = &self.activity {
                 activity.received(scanner.is_within_head());
+            }
+            if scanner.fault().is_some() {
+                // What came before the fault is still good. Nothing at all would look like the end of the connection.
+                buffer.set_filled(before + good);
+                return Poll::Ready(if good == 0 { Err(faulty()) } else { Ok(()) });
             }
         }
         polled

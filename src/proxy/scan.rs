@@ -63,6 +63,7 @@ pub(super) struct Scanner {
     bodiless: bool,
     excess: bool,
     interim: u32,
+    fault: Option<Fault>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +76,8 @@ enum State {
     ChunkSize { size: u64, digits: bool },
     /// Inside a chunk; so many bytes are left, its line break among them.
     Chunk(u64),
-    /// Inside the trailer section; so many bytes of the current line were there, its carriage return not counted.
-    Trailers(usize),
+    /// Inside the trailer section: the length of the current line so far, and whether its last byte is a carriage return.
+    Trailers { line: usize, carriage_return: bool },
     /// The answer is over: whatever comes is too much.
     Over,
     /// The answer ends with its connection.
@@ -84,6 +85,16 @@ enum State {
 }
 
 const CHUNK_SIZE: State = State::ChunkSize { size: 0, digits: true };
+const TRAILERS: State = State::Trailers { line: 0, carriage_return: false };
+
+/// Why nothing more of a connection may be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// A line of a trailer section ends without a carriage return: hyper reads on as if it did not end.
+    BareLineFeed,
+    /// Interim answers come without end: hyper skips them as fast as they come, and nothing else gets its turn.
+    Interim,
+}
 
 #[derive(Debug)]
 struct Head {
@@ -125,33 +136,36 @@ impl Scanner {
             bodiless: false,
             excess: false,
             interim: 0,
+            fault: None,
         }
     }
 
-    /// Looks at the bytes that were just read.
-    pub(super) fn scan(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            bytes = match self.state {
-                State::UntilClose => return,
+    /// Looks at the bytes that were just read; how many of them come before a [`Fault`].
+    pub(super) fn scan(&mut self, bytes: &[u8]) -> usize {
+        let mut rest = bytes;
+        while !rest.is_empty() && self.fault.is_none() {
+            rest = match self.state {
+                State::UntilClose => return bytes.len(),
                 State::Over => {
                     self.excess = true;
-                    return;
+                    return bytes.len();
                 }
-                State::Head => self.scan_head(bytes),
+                State::Head => self.scan_head(rest),
                 State::Body(left) => {
-                    let (left, rest) = skip(left, bytes);
+                    let (left, after) = skip(left, rest);
                     self.state = if left == 0 { self.end() } else { State::Body(left) };
-                    rest
+                    after
                 }
-                State::ChunkSize { size, digits } => self.scan_chunk_size(size, digits, bytes),
+                State::ChunkSize { size, digits } => self.scan_chunk_size(size, digits, rest),
                 State::Chunk(left) => {
-                    let (left, rest) = skip(left, bytes);
+                    let (left, after) = skip(left, rest);
                     self.state = if left == 0 { CHUNK_SIZE } else { State::Chunk(left) };
-                    rest
+                    after
                 }
-                State::Trailers(line) => self.scan_trailers(line, bytes),
+                State::Trailers { line, carriage_return } => self.scan_trailers(line, carriage_return, rest),
             };
         }
+        bytes.len() - rest.len()
     }
 
     fn scan_head<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
@@ -179,7 +193,7 @@ impl Scanner {
                 _ => digits = false,
             }
             if *byte == b'\n' {
-                self.state = if size == 0 { State::Trailers(0) } else { State::Chunk(size.wrapping_add(2)) };
+                self.state = if size == 0 { TRAILERS } else { State::Chunk(size.wrapping_add(2)) };
                 return &bytes[at + 1..];
             }
         }
@@ -187,9 +201,13 @@ impl Scanner {
         &[]
     }
 
-    fn scan_trailers<'a>(&mut self, mut line: usize, bytes: &'a [u8]) -> &'a [u8] {
+    fn scan_trailers<'a>(&mut self, mut line: usize, mut carriage_return: bool, bytes: &'a [u8]) -> &'a [u8] {
         for (at, byte) in bytes.iter().enumerate() {
             match byte {
+                b'\n' if !carriage_return => {
+                    self.fault = Some(Fault::BareLineFeed);
+                    return &bytes[at..];
+                }
                 b'\n' if line == 0 => {
                     self.state = self.end();
                     return &bytes[at + 1..];
@@ -198,8 +216,9 @@ impl Scanner {
                 b'\r' => {}
                 _ => line += 1,
             }
+            carriage_return = *byte == b'\r';
         }
-        self.state = State::Trailers(line);
+        self.state = State::Trailers { line, carriage_return };
         &[]
     }
 
@@ -216,6 +235,7 @@ impl Scanner {
         let informational = (100..200).contains(&head.status);
         if self.side == Side::Answers && informational && head.status != 101 {
             self.interim += 1;
+            self.fault = (self.interim > MAX_INTERIM).then_some(Fault::Interim);
             return;
         }
         self.seen.push_back(head.facts);
@@ -246,9 +266,9 @@ impl Scanner {
         self.interim = 0;
     }
 
-    /// Whether interim answers come without end.
-    pub(super) fn is_endless(&self) -> bool {
-        self.interim > MAX_INTERIM
+    /// Why nothing more may be read.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        self.fault
     }
 
     /// Bytes came after the end of an answer.
@@ -421,6 +441,16 @@ mod tests {
             let seen = requests(bytes.as_bytes());
             assert_eq!(seen.len(), 2, "{chunks:?}");
             assert!(!seen[0].fragment && seen[1].fragment, "{chunks:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_read_beyond_a_bare_line_feed_among_trailers() {
+        for trailers in ["", "X: y", "X: y\r\n"] {
+            let good = format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n{trailers}");
+            let mut scanner = Scanner::new(Side::Requests);
+            let read = scanner.scan(format!("{good}\nZ: y\r\n\r\nGET / HTTP/1.1\r\n\r\n").as_bytes());
+            assert_eq!((read, scanner.fault()), (good.len(), Some(Fault::BareLineFeed)), "{trailers:?}");
         }
     }
 

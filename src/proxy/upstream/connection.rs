@@ -126,7 +126,7 @@ impl Connection {
             }
             Err(mut error) => match error.take_message() {
                 Some(request) => Err(SendError::Unsent(Box::new(request))),
-                None if error.error().is_parse() || self.parts.scanner.borrow().is_endless() => {
+                None if error.error().is_parse() || self.parts.scanner.borrow().fault().is_some() => {
                     Err(SendError::Invalid)
                 }
                 None => Err(SendError::Closed),

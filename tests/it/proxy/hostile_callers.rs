@@ -146,6 +146,11 @@ const BAD_CHUNKS: &[(&str, &str)] = &[
     ("a bare carriage return after a size", "5\rhello\r\n0\r\n\r\n"),
     ("a bare line feed after a chunk", "5\r\nhello\n0\r\n\r\n"),
     ("a chunk longer than its size", "3\r\nhello\r\n0\r\n\r\n"),
+    ("a trailer without a colon", "5\r\nhello\r\n0\r\nX\r\n\r\n"),
+    ("a trailer with a bare line feed", "5\r\nhello\r\n0\r\nX: y\nZ: y\r\n\r\n"),
+    ("a trailer section that a bare line feed ends", "5\r\nhello\r\n0\r\n\n"),
+    ("a trailer with a NUL", "5\r\nhello\r\n0\r\nX: a\0b\r\n\r\n"),
+    ("a trailer that begins with a space", "5\r\nhello\r\n0\r\n X: y\r\n\r\n"),
     ("nothing between chunks", "5\r\nhello5\r\nhello\r\n0\r\n\r\n"),
 ];
 
@@ -396,5 +401,46 @@ fn a_head_that_is_too_large_is_refused() {
         // The answer may be lost when more is unread than is lingered for; a success may not come.
         assert!(answer.is_empty() || refused(&answer), "{answer}");
         assert!(upstream.received().is_empty());
+    }
+}
+
+#[test]
+fn what_follows_an_upgrade_that_was_not_granted_is_a_request_like_any_other() {
+    let (provider, upstream) = (provider(), echo());
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "path = \"/api\"");
+    for upgrade in ["foo", "h2c", "websocket"] {
+        let before = upstream.received().len();
+        let mut caller = Caller::connect(sidecar.proxy);
+        caller.send(format!(
+            "GET /api/first HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n\r\n\
+             GET /api/second HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer mine\r\n\r\n\
+             GET /admin HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        ));
+        let answers = caller.rest();
+        assert!(!answers.contains("HTTP/1.1 101"), "{answers}");
+        for request in &upstream.received()[before..] {
+            assert!(request.line().starts_with("GET /api/"), "{}", request.head);
+            assert_eq!(request.fields("authorization"), ["Bearer token-1"]);
+        }
+    }
+}
+
+#[test]
+fn the_body_of_a_request_that_attache_answers_is_never_read_as_a_request() {
+    let (provider, upstream) = (provider(), echo());
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "path = \"/api\"");
+    let smuggled = "GET /api/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    for framed in [
+        format!("Content-Length: {}\r\n\r\n{smuggled}", smuggled.len()),
+        format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{smuggled}\r\n0\r\n\r\n", smuggled.len()),
+    ] {
+        let mut caller = Caller::connect(sidecar.proxy);
+        // No route: the answer that leaves a connection open.
+        caller.send(format!("POST /elsewhere HTTP/1.1\r\nHost: localhost\r\n{framed}"));
+        assert_eq!(caller.answer().reason().as_deref(), Some("no_route"));
+        caller.send("GET /api/own HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let _ = caller.rest();
+        let smuggled = upstream.received().iter().any(|request| request.line().contains("smuggled"));
+        assert!(!smuggled, "{framed}");
     }
 }

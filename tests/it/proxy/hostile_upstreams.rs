@@ -245,3 +245,39 @@ fn no_caller_ever_gets_an_answer_to_another_while_connections_break() {
     let whole: usize = callers.into_iter().map(|caller| caller.join().unwrap()).sum();
     assert!(whole > 1500, "only {whole} of 2400 answers were whole");
 }
+
+#[test]
+fn a_connection_whose_request_was_answered_before_its_end_is_not_used_again() {
+    let provider = provider();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let number = counted.fetch_add(1, Ordering::SeqCst) + 1;
+            thread::spawn(move || {
+                let mut stream = stream.unwrap();
+                // Answers each head at once, and takes whatever follows for another.
+                while let Ok(count) = stream.read(&mut [0; 4096]) {
+                    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{number:02}");
+                    if count == 0 || stream.write_all(answer.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let sidecar = Sidecar::to(&format!("http://{address}"), &provider, "");
+    for round in 0..10 {
+        let mut caller = Caller::connect(sidecar.proxy);
+        caller.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n");
+        let early = caller.answer();
+        assert_eq!((early.status, early.text()), (200, format!("{:02}", 2 * round + 1)));
+        drop(caller);
+        let mut next = Caller::connect(sidecar.proxy);
+        next.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n");
+        assert_eq!(next.answer().text(), format!("{:02}", 2 * round + 2));
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 20);
+}
