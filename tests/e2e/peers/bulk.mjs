@@ -4,6 +4,7 @@
 //   POST /up              answers with the size and the hash of what came
 //   GET  /cut/N           promises more than it sends, with a length or (odd N) chunked, then resets or closes
 //   POST /swallow         reads; says on standard output whether the body came to its end
+//   POST /ignore          never reads the body, never answers
 //   GET  /events/N        N server-sent events, one every 100 ms, each with the time at which it was written
 
 import { createHash } from "node:crypto";
@@ -42,6 +43,7 @@ const routes = {
     request.on("close", () => request.complete || console.log(`upload ${number} cut`));
     request.on("error", () => {});
   },
+  ignore() {},
   events(request, response, count) {
     response.setHeader("content-type", "text/event-stream");
     let number = 0;
