@@ -1,6 +1,7 @@
 //! Tests of the command line, through the real program.
 
 mod demo;
+mod logs;
 mod online;
 mod reload;
 mod run;

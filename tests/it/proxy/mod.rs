@@ -5,4 +5,5 @@ mod hostile_callers;
 mod hostile_upstreams;
 mod refused;
 mod road;
+mod streams;
 mod tokens;

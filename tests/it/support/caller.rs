@@ -139,6 +139,33 @@ impl Caller {
         }
     }
 
+    /// Reads the head of an answer only.
+    pub fn head(&mut self) -> Vec<u8> {
+        loop {
+            if let Some(at) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+                return self.buffer.drain(..at + 4).collect();
+            }
+            assert!(self.more());
+        }
+    }
+
+    /// Reads one chunk; the last one is empty.
+    pub fn chunk(&mut self) -> Option<Vec<u8>> {
+        loop {
+            if let Some(at) = self.buffer.windows(2).position(|window| window == b"\r\n") {
+                let size =
+                    usize::from_str_radix(std::str::from_utf8(&self.buffer[..at]).unwrap(), 16).unwrap();
+                if self.buffer.len() >= at + 2 + size + 2 {
+                    let chunk = self.buffer.drain(..at + 2 + size + 2).skip(at + 2).take(size).collect();
+                    return Some(chunk);
+                }
+            }
+            if !self.more() {
+                return None;
+            }
+        }
+    }
+
     pub fn answer(&mut self) -> Answer {
         self.answer_to("GET")
     }

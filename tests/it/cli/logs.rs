@@ -1,0 +1,90 @@
+//! What a running sidecar writes: one line a token, none a request, and never a query, a header or a body.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+};
+
+use serde_json::Value;
+
+use super::attache;
+use crate::support::{Caller, FakeServer, credential, echo, provider};
+
+/// Runs the program with JSON lines; returns where it listens and its lines.
+fn run(
+    lines: &str,
+    upstream: &FakeServer,
+    provider: &FakeServer,
+) -> (Child, SocketAddr, impl Iterator<Item = Value>) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("attache.toml");
+    let configuration = format!(
+        "[log]\nformat = \"json\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[proxy]\nlisten = \"127.0.0.1:0\"\n{lines}\n{}[routes.main]\nupstream = \
+         \"{}\"\ncredential = \"main\"\n",
+        credential(provider),
+        upstream.url()
+    );
+    fs::write(&file, configuration).unwrap();
+    let mut command: Command = attache(&["run", "--config", file.to_str().unwrap()]);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let reader = BufReader::new(child.stderr.take().unwrap());
+    let mut lines = reader.lines().map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+    let listening = lines.find(|line| line.to_string().contains("listening")).unwrap();
+    let text = listening.to_string();
+    let proxy = text.split("\"proxy\":\"").nth(1).unwrap().split('"').next().unwrap().parse().unwrap();
+    // Read once, at the start.
+    drop(folder);
+    (child, proxy, lines)
+}
+
+fn request(proxy: SocketAddr) {
+    let mut caller = Caller::connect(proxy);
+    caller.send("POST /orders?q=marker HTTP/1.1\r\nHost: localhost\r\nX-Marker: marker\r\nContent-Length: 6\r\n\r\nmarker");
+    assert_eq!(caller.answer().status, 200);
+    caller.send("GET /orders HTTP/1.1\r\nHost: evil.marker\r\n\r\n");
+    assert_eq!(caller.answer().status, 421);
+}
+
+fn rest(mut child: Child, lines: impl Iterator<Item = Value>) -> Vec<String> {
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let lines = lines.map(|line| line.to_string()).collect();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    lines
+}
+
+#[test]
+fn one_line_a_token_and_none_a_request() {
+    let (provider, upstream) = (provider(), echo());
+    let (child, proxy, lines) = run("", &upstream, &provider);
+    for _ in 0..10 {
+        request(proxy);
+    }
+    let lines = rest(child, lines);
+    assert_eq!(lines.iter().filter(|line| line.contains("token refreshed")).count(), 1, "{lines:?}");
+    assert!(
+        lines
+            .iter()
+            .all(|line| !line.contains("orders") && !line.contains("marker") && !line.contains("token-1"))
+    );
+}
+
+#[test]
+fn the_access_log_tells_path_status_and_reason_and_nothing_else_of_a_request() {
+    for (level, expected) in [("all", 2), ("errors", 1)] {
+        let (provider, upstream) = (provider(), echo());
+        let (child, proxy, lines) = run(&format!("access_log = \"{level}\""), &upstream, &provider);
+        request(proxy);
+        let lines = rest(child, lines);
+        let access: Vec<_> = lines.iter().filter(|line| line.contains("attache::access")).collect();
+        assert_eq!(access.len(), expected, "{lines:?}");
+        assert!(access.iter().any(|line| line.contains("foreign_host") && line.contains("421")));
+        assert_eq!(
+            access.iter().any(|line| line.contains("\"route\":\"main\"") && line.contains("200")),
+            level == "all"
+        );
+        assert!(lines.iter().all(|line| !line.contains("marker") && !line.contains("token-1")), "{lines:?}");
+    }
+}
