@@ -17,7 +17,7 @@ fn run(
     lines: &str,
     upstream: &FakeServer,
     provider: &FakeServer,
-) -> (Child, SocketAddr, impl Iterator<Item = Value>) {
+) -> (Child, SocketAddr, impl Iterator<Item = Value> + use<>) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("attache.toml");
     let configuration = format!(
@@ -27,8 +27,8 @@ fn run(
         upstream.url()
     );
     fs::write(&file, configuration).unwrap();
-    let mut command: Command = attache(&["run", "--config", file.to_str().unwrap()]);
-    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut command: Command = attache(&["run", "--config"]);
+    let mut child = command.arg(&file).stderr(Stdio::piped()).spawn().unwrap();
     let reader = BufReader::new(child.stderr.take().unwrap());
     let mut lines = reader.lines().map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
     let listening = lines.find(|line| line.to_string().contains("listening")).unwrap();
@@ -50,7 +50,7 @@ fn request(proxy: SocketAddr) {
 fn rest(mut child: Child, lines: impl Iterator<Item = Value>) -> Vec<String> {
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    let lines = lines.map(|line| line.to_string()).collect();
+    let lines: Vec<String> = lines.map(|line| line.to_string()).collect();
     assert_eq!(child.wait().unwrap().code(), Some(0));
     lines
 }
@@ -75,7 +75,8 @@ fn one_line_a_token_and_none_a_request() {
 fn the_access_log_tells_path_status_and_reason_and_nothing_else_of_a_request() {
     for (level, expected) in [("all", 2), ("errors", 1)] {
         let (provider, upstream) = (provider(), echo());
-        let (child, proxy, lines) = run(&format!("access_log = \"{level}\""), &upstream, &provider);
+        let switch = format!("access_log = \"{level}\"");
+        let (child, proxy, lines) = run(&switch, &upstream, &provider);
         request(proxy);
         let lines = rest(child, lines);
         let access: Vec<_> = lines.iter().filter(|line| line.contains("attache::access")).collect();
