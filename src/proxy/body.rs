@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{activity::Activity, caller::InFlight, upstream::Lease};
+use super::{activity::Activity, caller::InFlight, upgrade::Tunnel, upstream::Lease};
 
 /// Most of one request's body that is held.
 const HELD_PER_REQUEST: usize = 64 * 1024;
@@ -196,6 +196,8 @@ enum Content {
         incoming: Incoming,
         lease: Option<Lease>,
     },
+    /// There is none: the connection has switched. Waits here until the caller's side is free.
+    Tunnel(Option<Box<Tunnel>>),
     /// The upstream broke off, and the caller is yet to be told.
     Broken,
 }
@@ -209,6 +211,19 @@ impl AnswerBody {
     /// The upstream's, with the connection that it comes on.
     pub(super) fn upstream(incoming: Incoming, lease: Lease) -> Self {
         Self { content: Content::Upstream { incoming, lease: Some(lease) }, in_flight: None }
+    }
+
+    /// The upstream's 101, with the connection that it came on.
+    pub(super) fn switched(tunnel: Box<Tunnel>) -> Self {
+        Self { content: Content::Tunnel(Some(tunnel)), in_flight: None }
+    }
+
+    /// Takes out the tunnel, and the end of the request with it.
+    pub(super) fn take_tunnel(&mut self) -> Option<Box<Tunnel>> {
+        let Content::Tunnel(tunnel) = &mut self.content else { return None };
+        let mut tunnel = tunnel.take()?;
+        tunnel.ends(self.in_flight.take());
+        Some(tunnel)
     }
 
     /// Ties the end of the request to the end of this body.
@@ -237,6 +252,7 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let (incoming, lease) = match &mut self.content {
             Content::Own(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Tunnel(_) => return Poll::Ready(None),
             Content::Broken => return Poll::Ready(Some(Err(BodyError::Upstream))),
             Content::Upstream { incoming, lease, .. } => (incoming, lease),
         };
@@ -276,6 +292,7 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Own(bytes) => bytes.is_none(),
+            Content::Tunnel(_) => true,
             Content::Broken => false,
             Content::Upstream { incoming, lease, .. } => lease.is_none() && incoming.is_end_stream(),
         }
@@ -285,6 +302,7 @@ impl Body for AnswerBody {
         match &self.content {
             Content::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Content::Upstream { incoming, .. } => incoming.size_hint(),
+            Content::Tunnel(_) => SizeHint::with_exact(0),
             Content::Broken => SizeHint::default(),
         }
     }

@@ -5,6 +5,7 @@
 //!   §9.2.2) and the body is held.
 //! - The upstream said 401: the token is rejected, and if a new one comes, the request is sent once more with it, if
 //!   the method is idempotent and the body is held.
+//! - A request for an upgrade: never.
 
 use std::{future::poll_fn, rc::Rc};
 
@@ -17,7 +18,7 @@ use super::{
     check,
     error::{Error, Reason},
     route::Route,
-    unauthorized,
+    unauthorized, upgrade,
     upstream::{self, Connection, Lease, SendError},
 };
 use crate::{
@@ -33,6 +34,8 @@ pub(super) struct Outgoing {
     /// The body and its length, when there is a body.
     pub(super) upload: Option<(Rc<Upload>, Option<u64>)>,
     pub(super) repeatable: bool,
+    /// It asks for WebSocket: on a connection of its own, and never twice.
+    pub(super) upgrade: bool,
 }
 
 impl Outgoing {
@@ -103,7 +106,11 @@ async fn send(
 ) -> Result<(Response<Incoming>, Connection), Error> {
     let pool = &caller.worker.pool;
     let limit = caller.worker.ticks.of(route.response_timeout);
-    let kept = poll_fn(|cx| std::task::Poll::Ready(pool.take(route.upstream.slot, cx))).await;
+    let kept = if outgoing.upgrade {
+        None
+    } else {
+        poll_fn(|cx| std::task::Poll::Ready(pool.take(route.upstream.slot, cx))).await
+    };
     let mut connection = match kept {
         Some(connection) => connection,
         None => fresh(caller, route).await?,
@@ -121,7 +128,8 @@ async fn send(
             Ok((response, facts)) => {
                 if facts.is_ambiguous()
                     || !check::is_plain_encoding(response.headers())
-                    || response.status() == StatusCode::SWITCHING_PROTOCOLS
+                    || (response.status() == StatusCode::SWITCHING_PROTOCOLS
+                        && !(outgoing.upgrade && upgrade::is_granted(response.headers())))
                 {
                     return Err(Reason::UpstreamInvalid.into());
                 }
@@ -164,6 +172,11 @@ async fn answer(
     connection: Connection,
     token: &AccessToken,
 ) -> Response<AnswerBody> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let mut response = response.map(|_nothing| AnswerBody::switched(connection.into_tunnel()));
+        drop_echoes(response.headers_mut(), token);
+        return response;
+    }
     let lease = Lease::new(connection, route.upstream.slot, Rc::clone(&caller.worker.pool));
     let mut response = response.map(|incoming| AnswerBody::upstream(incoming, lease));
     drop_echoes(response.headers_mut(), token);

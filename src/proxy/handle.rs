@@ -14,7 +14,7 @@
 use std::rc::Rc;
 
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response,
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
     header::{CONNECTION, HOST, TRANSFER_ENCODING, VIA},
     request::Parts,
     uri::PathAndQuery,
@@ -32,6 +32,7 @@ use super::{
     route::Route,
     scan::Facts,
     site::Site,
+    upgrade,
 };
 use crate::{
     guard::Refusal,
@@ -66,7 +67,7 @@ pub(super) async fn handle(caller: &Rc<Caller>, request: Request<Incoming>) -> R
     };
     let status = response.status().as_u16();
     metrics.answered(status);
-    if caller.worker.is_leaving() {
+    if caller.worker.is_leaving() && status != StatusCode::SWITCHING_PROTOCOLS {
         // RFC 9112 §9.6: tells the caller to go elsewhere for its next request, before it would meet a closed port.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -120,6 +121,7 @@ async fn forward(
 ) -> Result<Response<AnswerBody>, Error> {
     let token = token(route).await?;
     let target = target(route, &parts)?;
+    let upgrade = upgrade::is_wanted(&parts, !body.is_end_stream());
     let mut headers = parts.headers;
     hop::strip_request(&mut headers);
     if let Some(name) = &site.required_header {
@@ -128,7 +130,10 @@ async fn forward(
     route.injection.remove_spellings(&mut headers);
     headers.insert(HOST, route.upstream.authority.clone());
     headers.append(VIA, site.identity.via.clone());
-    let repeatable = is_idempotent(&parts.method);
+    if upgrade {
+        upgrade::ask(&mut headers);
+    }
+    let repeatable = is_idempotent(&parts.method) && !upgrade;
     let upload = if body.is_end_stream() {
         None
     } else {
@@ -139,9 +144,12 @@ async fn forward(
         }
         Some((Upload::new(body, repeatable, Rc::clone(&caller.activity)), length))
     };
-    let outgoing = Outgoing { method: parts.method, target, headers, upload, repeatable };
+    let outgoing = Outgoing { method: parts.method, target, headers, upload, repeatable, upgrade };
     let mut response = exchange::exchange(caller, route, outgoing, token).await?;
     hop::strip_answer(response.headers_mut());
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        upgrade::ask(response.headers_mut());
+    }
     Ok(response)
 }
 

@@ -50,6 +50,11 @@ impl<S> Watched<S> {
     pub(super) fn stream(&self) -> &S {
         &self.stream
     }
+
+    /// The stream, no longer watched: what it carries from here on is not HTTP.
+    pub(super) fn into_inner(self) -> S {
+        self.stream
+    }
 }
 
 fn faulty() -> io::Error {

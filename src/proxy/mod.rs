@@ -6,7 +6,8 @@
 //! 3. `handle` is the road of each request, in order: `check`, the guard, the `route`, the `path` policy, the token,
 //!    `hop` and `inject`.
 //! 4. `exchange` sends it to the `upstream` and decides what may be sent once more; `unauthorized` is what a 401 leads to.
-//! 5. `body` streams both ways and ties the upstream's connection to the answer.
+//! 5. `body` streams both ways and ties the upstream's connection to the answer; after an `upgrade` to WebSocket,
+//!    bytes go both ways instead.
 //! 6. `error` is the one place where an error becomes an answer.
 //!
 //! [`Routes`] is what the configuration becomes, [`Server`] binds and runs it, [`Swap`] replaces it while it runs.
@@ -32,6 +33,7 @@ mod server;
 mod site;
 mod swap;
 mod unauthorized;
+mod upgrade;
 mod upstream;
 mod worker;
 

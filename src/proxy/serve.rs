@@ -1,6 +1,7 @@
 //! One connection of a caller, from its first byte to its end.
 
 use std::{
+    cell::Cell,
     convert::Infallible,
     future::{Future, poll_fn},
     panic::AssertUnwindSafe,
@@ -73,9 +74,16 @@ async fn has_begun(stream: &TcpStream, activity: &Activity) -> bool {
 /// Serves requests until the connection is quiet, which gives it back, or ends.
 async fn converse(caller: &Rc<Caller>, stream: Watched<TcpStream>) -> Option<Watched<TcpStream>> {
     let activity = &caller.activity;
-    let service = service_fn(move |request| {
-        let caller = Rc::clone(caller);
-        async move { Ok::<_, Infallible>(survive(&caller, handle(&caller, request)).await) }
+    let switched = Cell::new(None);
+    let service = service_fn(|request| {
+        let (caller, switched) = (Rc::clone(caller), &switched);
+        async move {
+            let mut response = survive(&caller, handle(&caller, request)).await;
+            if let Some(tunnel) = response.body_mut().take_tunnel() {
+                switched.set(Some(tunnel));
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     activity.in_hyper(true);
     let mut connection = caller.worker.http.serve_connection(TokioIo::new(stream), service);
@@ -114,8 +122,13 @@ async fn converse(caller: &Rc<Caller>, stream: Watched<TcpStream>) -> Option<Wat
         // Either side broke off: the caller must see that at once.
         Ended::Served(Err(_)) => return None,
     }
-    let stream = connection.into_parts().io.into_inner();
-    linger(stream).await;
+    let parts = connection.into_parts();
+    let stream = parts.io.into_inner();
+    match switched.take() {
+        // hyper has sent the 101 and is out of the way.
+        Some(tunnel) => Box::pin(tunnel.run(stream.into_inner(), parts.read_buf)).await,
+        None => linger(stream).await,
+    }
     None
 }
 

@@ -21,6 +21,7 @@ use crate::proxy::{
     body::RequestBody,
     io::{SharedScanner, UpstreamStream, Watched},
     scan::Facts,
+    upgrade::Tunnel,
 };
 
 type Driver = http1::Connection<TokioIo<Watched<UpstreamStream>>, RequestBody>;
@@ -132,6 +133,14 @@ impl Connection {
                 None => Err(SendError::Closed),
             },
         }
+    }
+}
+
+impl Connection {
+    /// Takes the stream out after a 101, with what came behind it.
+    pub(in crate::proxy) fn into_tunnel(self) -> Box<Tunnel> {
+        let parts = self.parts.driver.into_parts();
+        Tunnel::new(parts.io.into_inner().into_inner(), parts.read_buf)
     }
 }
 

@@ -7,3 +7,4 @@ mod refused;
 mod road;
 mod streams;
 mod tokens;
+mod websocket;

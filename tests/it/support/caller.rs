@@ -95,6 +95,9 @@ impl Caller {
         let head = String::from_utf8(self.buffer.drain(..end).collect()).unwrap();
         let status = head[9..12].parse().unwrap();
         let mut answer = Answer { status, head, body: Vec::new(), complete: true };
+        if status == 101 {
+            return answer;
+        }
         if status < 200 {
             return self.answer_to(method);
         }
@@ -164,6 +167,12 @@ impl Caller {
                 return None;
             }
         }
+    }
+
+    /// Reads so many bytes, or as many as come before the end.
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        while self.buffer.len() < count && self.more() {}
+        self.buffer.drain(..count.min(self.buffer.len())).collect()
     }
 
     pub fn answer(&mut self) -> Answer {

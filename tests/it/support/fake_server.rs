@@ -43,17 +43,27 @@ impl Received {
 }
 
 /// What a fake does with a request.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Reply {
     bytes: Vec<u8>,
     close: bool,
     endless: bool,
+    then: Option<Arc<Then>>,
+}
+
+/// What a fake does with a connection that no longer speaks HTTP.
+type Then = dyn Fn(&mut BufReader<TcpStream>, &mut TcpStream) + Send + Sync;
+
+impl std::fmt::Debug for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Reply({:?})", String::from_utf8_lossy(&self.bytes))
+    }
 }
 
 impl Reply {
     /// These bytes; the connection stays open.
     pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
-        Self { bytes: bytes.into(), close: false, endless: false }
+        Self { bytes: bytes.into(), close: false, endless: false, then: None }
     }
 
     /// A whole answer.
@@ -77,6 +87,15 @@ impl Reply {
     /// Sends `x` after it until the other side has had enough.
     pub fn endless(mut self) -> Self {
         self.endless = true;
+        self
+    }
+
+    /// Goes on by hand after it.
+    pub fn then(
+        mut self,
+        act: impl Fn(&mut BufReader<TcpStream>, &mut TcpStream) + Send + Sync + 'static,
+    ) -> Self {
+        self.then = Some(Arc::new(act));
         self
     }
 
@@ -193,6 +212,9 @@ fn converse(shared: &Shared, stream: TcpStream, answer: &dyn Fn(&Received) -> Re
         let sent = writer.write_all(&reply.bytes);
         while reply.endless && sent.is_ok() && writer.write_all(&[b'x'; 64 * 1024]).is_ok() {
             shared.written.fetch_add(64 * 1024, Ordering::AcqRel);
+        }
+        if let Some(act) = &reply.then {
+            return act(&mut reader, &mut writer);
         }
         if sent.is_err() || reply.endless || reply.close || !request.complete {
             let _ = writer.shutdown(Shutdown::Both);
