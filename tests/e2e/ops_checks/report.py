@@ -104,6 +104,8 @@ def _content(path):
             "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
             "-keyout", "/dev/null", "-subj", "/CN=test authority", "-days", "2",
         )
+    if path.endswith(".pem"):
+        return run("openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048")
     if path.endswith("-token"):
         def part(value):
             return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
