@@ -28,7 +28,6 @@ pub enum SourceType {
 /// The keys of a credential that belong to its `type`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-#[expect(clippy::large_enum_variant, reason = "there are a handful, read once")]
 pub enum SourceConfig {
     /// RFC 6749 §4.4.
     ClientCredentials(Box<ClientCredentialsConfig>),
