@@ -81,7 +81,7 @@ pub(super) async fn exchange(
             if coming
                 && !replayed
                 && outgoing.is_held()
-                && let Some(replacement) = unauthorized::replacement(route, &token).await
+                && let Some(replacement) = Box::pin(unauthorized::replacement(route, &token)).await
             {
                 // The connection goes with the refused answer.
                 token = replacement;
@@ -151,7 +151,8 @@ async fn send(
 }
 
 async fn fresh(caller: &Caller, route: &Route) -> Result<Connection, Error> {
-    match upstream::connect(&route.upstream, caller.worker.ticks.now()).await {
+    // Boxed, because it is rare and large: every request would carry room for it, and every idle connection keep it.
+    match Box::pin(upstream::connect(&route.upstream, caller.worker.ticks.now())).await {
         Ok(connection) => {
             route.metrics.upstream_connection(UpstreamConnection::Opened);
             Ok(connection)
