@@ -1,6 +1,6 @@
 //! Assertions that attaché signs (RFC 7523 §3): for one provider, for a minute, each used once.
 
-use std::time::SystemTime;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use schemars::JsonSchema;
@@ -10,7 +10,6 @@ use zeroize::Zeroizing;
 
 use super::{
     error::FetchError,
-    grant::OAuthConfig,
     kept_secret::KeptSecret,
     signer::{Signer, SigningAlg},
 };
@@ -48,27 +47,36 @@ pub(super) struct AssertionKey {
 
 impl AssertionKey {
     /// A private key in PEM.
-    pub(super) fn private(secret: KeptSecret, config: &OAuthConfig) -> Result<Self, Invalid> {
-        Self::build(secret, config, Signer::from_pem).map_err(|why| {
-            Invalid::new("private_key", format!("cannot be used: {why}"))
+    pub(super) fn private(
+        key: &'static str,
+        secret: KeptSecret,
+        alg: Option<SigningAlg>,
+        key_id: Option<String>,
+    ) -> Result<Self, Invalid> {
+        Self::build(secret, alg, key_id, Signer::from_pem).map_err(|why| {
+            Invalid::new(key, format!("cannot be used: {why}"))
                 .hint("`openssl pkey -in key.pem -noout` says whether it is a private key")
         })
     }
 
     /// The client's secret.
-    pub(super) fn shared(secret: KeptSecret, config: &OAuthConfig) -> Result<Self, Invalid> {
-        Self::build(secret, config, Signer::from_secret)
+    pub(super) fn shared(
+        secret: KeptSecret,
+        alg: Option<SigningAlg>,
+        key_id: Option<String>,
+    ) -> Result<Self, Invalid> {
+        Self::build(secret, alg, key_id, Signer::from_secret)
             .map_err(|why| Invalid::new("signing_alg", why).hint("use HS256, HS384 or HS512"))
     }
 
     fn build(
         secret: KeptSecret,
-        config: &OAuthConfig,
+        alg: Option<SigningAlg>,
+        key_id: Option<String>,
         parse: fn(&str, Option<SigningAlg>) -> Result<Signer, &'static str>,
     ) -> Result<Self, &'static str> {
-        let alg = config.signing_alg;
         let signer = parse(secret.value().expose(), alg)?;
-        Ok(Self { secret, signer, alg, key_id: config.key_id.clone(), parse })
+        Ok(Self { secret, signer, alg, key_id, parse })
     }
 
     /// A new assertion.
@@ -77,11 +85,12 @@ impl AssertionKey {
         issuer: &str,
         subject: &str,
         addressed: &Addressed<'_>,
+        further: &BTreeMap<String, String>,
     ) -> Result<Zeroizing<String>, FetchError> {
         let now = addressed.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut id = [0; 16];
         aws_lc_rs::rand::fill(&mut id).map_err(|_| FetchError::Signing)?;
-        let claims = json!({
+        let mut claims = json!({
             "iss": issuer,
             "sub": subject,
             "aud": addressed.audience,
@@ -89,6 +98,9 @@ impl AssertionKey {
             "iat": now,
             "exp": now + LIFE,
         });
+        for (name, value) in further {
+            claims[name] = value.as_str().into();
+        }
         let jwt = self.signer.sign(self.key_id.as_deref(), &claims).ok_or(FetchError::Signing)?;
         Ok(Zeroizing::new(jwt))
     }

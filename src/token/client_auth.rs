@@ -1,5 +1,7 @@
 //! How the OAuth client authenticates at the token endpoint: exactly one way a request (RFC 6749 §2.3).
 
+use std::collections::BTreeMap;
+
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use form_urlencoded::Serializer;
 use reqwest::header::HeaderValue;
@@ -97,11 +99,20 @@ impl ClientAuth {
             }
             Method::ClientSecretJwt => {
                 let secret = kept("client_secret", config.client_secret.as_ref())?;
-                Self::Signed { key: Box::new(AssertionKey::shared(secret, config)?) }
+                Self::Signed {
+                    key: Box::new(AssertionKey::shared(secret, config.signing_alg, config.key_id.clone())?),
+                }
             }
             Method::PrivateKeyJwt => {
                 let key = kept("private_key", config.private_key.as_ref())?;
-                Self::Signed { key: Box::new(AssertionKey::private(key, config)?) }
+                Self::Signed {
+                    key: Box::new(AssertionKey::private(
+                        "private_key",
+                        key,
+                        config.signing_alg,
+                        config.key_id.clone(),
+                    )?),
+                }
             }
             Method::ClientAssertion => {
                 Self::Assertion { file: kept("client_assertion", config.client_assertion.as_ref())? }
@@ -129,7 +140,7 @@ impl ClientAuth {
         };
         match self {
             Self::Post { secret } => drop(form.append_pair("client_secret", secret.value().expose())),
-            Self::Signed { key } => assertion(&key.sign(id, id, addressed)?),
+            Self::Signed { key } => assertion(&key.sign(id, id, addressed, &BTreeMap::new())?),
             Self::Assertion { file } => assertion(file.value().expose()),
             Self::Basic { .. } | Self::None => {}
         }

@@ -2,15 +2,22 @@
 
 mod client_credentials;
 mod file;
+mod jwt_bearer;
 #[cfg(test)]
 pub(super) mod scripted;
+mod token_exchange;
 
 use serde::{Deserialize, Serialize};
 
-use self::{client_credentials::ClientCredentials, file::FileSource};
+use self::{
+    client_credentials::ClientCredentials, file::FileSource, jwt_bearer::JwtBearer,
+    token_exchange::TokenExchange,
+};
 pub use self::{
     client_credentials::ClientCredentialsConfig,
     file::{Expiry, FileConfig},
+    jwt_bearer::JwtBearerConfig,
+    token_exchange::TokenExchangeConfig,
 };
 use super::{answer::Issued, clock::Clock, error::FetchError};
 use crate::invalid::Invalid;
@@ -23,6 +30,10 @@ pub enum SourceType {
     ClientCredentials,
     /// A token that something else writes.
     File,
+    /// RFC 7523 §2.1.
+    JwtBearer,
+    /// RFC 8693.
+    TokenExchange,
 }
 
 /// The keys of a credential that belong to its `type`.
@@ -33,6 +44,10 @@ pub enum SourceConfig {
     ClientCredentials(Box<ClientCredentialsConfig>),
     /// A token or an API key that something else writes into a file.
     File(FileConfig),
+    /// RFC 7523 §2.1.
+    JwtBearer(Box<JwtBearerConfig>),
+    /// RFC 8693.
+    TokenExchange(Box<TokenExchangeConfig>),
 }
 
 impl SourceConfig {
@@ -41,6 +56,8 @@ impl SourceConfig {
         match self {
             Self::ClientCredentials(_) => "client_credentials",
             Self::File(_) => "file",
+            Self::JwtBearer(_) => "jwt_bearer",
+            Self::TokenExchange(_) => "token_exchange",
         }
     }
 }
@@ -48,6 +65,8 @@ impl SourceConfig {
 /// A source that is ready to be asked.
 pub(super) enum Source {
     ClientCredentials(Box<ClientCredentials>),
+    JwtBearer(Box<JwtBearer>),
+    TokenExchange(Box<TokenExchange>),
     File(Box<FileSource>),
     #[cfg(test)]
     Scripted(scripted::Scripted),
@@ -70,6 +89,12 @@ impl Source {
             SourceConfig::ClientCredentials(config) => {
                 Self::ClientCredentials(Box::new(ClientCredentials::build(config, clock.clone())?))
             }
+            SourceConfig::JwtBearer(config) => {
+                Self::JwtBearer(Box::new(JwtBearer::build(config, clock.clone())?))
+            }
+            SourceConfig::TokenExchange(config) => {
+                Self::TokenExchange(Box::new(TokenExchange::build(config, clock.clone())?))
+            }
             SourceConfig::File(config) => Self::File(Box::new(FileSource::build(config, clock.clone())?)),
         })
     }
@@ -78,6 +103,8 @@ impl Source {
     pub(super) async fn fetch(&mut self) -> Result<Fetched, FetchError> {
         match self {
             Self::ClientCredentials(source) => source.fetch().await,
+            Self::JwtBearer(source) => source.fetch().await,
+            Self::TokenExchange(source) => source.fetch().await,
             Self::File(source) => source.fetch(),
             #[cfg(test)]
             Self::Scripted(source) => source.fetch().await,
@@ -88,6 +115,8 @@ impl Source {
     pub(super) fn look(&mut self) -> bool {
         match self {
             Self::ClientCredentials(source) => source.look(),
+            Self::JwtBearer(source) => source.look(),
+            Self::TokenExchange(source) => source.look(),
             Self::File(source) => source.look(),
             #[cfg(test)]
             Self::Scripted(source) => source.look(),

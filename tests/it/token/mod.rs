@@ -5,6 +5,7 @@ mod client_auth;
 mod discovery;
 mod faults;
 mod file;
+mod grants;
 mod secrets;
 
 use std::io::Write as _;
