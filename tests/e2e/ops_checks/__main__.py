@@ -1,4 +1,6 @@
-"""Makes all checks, or with `--write` brings the generated parts up to date."""
+"""Makes all checks, or with `--write` brings the generated parts up to date.
+
+With `--strict`, as before a release, it also fails when documents, chart or dashboard are behind the code."""
 
 import sys
 
@@ -8,10 +10,10 @@ from .report import counts
 if sys.argv[1:] == ["--write"]:
     helm.write()
     sys.exit(0)
-if sys.argv[1:]:
-    sys.exit("usage: tests/e2e/ops [--write]")
+if sys.argv[1:] not in ([], ["--strict"]):
+    sys.exit("usage: tests/e2e/ops [--write | --strict]")
 
 for part in (kubernetes, helm, prometheus, live, reload, restart, abuse, systemd, compose, workflows, examples, docs):
     part.checks()
-print(f"result: {counts['ok']} passed, {counts['FAILED']} failed, {counts['SKIPPED']} skipped")
-sys.exit(1 if counts["FAILED"] else 0)
+print(f"result: {counts['ok']} passed, {counts['FAILED']} failed, {counts['SKIPPED']} skipped, {counts['BEHIND']} behind")
+sys.exit(1 if counts["FAILED"] or (sys.argv[1:] and counts["BEHIND"]) else 0)
