@@ -412,7 +412,8 @@ fn what_follows_an_upgrade_that_was_not_granted_is_a_request_like_any_other() {
         let before = upstream.received().len();
         let mut caller = Caller::connect(sidecar.proxy);
         caller.send(format!(
-            "GET /api/first HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n\r\n\
+            "GET /api/first HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\
              GET /api/second HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer mine\r\n\r\n\
              GET /admin HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         ));
