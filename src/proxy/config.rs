@@ -1,6 +1,6 @@
 //! What the operator wrote about listeners and routes.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -76,6 +76,15 @@ pub struct RouteConfig {
     /// Remove `path` from what is forwarded.
     #[serde(default)]
     pub strip_prefix: bool,
+    /// Ask the upstream for the `Host` that the caller asked for, instead of its own.
+    #[serde(default)]
+    pub preserve_host: bool,
+    /// Turn a redirect of the upstream to itself into a local one.
+    #[serde(default)]
+    pub rewrite_location: bool,
+    /// Further headers that every request carries, in place of the caller's own.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
     /// Where requests go: https, or http to a loopback address.
     pub upstream: String,
     /// The credential that is injected.
@@ -105,6 +114,9 @@ impl RouteConfig {
             host: None,
             listen: None,
             strip_prefix: false,
+            preserve_host: false,
+            rewrite_location: false,
+            headers: BTreeMap::new(),
             upstream: upstream.into(),
             credential: credential.into(),
             connect_timeout: connect_timeout(),

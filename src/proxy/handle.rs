@@ -128,7 +128,14 @@ async fn forward(
         headers.remove(name);
     }
     route.injection.remove_spellings(&mut headers);
-    headers.insert(HOST, route.upstream.authority.clone());
+    for (header, value) in &route.headers {
+        header.remove_spellings(&mut headers);
+        header.set(&mut headers, value);
+    }
+    // `Connection` may have named it.
+    if !(route.preserve_host && headers.contains_key(HOST)) {
+        headers.insert(HOST, route.upstream.authority.clone());
+    }
     headers.append(VIA, site.identity.via.clone());
     if upgrade {
         upgrade::ask(&mut headers);
@@ -147,6 +154,9 @@ async fn forward(
     let outgoing = Outgoing { method: parts.method, target, headers, upload, repeatable, upgrade };
     let mut response = exchange::exchange(caller, route, outgoing, token).await?;
     hop::strip_answer(response.headers_mut());
+    if let Some(local) = &route.local {
+        local.rewrite(response.headers_mut());
+    }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         upgrade::ask(response.headers_mut());
     }

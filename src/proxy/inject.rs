@@ -55,7 +55,8 @@ impl Injection {
         headers.insert(self.name.clone(), value.clone());
     }
 
-    fn is_spelling(&self, name: &HeaderName) -> bool {
+    /// Whether a name could be read as the injected one.
+    pub(super) fn is_spelling(&self, name: &HeaderName) -> bool {
         // `HeaderName` is lower-case already.
         name.as_str().bytes().filter(u8::is_ascii_alphanumeric).eq(self.letters.iter().copied())
     }

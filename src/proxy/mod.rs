@@ -24,6 +24,7 @@ mod hop;
 mod inject;
 mod io;
 mod listener;
+mod location;
 mod path;
 mod reach;
 mod route;

@@ -2,11 +2,12 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 
 use super::{
     config::RouteConfig,
     inject::Injection,
+    location::Local,
     path::{self, Rewrite},
     upstream::{Target, Upstream},
 };
@@ -25,6 +26,11 @@ pub(super) struct Route {
     /// Whether a path could leave what the route stands for.
     pub(super) has_prefix: bool,
     pub(super) injection: Injection,
+    /// Headers of the operator.
+    pub(super) headers: Box<[(Injection, HeaderValue)]>,
+    pub(super) preserve_host: bool,
+    /// How redirects come back, if they are rewritten.
+    pub(super) local: Option<Local>,
     pub(super) credential: Credential,
     pub(super) response_timeout: Duration,
     pub(super) metrics: RouteMetrics,
@@ -54,12 +60,35 @@ impl Route {
             upstream,
             has_prefix: !path.is_empty() || !target.base.is_empty(),
             rewrite: Rewrite { strip, base: target.base.clone() },
+            headers: headers(config, &header)?,
+            preserve_host: config.preserve_host,
+            local: config.rewrite_location.then(|| Local::new(target, &path[..strip])),
             injection: Injection::new(header),
             credential: credential.with_format(&format),
             response_timeout: config.response_timeout.0,
             metrics,
         })
     }
+}
+
+/// Checks the `headers` of a route.
+fn headers(config: &RouteConfig, injected: &HeaderName) -> Result<Box<[(Injection, HeaderValue)]>, Invalid> {
+    let injected = Injection::new(injected.clone());
+    let header = |(name, value): (&String, &String)| {
+        let invalid = |message| Invalid::new(format!("headers.{name}"), message);
+        let header =
+            HeaderName::try_from(name.as_str()).map_err(|_| invalid("is not the name of a header"))?;
+        if !Injection::may_carry(&header) {
+            return Err(invalid("is a header that frames, routes or describes a message"));
+        }
+        if injected.is_spelling(&header) {
+            return Err(invalid("is the header that carries the token"));
+        }
+        let value = HeaderValue::try_from(value.as_str())
+            .map_err(|_| invalid("has a value that no header can carry"))?;
+        Ok((Injection::new(header), value))
+    };
+    config.headers.iter().map(header).collect()
 }
 
 /// The prefix of a `path` key, without a slash at its end: `/` is empty.

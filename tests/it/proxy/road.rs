@@ -199,3 +199,42 @@ fn a_connection_that_was_quiet_for_a_while_goes_on_as_before() {
     assert!(caller.answer().text().starts_with("GET /parts "));
     assert_eq!(upstream.received().len(), 3);
 }
+
+#[test]
+fn headers_of_the_operator_take_the_place_of_the_callers_and_the_host_can_be_kept() {
+    let (provider, upstream) = (provider(), echo());
+    let lines = "preserve_host = true\nheaders = { X-Tenant = \"blue\" }";
+    let sidecar = Sidecar::to(&upstream.url(), &provider, lines);
+    for fields in ["", "X-Tenant: mine\r\nX_Tenant: mine\r\n", "Connection: x-tenant\r\nX-Tenant: mine\r\n"] {
+        let mut caller = Caller::connect(sidecar.proxy);
+        caller.send(format!("GET / HTTP/1.1\r\nHost: localhost:1234\r\n{fields}\r\n"));
+        assert_eq!(caller.answer().status, 200);
+    }
+    let mut caller = Caller::connect(sidecar.proxy);
+    caller.send("GET / HTTP/1.1\r\nHost: localhost:1234\r\nConnection: host\r\n\r\n");
+    assert_eq!(caller.answer().status, 200);
+    let requests = upstream.received();
+    for request in &requests {
+        assert_eq!(request.fields("x-tenant"), ["blue"]);
+        assert!(request.fields("x_tenant").is_empty());
+        assert_eq!(request.fields("authorization"), ["Bearer token-1"]);
+    }
+    assert!(requests[..3].iter().all(|request| request.fields("host") == ["localhost:1234"]));
+    assert_eq!(requests[3].fields("host"), [upstream.address.to_string()]);
+}
+
+#[test]
+fn a_redirect_of_the_upstream_to_itself_comes_back_as_a_local_one() {
+    let provider = provider();
+    let upstream = FakeServer::start(|request| {
+        let location = match request.line().contains("/own") {
+            true => format!("http://{}/v2/new?x", request.fields("host")[0]),
+            false => "https://other.example/v2/new".to_owned(),
+        };
+        Reply::raw(format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"))
+    });
+    let lines = "path = \"/api\"\nstrip_prefix = true\nrewrite_location = true";
+    let sidecar = Sidecar::to(&format!("{}/v2", upstream.url()), &provider, lines);
+    assert_eq!(get(sidecar.proxy, "/api/own").field("location"), Some("/api/new?x"));
+    assert_eq!(get(sidecar.proxy, "/api/other").field("location"), Some("https://other.example/v2/new"));
+}
