@@ -128,3 +128,34 @@ fn an_assertion_of_somebody_else_is_read_again_when_its_file_changes() {
     let sent: Vec<_> = received.iter().map(|request| assertion(&request.body)).collect();
     assert_eq!(sent, ["first.jwt", "second.jwt"]);
 }
+
+#[test]
+fn f13_a_new_private_key_is_used_within_ten_seconds_and_garbage_is_not() {
+    let pair = || rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let (old, new) = (pair(), pair());
+    let (file, provider, upstream) = (secret_file(&old.serialize_pem()), provider(), echo());
+    let lines = format!(
+        "issuer = \"{}\"\nclient_id = \"check out\"\nclient_auth = \"private_key_jwt\"\n\
+         private_key = {{ file = \"{}\" }}",
+        provider.url(),
+        file.path().display()
+    );
+    // The provider fails at first, so there are attempts while the file holds no key at all.
+    let sidecar = Sidecar::run(&with(&lines, &upstream));
+    provider.wait_for(2);
+    fs::write(file.path(), "half a key").unwrap();
+    sidecar.ready();
+    let asked = provider.received().len();
+    fs::write(file.path(), new.serialize_pem()).unwrap();
+    let begun = tokio::time::Instant::now();
+    let received = provider.wait_for(asked + 1);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(10));
+    for (at, request) in
+        received.iter().enumerate().filter(|(_, request)| request.line().starts_with("POST "))
+    {
+        let signed_by = if at < asked { &old } else { &new };
+        let key = DecodingKey::from_ec_der(signed_by.public_key_raw());
+        verify(&assertion(&request.body), &key, Algorithm::ES256, &provider.url());
+    }
+    assert_eq!(get(sidecar.proxy, "/").status, 200);
+}

@@ -6,6 +6,7 @@ mod discovery;
 mod faults;
 mod file;
 mod grants;
+mod refused;
 mod secrets;
 
 use std::io::Write as _;
