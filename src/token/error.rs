@@ -38,6 +38,8 @@ pub enum FetchError {
     Malformed(&'static str),
     #[error("the provider's metadata is not usable: {0}")]
     Metadata(&'static str),
+    #[error("the helper program {0}")]
+    Helper(&'static str),
     #[error("the token has expired, and no other one has come")]
     Stale,
     #[error("the token request met a bug in attaché")]
@@ -59,7 +61,7 @@ impl FetchError {
     /// How it is handled.
     pub fn class(&self) -> Class {
         match self {
-            Self::Secret(_) | Self::Signing => Class::Local,
+            Self::Secret(_) | Self::Signing | Self::Helper(_) => Class::Local,
             Self::OAuth { code, .. } if code.is_client_fault() => Class::Client,
             // RFC 6749 §5.2: 401 is a client that failed to authenticate, with or without a body that says so.
             Self::Status { status: 401, .. } => Class::Client,
@@ -99,6 +101,9 @@ impl FetchError {
             Self::Metadata(_) => {
                 "write `issuer` exactly as the provider's metadata does, or give `token_endpoint`"
             }
+            Self::Helper(_) => {
+                "run the `command` by hand with the `environment` that it is given, and compare what it prints with `output`"
+            }
             Self::Stale => {
                 "whatever gives the token, a provider or the writer of a file, should give a new one in time"
             }
@@ -137,6 +142,7 @@ impl FetchError {
             Self::OAuth { .. } => "oauth_error",
             Self::Malformed(_) => "malformed_answer",
             Self::Metadata(_) => "metadata",
+            Self::Helper(_) => "helper",
             Self::Stale => "stale_token",
             Self::Panicked => "internal",
         }

@@ -24,6 +24,7 @@ mod http;
 mod kept_secret;
 mod manager;
 mod refresher;
+mod rfc3339;
 pub mod schedule;
 mod signer;
 pub mod source;

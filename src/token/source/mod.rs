@@ -1,6 +1,7 @@
 //! Where access tokens come from: one file per kind of source, one enum that lists them.
 
 mod client_credentials;
+mod exec;
 mod file;
 mod jwt_bearer;
 #[cfg(test)]
@@ -10,11 +11,12 @@ mod token_exchange;
 use serde::{Deserialize, Serialize};
 
 use self::{
-    client_credentials::ClientCredentials, file::FileSource, jwt_bearer::JwtBearer,
+    client_credentials::ClientCredentials, exec::Exec, file::FileSource, jwt_bearer::JwtBearer,
     token_exchange::TokenExchange,
 };
 pub use self::{
     client_credentials::ClientCredentialsConfig,
+    exec::{ExecConfig, Output},
     file::{Expiry, FileConfig},
     jwt_bearer::JwtBearerConfig,
     token_exchange::TokenExchangeConfig,
@@ -28,6 +30,8 @@ use crate::invalid::Invalid;
 pub enum SourceType {
     /// RFC 6749 §4.4.
     ClientCredentials,
+    /// A helper program that prints a token.
+    Exec,
     /// A token that something else writes.
     File,
     /// RFC 7523 §2.1.
@@ -42,6 +46,8 @@ pub enum SourceType {
 pub enum SourceConfig {
     /// RFC 6749 §4.4.
     ClientCredentials(Box<ClientCredentialsConfig>),
+    /// A helper program that prints a token.
+    Exec(ExecConfig),
     /// A token or an API key that something else writes into a file.
     File(FileConfig),
     /// RFC 7523 §2.1.
@@ -55,6 +61,7 @@ impl SourceConfig {
     pub fn name(&self) -> &'static str {
         match self {
             Self::ClientCredentials(_) => "client_credentials",
+            Self::Exec(_) => "exec",
             Self::File(_) => "file",
             Self::JwtBearer(_) => "jwt_bearer",
             Self::TokenExchange(_) => "token_exchange",
@@ -65,6 +72,7 @@ impl SourceConfig {
 /// A source that is ready to be asked.
 pub(super) enum Source {
     ClientCredentials(Box<ClientCredentials>),
+    Exec(Box<Exec>),
     JwtBearer(Box<JwtBearer>),
     TokenExchange(Box<TokenExchange>),
     File(Box<FileSource>),
@@ -89,6 +97,7 @@ impl Source {
             SourceConfig::ClientCredentials(config) => {
                 Self::ClientCredentials(Box::new(ClientCredentials::build(config, clock.clone())?))
             }
+            SourceConfig::Exec(config) => Self::Exec(Box::new(Exec::build(config, clock.clone())?)),
             SourceConfig::JwtBearer(config) => {
                 Self::JwtBearer(Box::new(JwtBearer::build(config, clock.clone())?))
             }
@@ -103,6 +112,7 @@ impl Source {
     pub(super) async fn fetch(&mut self) -> Result<Fetched, FetchError> {
         match self {
             Self::ClientCredentials(source) => source.fetch().await,
+            Self::Exec(source) => source.fetch().await,
             Self::JwtBearer(source) => source.fetch().await,
             Self::TokenExchange(source) => source.fetch().await,
             Self::File(source) => source.fetch(),
@@ -115,6 +125,7 @@ impl Source {
     pub(super) fn look(&mut self) -> bool {
         match self {
             Self::ClientCredentials(source) => source.look(),
+            Self::Exec(source) => source.look(),
             Self::JwtBearer(source) => source.look(),
             Self::TokenExchange(source) => source.look(),
             Self::File(source) => source.look(),
