@@ -76,6 +76,9 @@ pub struct RouteConfig {
     /// Remove `path` from what is forwarded.
     #[serde(default)]
     pub strip_prefix: bool,
+    /// What becomes of a credential that the caller sends.
+    #[serde(default)]
+    pub caller_authorization: CallerAuthorization,
     /// Ask the upstream for the `Host` that the caller asked for, instead of its own.
     #[serde(default)]
     pub preserve_host: bool,
@@ -106,6 +109,17 @@ pub struct RouteConfig {
     pub tls: RouteTlsConfig,
 }
 
+/// What becomes of a caller's own header of the name that carries the token, in any spelling.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CallerAuthorization {
+    /// It is removed, and the token takes its place.
+    #[default]
+    Replace,
+    /// The request is refused.
+    Reject,
+}
+
 impl RouteConfig {
     /// A route for everything, with the default of every key.
     pub fn new(upstream: impl Into<String>, credential: impl Into<String>) -> Self {
@@ -114,6 +128,7 @@ impl RouteConfig {
             host: None,
             listen: None,
             strip_prefix: false,
+            caller_authorization: CallerAuthorization::default(),
             preserve_host: false,
             rewrite_location: false,
             headers: BTreeMap::new(),

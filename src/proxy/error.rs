@@ -26,6 +26,7 @@ pub enum Reason {
     ForeignHost,
     ForeignOrigin,
     RequiredHeaderMissing,
+    CallerAuthorization,
     MethodNotAllowed,
     PathRefused,
     NoRoute,
@@ -58,7 +59,7 @@ impl From<Reason> for Error {
 
 impl Reason {
     /// Every reason, for documents and tests.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::MalformedRequest,
         Self::AmbiguousFraming,
         Self::MalformedTarget,
@@ -66,6 +67,7 @@ impl Reason {
         Self::ForeignHost,
         Self::ForeignOrigin,
         Self::RequiredHeaderMissing,
+        Self::CallerAuthorization,
         Self::MethodNotAllowed,
         Self::PathRefused,
         Self::NoRoute,
@@ -93,6 +95,7 @@ impl Reason {
             Self::ForeignHost => "foreign_host",
             Self::ForeignOrigin => "foreign_origin",
             Self::RequiredHeaderMissing => "required_header_missing",
+            Self::CallerAuthorization => "caller_authorization",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::PathRefused => "path_refused",
             Self::NoRoute => "no_route",
@@ -120,7 +123,9 @@ impl Reason {
             | Self::MalformedHost
             | Self::PathRefused
             | Self::CallerAborted => StatusCode::BAD_REQUEST,
-            Self::ForeignOrigin | Self::RequiredHeaderMissing => StatusCode::FORBIDDEN,
+            Self::ForeignOrigin | Self::RequiredHeaderMissing | Self::CallerAuthorization => {
+                StatusCode::FORBIDDEN
+            }
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             // RFC 9110 §15.5.20: we are not configured to answer for this authority.
@@ -151,6 +156,9 @@ impl Reason {
             Self::ForeignOrigin => "requests of web pages are refused; see allowed_origins",
             Self::RequiredHeaderMissing => {
                 "the header that callers must send is missing; see required_header"
+            }
+            Self::CallerAuthorization => {
+                "the request brings a credential of its own; see caller_authorization"
             }
             Self::MethodNotAllowed => "CONNECT, TRACE and TRACK are never forwarded",
             Self::PathRefused => "the path could be read as leaving the route it matches",
@@ -183,6 +191,7 @@ impl Reason {
             Self::ForeignHost
             | Self::ForeignOrigin
             | Self::RequiredHeaderMissing
+            | Self::CallerAuthorization
             | Self::MethodNotAllowed
             | Self::PathRefused => "http_request_denied",
             Self::NoRoute => "destination_not_found",

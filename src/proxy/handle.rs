@@ -26,6 +26,7 @@ use super::{
     body::{AnswerBody, Upload},
     caller::{Caller, InFlight},
     check,
+    config::CallerAuthorization,
     error::{self, Error, Reason},
     exchange::{self, Outgoing},
     hop, path,
@@ -119,6 +120,9 @@ async fn forward(
     parts: Parts,
     body: Incoming,
 ) -> Result<Response<AnswerBody>, Error> {
+    if route.caller_authorization == CallerAuthorization::Reject && route.injection.is_in(&parts.headers) {
+        return Err(Reason::CallerAuthorization.into());
+    }
     let token = token(route).await?;
     let target = target(route, &parts)?;
     let upgrade = upgrade::is_wanted(&parts, !body.is_end_stream());

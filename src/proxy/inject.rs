@@ -50,6 +50,11 @@ impl Injection {
         headers.remove(&self.name);
     }
 
+    /// Whether the caller sent one, in any spelling.
+    pub(super) fn is_in(&self, headers: &HeaderMap) -> bool {
+        headers.keys().any(|name| self.is_spelling(name))
+    }
+
     /// Sets the one credential. Neither copies the value nor allocates for it.
     pub(super) fn set(&self, headers: &mut HeaderMap, value: &HeaderValue) {
         headers.insert(self.name.clone(), value.clone());

@@ -39,7 +39,7 @@ mod upstream;
 mod worker;
 
 pub use self::{
-    config::{AccessLog, InjectConfig, ProxyConfig, RouteConfig, RouteTlsConfig},
+    config::{AccessLog, CallerAuthorization, InjectConfig, ProxyConfig, RouteConfig, RouteTlsConfig},
     error::Reason,
     reach::Reached,
     server::{BindError, Running, Server},

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use http::{HeaderName, HeaderValue};
 
 use super::{
-    config::RouteConfig,
+    config::{CallerAuthorization, RouteConfig},
     inject::Injection,
     location::Local,
     path::{self, Rewrite},
@@ -29,6 +29,7 @@ pub(super) struct Route {
     /// Headers of the operator.
     pub(super) headers: Box<[(Injection, HeaderValue)]>,
     pub(super) preserve_host: bool,
+    pub(super) caller_authorization: CallerAuthorization,
     /// How redirects come back, if they are rewritten.
     pub(super) local: Option<Local>,
     pub(super) credential: Credential,
@@ -62,6 +63,7 @@ impl Route {
             rewrite: Rewrite { strip, base: target.base.clone() },
             headers: headers(config, &header)?,
             preserve_host: config.preserve_host,
+            caller_authorization: config.caller_authorization,
             local: config.rewrite_location.then(|| Local::new(target, &path[..strip])),
             injection: Injection::new(header),
             credential: credential.with_format(&format),

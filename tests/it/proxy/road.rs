@@ -238,3 +238,25 @@ fn a_redirect_of_the_upstream_to_itself_comes_back_as_a_local_one() {
     assert_eq!(get(sidecar.proxy, "/api/own").field("location"), Some("/api/new?x"));
     assert_eq!(get(sidecar.proxy, "/api/other").field("location"), Some("https://other.example/v2/new"));
 }
+
+#[test]
+fn a_callers_own_credential_can_be_refused_instead_of_replaced() {
+    let (provider, upstream) = (provider(), echo());
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "caller_authorization = \"reject\"");
+    for fields in [
+        "Authorization: mine\r\n",
+        "Author_ization: mine\r\n",
+        "Connection: authorization\r\nAuthorization: x\r\n",
+    ] {
+        let mut caller = Caller::connect(sidecar.proxy);
+        caller.send(format!("GET / HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"));
+        let answer = caller.answer();
+        assert_eq!(
+            (answer.status, answer.reason().as_deref()),
+            (403, Some("caller_authorization")),
+            "{fields}"
+        );
+    }
+    assert_eq!(get(sidecar.proxy, "/").status, 200);
+    assert_eq!(upstream.received().len(), 1);
+}
