@@ -179,3 +179,46 @@ pub(super) fn provider_url(key: &str, text: &str, plaintext: bool) -> Result<Url
         _ => Err(Invalid::new(key, "is neither https nor http")),
     }
 }
+
+#[cfg(test)]
+mod memory {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+        thread,
+    };
+
+    use super::*;
+
+    #[test]
+    fn f6_an_endless_answer_grows_the_memory_by_less_than_1_mib() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let provider = thread::spawn(move || {
+            for head in ["Transfer-Encoding: chunked", "Content-Length: 1073741824"] {
+                let mut stream = listener.accept().unwrap().0;
+                thread::spawn(move || {
+                    let _ = stream.read(&mut [0; 4096]).unwrap();
+                    let _ = write!(stream, "HTTP/1.1 200 OK\r\n{head}\r\n\r\n");
+                    let mut piece = b"4000\r\n".to_vec();
+                    piece.resize(6 + 0x4000, b' ');
+                    piece.extend_from_slice(b"\r\n");
+                    while stream.write_all(&piece).is_ok() {}
+                });
+            }
+        });
+        let mut http = Http::new(HttpConfig::default(), Clock::default()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for _ in 0..2 {
+            let mut answer = None;
+            // Everything that reads the answer runs on this thread.
+            let counted = allocation_counter::measure(|| {
+                answer = Some(runtime.block_on(http.send(|client| client.get(&url))));
+            });
+            assert!(matches!(answer, Some(Err(FetchError::TooLarge))));
+            assert!(counted.bytes_max < 1024 * 1024, "{counted:?}");
+            assert!(counted.bytes_max > 64 * 1024, "the counter counts: {counted:?}");
+        }
+        provider.join().unwrap();
+    }
+}
