@@ -148,6 +148,10 @@ impl Activity {
 
     /// Bytes went to the caller: a slow reader is not an idle one.
     pub(super) fn sent(&self) {
+        // Whoever takes bytes is not gone: its answer may take longer than the moment that one who left is given.
+        if self.left.get().is_some() {
+            self.left.set(Some(self.ticks.now()));
+        }
         if self.state.get() == State::Idle {
             self.since.set(self.ticks.now());
         }
@@ -352,6 +356,11 @@ mod tests {
         registry.add(&activity);
         activity.serving();
         activity.left();
+        for _ in 0..3 {
+            pass(&ticks, &registry, 5);
+            assert!(!activity.must_close(), "it still takes bytes");
+            activity.sent();
+        }
         pass(&ticks, &registry, 5);
         assert!(!activity.must_close());
         pass(&ticks, &registry, 1);

@@ -61,12 +61,17 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, _load: Load) {
 async fn has_begun(stream: &TcpStream, activity: &Activity) -> bool {
     poll_fn(|cx| {
         activity.driven_by(cx);
-        if activity.must_close() || activity.is_draining() {
+        if activity.must_close() {
             return Poll::Ready(false);
         }
         // A fresh socket is reported readable before it is: only a look tells.
         let mut byte = [0; 1];
-        stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)).map(|peeked| peeked.is_ok_and(|count| count > 0))
+        match stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
+            Poll::Ready(peeked) => Poll::Ready(peeked.is_ok_and(|count| count > 0)),
+            // A request that is here already is answered also while the process drains.
+            Poll::Pending if activity.is_draining() => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
+        }
     })
     .await
 }
