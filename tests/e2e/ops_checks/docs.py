@@ -154,9 +154,11 @@ def reasons():
     words = dict(re.findall(r'Self::(\w+) => "([a-z_]+)",', source.split("fn word")[1].split("fn status")[0]))
     codes = {}
     arms = source.split("fn status")[1].split("fn explanation")[0]
-    for arm in re.findall(r"((?:Self::\w+[\s|]*)+)=>\s*StatusCode::(\w+)", re.sub(r"//.*", "", arms)):
+    for arm in re.findall(r"((?:Self::\w+[\s|]*)+)=>[\s{]*StatusCode::(\w+)", re.sub(r"//.*", "", arms)):
         for variant in re.findall(r"Self::(\w+)", arm[0]):
             codes[words[variant]] = arm[1]
+    missing = set(words.values()) - set(codes)
+    assert words and not missing, f"no status could be read from src/proxy/error.rs for {sorted(missing)}"
     return codes
 
 
@@ -193,7 +195,6 @@ def checks():
     with check("docs/reasons.md has every reason, with its status, and no other"):
         text = (ROOT / "docs" / "reasons.md").read_text()
         codes = reasons()
-        assert len(codes) >= 22, "the reasons could not be read from src/proxy/error.rs"
         listed = set(re.findall(r"^### (\w+)$", text, re.MULTILINE))
         for word in listed & set(codes):
             row = f"| [`{word}`](#{word}) | {CODES[codes[word]]} |"
