@@ -85,7 +85,8 @@ pub fn memory(kind: Kind, site: &Site, engine: &mut Engine, cores: Cores, idle: 
         let one = crate::engine::Load { callers: vec![*caller], plan: plan.clone() };
         errors += engine.run(&one, Limit::Requests(1))?.errors;
     }
-    engine.serve(Duration::from_millis(500))?;
+    // What a connection keeps once it has been idle for a moment, not while its next request may still be on the way.
+    engine.serve(Duration::from_secs(4))?;
     let used = usage::memory(&target.pids());
     engine.close(fresh_load);
     if errors > 0 {

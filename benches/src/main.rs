@@ -23,7 +23,8 @@ use std::{env, io, path::PathBuf, process::ExitCode};
 const USAGE: &str = "benches/run [--quick] [--only ID]... [--rounds N] [--out DIRECTORY]
 
 --quick   only what noise cannot disturb; the exit code is 1 when a limit is missed
---only    one part: small-1, small-16, small-64, small-256, down-64k, down-1m, up-64k, tls-h1, routes, refresh,
+--only    one part: small-1, small-16, small-64, small-256, down-64k, down-1m, up-64k, tls-h1, tls-h2, h2c,
+          grpc, routes, refresh,
           latency, fixed
 --rounds  rounds of 0.4 s a target, beside the first, which is dropped (default 12)";
 

@@ -11,14 +11,16 @@ use std::{
 
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use crate::engine::{Answers, Engine};
+use crate::engine::{self, Answer, Answers, Engine};
 
 pub struct Site {
     pub directory: PathBuf,
     pub token: String,
-    /// An upstream that refuses requests without the token.
+    /// An upstream that refuses requests without the token. It speaks HTTP/1.1, and HTTP/2 with prior knowledge.
     pub plain: SocketAddr,
     pub tls: SocketAddr,
+    /// The same with TLS and nothing but HTTP/2.
+    pub tls2: SocketAddr,
     /// An upstream for those that inject nothing: the relay and nobody.
     pub open: SocketAddr,
     pub tokens: SocketAddr,
@@ -36,20 +38,22 @@ impl Site {
         fs::write(directory.join("secret"), "not-a-secret")?;
         fs::set_permissions(directory.join("secret"), fs::Permissions::from_mode(0o600))?;
         let tls = certificates(&directory)?;
-        let mut by_name: Vec<(&'static str, Rc<[u8]>)> =
+        let mut by_name: Vec<(&'static str, Rc<Answer>)> =
             SIZES.iter().map(|(name, size)| (*name, answer("200 OK", &vec![b'x'; *size]))).collect();
+        by_name.push((GRPC.1, grpc_answer()));
         for (path, lifetime) in [("token", 86_400), ("short", 2)] {
             let json =
                 format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":{lifetime}}}"#);
             by_name.push((path, answer("200 OK", json.as_bytes())));
         }
         let refusal = answer("401 Unauthorized", b"");
-        let credential = Some(format!("Bearer {token}\r\n").into_bytes());
+        let credential = Some(format!("Bearer {token}").into_bytes());
         let strict = Rc::new(Answers { by_name: by_name.clone(), credential, refusal: refusal.clone() });
         let open = Rc::new(Answers { by_name, credential: None, refusal });
         Ok(Self {
             plain: engine.listen(&strict, None)?,
-            tls: engine.listen(&strict, Some(tls))?,
+            tls: engine.listen(&strict, Some(tls(&[])))?,
+            tls2: engine.listen(&strict, Some(tls(&[b"h2"])))?,
             open: engine.listen(&open, None)?,
             tokens: engine.listen(&open, None)?,
             directory,
@@ -58,17 +62,54 @@ impl Site {
     }
 }
 
-fn answer(status: &str, body: &[u8]) -> Rc<[u8]> {
-    let head = format!(
-        "HTTP/1.1 {status}\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\ncontent-type: application/json\r\n\
-         cache-control: no-store\r\nx-request-id: 8d1f0c6e\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    [head.as_bytes(), body].concat().into()
+/// The service and the method that gRPC callers ask for, and the bytes of a message in its frame.
+pub const GRPC: (&str, &str) = ("bench.Echo", "Unary");
+pub const GRPC_MESSAGE: usize = 5 + 128;
+
+const FIELDS: [(&str, &str); 4] = [
+    ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
+    ("content-type", "application/json"),
+    ("cache-control", "no-store"),
+    ("x-request-id", "8d1f0c6e"),
+];
+
+fn answer(status: &str, body: &[u8]) -> Rc<Answer> {
+    let length = body.len().to_string();
+    let mut head = format!("HTTP/1.1 {status}\r\n");
+    for (name, value) in FIELDS.iter().chain([&("content-length", length.as_str())]) {
+        head += &format!("{name}: {value}\r\n");
+    }
+    let mut http2 = Vec::new();
+    // One frame, and within the window that every connection begins with.
+    if body.len() < 16_384 {
+        let mut fields = vec![(":status", &status[..3])];
+        fields.extend_from_slice(&FIELDS);
+        fields.push(("content-length", &length));
+        engine::put_frame(&mut http2, engine::HEADERS, engine::END_HEADERS, 0, &engine::literals(&fields));
+        engine::put_frame(&mut http2, engine::DATA, engine::END_STREAM, 0, body);
+    }
+    Rc::new(Answer { http1: [head.as_bytes(), b"\r\n", body].concat().into(), http2 })
 }
 
-/// An authority and a certificate for `localhost`; TLS 1.3 with one cipher suite that every target has.
-fn certificates(directory: &Path) -> io::Result<Arc<rustls::ServerConfig>> {
+/// A message as gRPC frames it: not compressed, its length, its bytes.
+pub fn grpc_message() -> Vec<u8> {
+    let length = GRPC_MESSAGE as u8 - 5;
+    [&[0, 0, 0, 0, length][..], &vec![b'x'; length.into()]].concat()
+}
+
+fn grpc_answer() -> Rc<Answer> {
+    let mut http2 = Vec::new();
+    let head = engine::literals(&[(":status", "200"), ("content-type", "application/grpc")]);
+    engine::put_frame(&mut http2, engine::HEADERS, engine::END_HEADERS, 0, &head);
+    engine::put_frame(&mut http2, engine::DATA, 0, 0, &grpc_message());
+    let trailers = engine::literals(&[("grpc-status", "0"), ("grpc-message", "")]);
+    engine::put_frame(&mut http2, engine::HEADERS, engine::END_HEADERS | engine::END_STREAM, 0, &trailers);
+    Rc::new(Answer { http1: Rc::new([]), http2 })
+}
+
+/// An authority and a certificate for `localhost`; TLS 1.3 with one cipher suite that every target has. What is returned makes a
+/// server's configuration with the protocols that it offers (ALPN).
+fn certificates(directory: &Path) -> io::Result<impl Fn(&[&[u8]]) -> Arc<rustls::ServerConfig> + use<>> {
     let other = |error: rcgen::Error| io::Error::other(error.to_string());
     let mut params = rcgen::CertificateParams::new(Vec::new()).map_err(other)?;
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -87,5 +128,9 @@ fn certificates(directory: &Path) -> io::Result<Arc<rustls::ServerConfig>> {
         .with_protocol_versions(&[&rustls::version::TLS13])
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key))
         .map_err(io::Error::other)?;
-    Ok(Arc::new(config))
+    Ok(move |protocols: &[&[u8]]| {
+        let mut config = config.clone();
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        Arc::new(config)
+    })
 }

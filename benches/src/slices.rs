@@ -9,12 +9,15 @@ use std::{
 };
 
 use crate::{
-    engine::{Engine, Limit, Load, Plan},
-    site::SIZES,
+    engine::{self, Engine, Limit, Load, Plan},
+    site::{self, GRPC, SIZES},
     stats::Spread,
-    target::{Kind, Target},
+    target::{Kind, Target, Way},
     usage,
 };
+
+/// Calls at a time on one connection of a gRPC caller.
+const STREAMS: usize = 16;
 
 /// What is asked of every target.
 pub struct Scenario {
@@ -22,7 +25,7 @@ pub struct Scenario {
     pub title: &'static str,
     pub connections: usize,
     pub size: &'static str,
-    pub tls: bool,
+    pub way: Way,
     /// Requests over this many first segments of the path, for routes.
     pub prefixes: usize,
     pub targets: Vec<Kind>,
@@ -82,7 +85,27 @@ pub fn plan(first: &str, size: &str, to: SocketAddr, prefixes: usize) -> Rc<Plan
         // Spread over the whole table, in an order that is not the table's.
         many => (0..many).map(|number| request(&format!("r{}", 1 + (number * 37) % (many - 1)))).collect(),
     };
-    Rc::new(Plan { requests, expected })
+    Rc::new(Plan { requests, expected, streams: 0 })
+}
+
+/// What a gRPC caller sends, on each connection so many calls at a time.
+fn grpc_plan(to: SocketAddr, streams: usize) -> Rc<Plan> {
+    let (path, authority) = (format!("/{}/{}", GRPC.0, GRPC.1), format!("localhost:{}", to.port()));
+    let fields = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path.as_str()),
+        (":authority", &authority),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+        ("user-agent", "grpc-go/1.66.0"),
+        ("grpc-accept-encoding", "gzip"),
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+    ];
+    let mut request = Vec::new();
+    engine::put_frame(&mut request, engine::HEADERS, engine::END_HEADERS, 0, &engine::literals(&fields));
+    engine::put_frame(&mut request, engine::DATA, engine::END_STREAM, 0, &site::grpc_message());
+    Rc::new(Plan { requests: vec![request.into()], expected: site::GRPC_MESSAGE, streams })
 }
 
 impl Scenario {
@@ -94,10 +117,12 @@ impl Scenario {
             .collect();
         let mut loads: Vec<Load> = Vec::new();
         for target in &chosen {
-            let to =
-                if self.tls { target.tls.expect("only targets with TLS are listed") } else { target.plain };
-            let first = if self.tls { "tls" } else { "v1" };
-            loads.push(engine.connect(to, self.connections, &plan(first, self.size, to, self.prefixes))?);
+            let to = target.address(self.way).expect("only targets with that way are listed");
+            let plan = match self.way {
+                Way::Grpc => grpc_plan(to, STREAMS),
+                way => plan(way.prefix(), self.size, to, self.prefixes),
+            };
+            loads.push(engine.connect(to, self.connections, &plan)?);
         }
         let mut samples: Vec<Vec<Sample>> = chosen.iter().map(|_| Vec::new()).collect();
         let mut before: Vec<(u64, u64)> = Vec::new();

@@ -10,7 +10,7 @@ use crate::{
     report::Report,
     site::Site,
     slices::{Outcome, Scenario},
-    target::{self, Kind, Target, Variant},
+    target::{self, Kind, Target, Variant, Way},
 };
 
 pub struct Wish {
@@ -53,8 +53,14 @@ pub fn run(wish: &Wish) -> io::Result<bool> {
         cores.generator, cores.proxy
     ));
 
-    let scenarios: Vec<Scenario> =
+    let mut scenarios: Vec<Scenario> =
         scenarios().into_iter().filter(|scenario| wish.wants(scenario.id)).collect();
+    if !scenarios.is_empty() && !target::has_http2() {
+        report.line("This attaché has no HTTP/2 towards upstreams: left out there.");
+        for scenario in scenarios.iter_mut().filter(|scenario| scenario.way.needs_http2()) {
+            scenario.targets.retain(|kind| !matches!(kind, Kind::Attache(_)));
+        }
+    }
     if !scenarios.is_empty() {
         let targets = start(&scenarios, &site, &mut engine, cores, cores.proxy, &mut report)?;
         for scenario in &scenarios {
@@ -83,7 +89,7 @@ fn scenarios() -> Vec<Scenario> {
         title,
         connections,
         size: "128",
-        tls: false,
+        way: Way::Plain,
         prefixes: 1,
         targets: peers.clone(),
         base: Kind::Nginx,
@@ -95,6 +101,7 @@ fn scenarios() -> Vec<Scenario> {
         base: Kind::NginxLarge,
         ..small(id, title, if size == "1m" { 4 } else { 16 })
     };
+    let with_http2 = vec![OURS, Kind::Haproxy, Kind::Envoy];
     let with_tls = [OURS, Kind::Nginx, Kind::Haproxy, Kind::Envoy].to_vec();
     vec![
         small("small-64", "128 bytes, 64 connections", 64),
@@ -102,9 +109,27 @@ fn scenarios() -> Vec<Scenario> {
         small("small-16", "128 bytes, 16 connections", 16),
         small("small-256", "128 bytes, 256 connections", 256),
         Scenario {
-            tls: true,
+            way: Way::Tls,
             targets: with_tls,
             ..small("tls-h1", "TLS upstream, HTTP/1.1, 128 bytes, 64 connections", 64)
+        },
+        Scenario {
+            way: Way::Tls2,
+            targets: with_http2.clone(),
+            base: Kind::Haproxy,
+            ..small("tls-h2", "TLS upstream, HTTP/2, 128 bytes, 64 connections", 64)
+        },
+        Scenario {
+            way: Way::H2c,
+            targets: with_http2.clone(),
+            base: Kind::Haproxy,
+            ..small("h2c", "HTTP/2 upstream without TLS, 128 bytes, 64 connections", 64)
+        },
+        Scenario {
+            way: Way::Grpc,
+            targets: with_http2,
+            base: Kind::Envoy,
+            ..small("grpc", "gRPC unary, HTTP/2 on both sides, 128 bytes, 4 connections of 16 calls", 4)
         },
         body("down-64k", "64 KiB down, 16 connections", "64k"),
         body("down-1m", "1 MiB down, 4 connections", "1m"),
@@ -180,6 +205,8 @@ fn judge(id: &str, outcomes: &[Outcome], report: &mut Report) {
         "small-16" => cpu("16 connections", OURS, Kind::Nginx, 1.0, 0.95, report),
         "small-256" => cpu("256 connections", OURS, Kind::Nginx, 1.0, 0.92, report),
         "tls-h1" => cpu("TLS upstream", OURS, Kind::Nginx, 0.95, 0.85, report),
+        "tls-h2" => cpu("TLS upstream with HTTP/2", OURS, Kind::Haproxy, 1.1, 0.95, report),
+        "grpc" => cpu("gRPC unary", OURS, Kind::Envoy, 0.6, 0.4, report),
         "down-64k" => cpu("64 KiB down", OURS, Kind::NginxLarge, 0.95, 0.85, report),
         "down-1m" => cpu("1 MiB down", OURS, Kind::NginxLarge, 0.5, 0.3, report),
         "routes" => cpu("1,000 routes", ROUTES[1], OURS, 1.1, 1.02, report),
@@ -202,7 +229,7 @@ fn latency(
         title: "one connection, generator and proxy on one core",
         connections: 1,
         size: "128",
-        tls: false,
+        way: Way::Plain,
         prefixes: 1,
         targets: vec![OURS, Kind::Nginx, Kind::Haproxy, Kind::Envoy, Kind::Relay, Kind::Direct],
         base: Kind::Nginx,

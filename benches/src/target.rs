@@ -5,13 +5,14 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use crate::{
     engine::Engine,
     machine::{self, Cores},
-    site::Site,
+    site::{GRPC, Site},
     usage,
 };
 
@@ -64,12 +65,45 @@ impl Kind {
     }
 }
 
+/// From the caller to the upstream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// HTTP/1.1 on both sides.
+    Plain,
+    /// HTTP/1.1 to an upstream with TLS.
+    Tls,
+    /// HTTP/1.1 from the caller, HTTP/2 inside TLS to the upstream.
+    Tls2,
+    /// HTTP/1.1 from the caller, HTTP/2 without TLS to the upstream.
+    H2c,
+    /// HTTP/2 without TLS on both sides.
+    Grpc,
+}
+
+impl Way {
+    const ALL: [Self; 5] = [Self::Plain, Self::Tls, Self::Tls2, Self::H2c, Self::Grpc];
+
+    pub fn needs_http2(self) -> bool {
+        matches!(self, Self::Tls2 | Self::H2c | Self::Grpc)
+    }
+
+    /// The first segment of the path, by which attaché knows the way; the peers have a port for each.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Self::Plain => "v1",
+            Self::Tls => "tls",
+            Self::Tls2 => "tls2",
+            Self::H2c => "h2c",
+            Self::Grpc => GRPC.0,
+        }
+    }
+}
+
 /// A running target.
 pub struct Target {
     pub kind: Kind,
     pub plain: SocketAddr,
-    /// Where requests to the TLS upstream go, and the first segment of their path.
-    pub tls: Option<SocketAddr>,
+    ports: [u16; Way::ALL.len()],
     child: Option<Child>,
 }
 
@@ -98,7 +132,8 @@ impl Target {
 
     /// Starts it and returns at once.
     pub fn launch(kind: Kind, site: &Site, cores: Cores, cpu: usize) -> io::Result<Self> {
-        let [plain, tls, admin] = ports()?;
+        let [admin, ways @ ..] = ports::<6>()?;
+        let [plain, tls, tls2, h2c, grpc] = ways;
         let name: String = kind
             .name()
             .chars()
@@ -106,21 +141,24 @@ impl Target {
             .collect();
         let config = |template: &str, ending: &str, more: &[(&str, &str)]| -> io::Result<PathBuf> {
             let mut text = template.to_owned();
-            let (plain_port, tls_port, admin_port) = (plain.to_string(), tls.to_string(), admin.to_string());
-            let (directory, tokens) = (site.directory.display().to_string(), site.tokens.port().to_string());
-            let (upstream, tls_upstream) = (site.plain.port().to_string(), site.tls.port().to_string());
+            let port = |port: u16| port.to_string();
             let all = [
-                ("directory", directory.as_str()),
-                ("name", &name),
-                ("token", &site.token),
-                ("plain", &upstream),
-                ("tls", &tls_upstream),
-                ("tokens", &tokens),
-                ("port_plain", &plain_port),
-                ("port_tls", &tls_port),
-                ("port_admin", &admin_port),
+                ("directory", site.directory.display().to_string()),
+                ("name", name.clone()),
+                ("token", site.token.clone()),
+                ("plain", port(site.plain.port())),
+                ("tls", port(site.tls.port())),
+                ("tls2", port(site.tls2.port())),
+                ("tokens", port(site.tokens.port())),
+                ("port_plain", port(plain)),
+                ("port_tls", port(tls)),
+                ("port_tls2", port(tls2)),
+                ("port_h2c", port(h2c)),
+                ("port_grpc", port(grpc)),
+                ("port_admin", port(admin)),
             ];
-            for (key, value) in all.iter().chain(more) {
+            let more = more.iter().map(|(key, value)| (*key, *value));
+            for (key, value) in all.iter().map(|(key, value)| (*key, value.as_str())).chain(more) {
                 text = text.replace(&format!("{{{key}}}"), value);
             }
             let path = site.directory.join(format!("{name}.{ending}"));
@@ -138,24 +176,29 @@ impl Target {
         };
         let large = "proxy_buffers 16 64k; proxy_buffer_size 64k; proxy_busy_buffers_size 128k; \
                      proxy_max_temp_file_size 0; client_body_buffer_size 128k;";
-        let (mut command, tls) = match kind {
+        let mut command = match kind {
             Kind::Direct => {
-                return Ok(Self { kind, plain: site.open, tls: None, child: None });
+                return Ok(Self {
+                    kind,
+                    plain: site.open,
+                    ports: [site.open.port(), 0, 0, 0, 0],
+                    child: None,
+                });
             }
             Kind::Relay => {
                 let itself = env::current_exe()?;
                 let (listen, upstream) = (local(plain).to_string(), site.open.to_string());
-                (command(itself, &["relay", &listen, &upstream]), None)
+                command(itself, &["relay", &listen, &upstream])
             }
-            Kind::Nginx => (nginx("off", "")?, Some(local(tls))),
+            Kind::Nginx => nginx("off", "")?,
             Kind::NginxLogged => {
                 let log = format!("{}/access.log", site.directory.display());
-                (nginx(&log, "")?, Some(local(tls)))
+                nginx(&log, "")?
             }
-            Kind::NginxLarge => (nginx("off", large)?, Some(local(tls))),
+            Kind::NginxLarge => nginx("off", large)?,
             Kind::Haproxy => {
                 let path = config(include_str!("../peers/haproxy.cfg"), "cfg", &[])?;
-                (command(tool("haproxy"), &["-db", "-f", &path.display().to_string()]), Some(local(tls)))
+                command(tool("haproxy"), &["-db", "-f", &path.display().to_string()])
             }
             Kind::Envoy => {
                 let path = config(include_str!("../peers/envoy.yaml"), "yaml", &[])?;
@@ -163,21 +206,34 @@ impl Target {
                 let envoy = env::var_os("ENVOY_BIN").map_or_else(|| tool("envoy"), PathBuf::from);
                 let options =
                     ["--concurrency", "1", "--log-level", "error", "--disable-hot-restart", "-c", &path];
-                (command(envoy, &options), Some(local(tls)))
+                command(envoy, &options)
             }
             Kind::Attache(variant) => {
                 let template = attache(variant, site);
                 let path = if variant.short { "token/short" } else { "token" };
                 let path = config(&template, "toml", &[("token_path", path)])?;
                 let path = path.display().to_string();
-                (command(attache_binary(), &["run", "--config", &path]), Some(local(plain)))
+                command(attache_binary(), &["run", "--config", &path])
             }
         };
         let log = fs::File::create(site.directory.join(format!("{name}.log")))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = machine::spawn(&mut command, cores, cpu)
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", kind.name())))?;
-        Ok(Self { kind, plain: local(plain), tls, child: Some(child) })
+        let ports = match kind {
+            Kind::Attache(_) => [plain; Way::ALL.len()],
+            Kind::Relay => [plain, 0, 0, 0, 0],
+            // nginx speaks HTTP/2 to upstreams for gRPC only.
+            Kind::Nginx | Kind::NginxLogged | Kind::NginxLarge => [plain, tls, 0, 0, 0],
+            _ => ways,
+        };
+        Ok(Self { kind, plain: local(plain), ports, child: Some(child) })
+    }
+
+    /// Where requests go that are to take a way.
+    pub fn address(&self, way: Way) -> Option<SocketAddr> {
+        let at = Way::ALL.iter().position(|known| *known == way)?;
+        Some(SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[at]))).filter(|to| to.port() > 0)
     }
 
     pub fn pids(&self) -> Vec<u32> {
@@ -229,6 +285,15 @@ fn command(program: PathBuf, arguments: &[&str]) -> Command {
     command
 }
 
+/// Whether this attaché speaks HTTP/2 to upstreams: an older one is measured without.
+pub fn has_http2() -> bool {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    *KNOWN.get_or_init(|| {
+        let schema = Command::new(attache_binary()).arg("schema").output();
+        schema.is_ok_and(|output| memchr::memmem::find(&output.stdout, b"\"h2c\"").is_some())
+    })
+}
+
 /// attaché's configuration with the routes and credentials of a variant.
 fn attache(variant: Variant, site: &Site) -> String {
     let mut text = include_str!("../peers/attache.toml").to_owned();
@@ -242,6 +307,18 @@ fn attache(variant: Variant, site: &Site) -> String {
         0 => "main".to_owned(),
         other => format!("c{other}"),
     };
+    if has_http2() {
+        text += &format!(
+            "[routes.tls2]\npath = \"/tls2\"\nupstream = \"https://localhost:{}\"\ncredential = \"main\"\n\
+             tls = {{ ca_file = \"{}/ca.pem\" }}\n",
+            site.tls2.port(),
+            site.directory.display()
+        );
+        for (name, path) in [("h2c", Way::H2c.prefix()), ("grpc", Way::Grpc.prefix())] {
+            text += &route(name.into(), format!("/{path}"), "main".into())
+                .replace("credential", "protocol = \"h2c\"\ncredential");
+        }
+    }
     text += &route("all".into(), "/".into(), "main".into());
     for number in 1..variant.routes {
         text += &route(format!("r{number}"), format!("/r{number}"), credential(number));

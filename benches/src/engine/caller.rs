@@ -15,13 +15,6 @@ pub struct Caller {
     left: Option<usize>,
 }
 
-/// What became of the answer that is awaited.
-pub enum Progress {
-    More,
-    Complete(Duration),
-    Failed(String),
-}
-
 impl Caller {
     pub fn new(wire: Wire) -> Self {
         Self { wire, head: Vec::new(), started: Instant::now(), left: None }
@@ -32,10 +25,16 @@ impl Caller {
         self.wire.send(request)
     }
 
-    pub fn on_readable(&mut self, buffer: &mut [u8], expected: usize) -> io::Result<Progress> {
+    /// Takes what has arrived; an error says why the answer is none.
+    pub fn on_readable(
+        &mut self,
+        buffer: &mut [u8],
+        expected: usize,
+        done: &mut Vec<Duration>,
+    ) -> io::Result<()> {
         while let Some(read) = self.wire.read(buffer)? {
             if read == 0 {
-                return Ok(Progress::Failed("the connection was closed".into()));
+                return Err(io::Error::other("the connection was closed"));
             }
             let mut bytes = &buffer[..read];
             if self.left.is_none() {
@@ -57,7 +56,7 @@ impl Caller {
                     header(head, b"content-length").and_then(|value| std::str::from_utf8(value).ok());
                 let length = length.and_then(|text| text.parse::<usize>().ok());
                 if !head.starts_with(b"HTTP/1.1 200") || length != Some(expected) {
-                    return Ok(Progress::Failed(String::from_utf8_lossy(whole).into_owned()));
+                    return Err(io::Error::other(String::from_utf8_lossy(whole).into_owned()));
                 }
                 self.left = length;
                 bytes = &bytes[end - before..];
@@ -65,14 +64,15 @@ impl Caller {
             }
             let left = self.left.as_mut().expect("set above");
             match left.checked_sub(bytes.len()) {
-                None => return Ok(Progress::Failed("bytes after the answer".into())),
+                None => return Err(io::Error::other("bytes after the answer")),
                 Some(0) => {
                     self.left = None;
-                    return Ok(Progress::Complete(self.started.elapsed()));
+                    done.push(self.started.elapsed());
+                    return Ok(());
                 }
                 Some(rest) => *left = rest,
             }
         }
-        Ok(Progress::More)
+        Ok(())
     }
 }

@@ -1,11 +1,23 @@
 //! The closed-loop generator and the upstream, in one thread that never sleeps under load: so the proxy is what saturates.
 //!
-//! 1. `wire` is one socket, `origin` answers as the upstream and the token endpoint, `caller` asks.
+//! 1. `wire` is one socket, `origin` answers as the upstream and the token endpoint, `caller` asks. `origin2` and `caller2` are
+//!    the same in HTTP/2, by `frames`, `hpack` and `huffman`.
 //! 2. [`Engine::slice`] lets every caller of a load send, one request at a time, until the time is over; then it drains.
 
 mod caller;
+mod caller2;
+mod frames;
+mod hpack;
+mod huffman;
 mod origin;
+mod origin2;
 mod wire;
+
+pub use self::{
+    frames::{DATA, END_HEADERS, END_STREAM, HEADERS, put as put_frame},
+    hpack::literals,
+    origin::{Answer, Answers},
+};
 
 use std::{
     io,
@@ -24,17 +36,14 @@ use rustix::{
     fd::OwnedFd,
 };
 
-pub use self::origin::Answers;
-use self::{
-    caller::{Caller, Progress},
-    origin::Origin,
-    wire::Wire,
-};
+use self::{caller::Caller, caller2::Caller2, origin::Origin, wire::Wire};
 
 /// What each caller of a load sends, in turn, and what it expects.
 pub struct Plan {
     pub requests: Vec<Rc<[u8]>>,
     pub expected: usize,
+    /// Requests at a time on one connection with HTTP/2; 0 stands for HTTP/1.1.
+    pub streams: usize,
 }
 
 /// Callers of one target, connected once.
@@ -58,6 +67,7 @@ enum Slot {
     Listener { listener: TcpListener, answers: Rc<Answers>, tls: Option<Arc<rustls::ServerConfig>> },
     Origin(Origin),
     Caller(Caller),
+    Caller2(Caller2),
 }
 
 pub struct Engine {
@@ -104,7 +114,10 @@ impl Engine {
             let wire = Wire::new(TcpStream::connect(to)?, None)?;
             let slot = self.put(Slot::Free);
             epoll::add(&self.poll, wire.socket.as_fd(), EventData::new_u64(slot as u64), EventFlags::IN)?;
-            self.slots[slot] = Slot::Caller(Caller::new(wire));
+            self.slots[slot] = match plan.streams {
+                0 => Slot::Caller(Caller::new(wire)),
+                _ => Slot::Caller2(Caller2::new(wire)),
+            };
             callers.push(slot);
             if opened % 64 == 63 {
                 self.serve(Duration::from_millis(5))?;
@@ -121,7 +134,10 @@ impl Engine {
 
     /// Serves as the upstream only.
     pub fn serve(&mut self, time: Duration) -> io::Result<()> {
-        let idle = Load { callers: Vec::new(), plan: Rc::new(Plan { requests: Vec::new(), expected: 0 }) };
+        let idle = Load {
+            callers: Vec::new(),
+            plan: Rc::new(Plan { requests: Vec::new(), expected: 0, streams: 0 }),
+        };
         let until = Instant::now() + time;
         let mut run = Run::new(&idle, Limit::Until(until));
         while Instant::now() < until {
@@ -135,7 +151,10 @@ impl Engine {
         let mut run = Run::new(load, limit);
         let start = Instant::now();
         for caller in &load.callers {
-            self.next(*caller, &mut run)?;
+            for _ in 0..load.plan.streams.max(1) {
+                self.next(*caller, &mut run);
+            }
+            self.push(*caller)?;
         }
         let mut last = Instant::now();
         let mut seen = 0;
@@ -200,30 +219,9 @@ impl Engine {
                 }
                 alive
             }
-            Slot::Caller(caller) => {
-                let flushed = if flags.contains(EventFlags::OUT) { caller.wire.flush() } else { Ok(()) };
-                let progress =
-                    flushed.and_then(|()| caller.on_readable(&mut self.buffer, run.load.plan.expected));
-                ask(&self.poll, &mut caller.wire, index)?;
-                match progress.unwrap_or_else(|error| Progress::Failed(error.to_string())) {
-                    Progress::More => {
-                        self.slots[index] = slot;
-                        return Ok(());
-                    }
-                    Progress::Complete(latency) => {
-                        run.tally.completed += 1;
-                        run.tally.latencies.push(latency);
-                        run.in_flight = run.in_flight.saturating_sub(1);
-                        self.slots[index] = slot;
-                        return self.next(index, run);
-                    }
-                    Progress::Failed(what) => {
-                        run.tally.errors += 1;
-                        run.tally.example.get_or_insert(what);
-                        run.in_flight = run.in_flight.saturating_sub(1);
-                        false
-                    }
-                }
+            Slot::Caller(_) | Slot::Caller2(_) => {
+                self.slots[index] = slot;
+                return self.answered(index, flags, run);
             }
         };
         if alive {
@@ -234,22 +232,78 @@ impl Engine {
         Ok(())
     }
 
-    /// The next request of a caller, unless the limit is reached.
-    fn next(&mut self, caller: usize, run: &mut Run<'_>) -> io::Result<()> {
+    /// Takes what came for a caller, and lets it ask on.
+    fn answered(&mut self, index: usize, flags: EventFlags, run: &mut Run<'_>) -> io::Result<()> {
+        let expected = run.load.plan.expected;
+        let mut done = std::mem::take(&mut run.done);
+        let (wire, open) = match &mut self.slots[index] {
+            Slot::Caller(caller) => (&mut caller.wire, 1),
+            Slot::Caller2(caller) => {
+                let open = caller.open();
+                (&mut caller.wire, open)
+            }
+            _ => return Ok(()),
+        };
+        let flushed = if flags.contains(EventFlags::OUT) { wire.flush() } else { Ok(()) };
+        let taken = flushed.and_then(|()| match &mut self.slots[index] {
+            Slot::Caller(caller) => caller.on_readable(&mut self.buffer, expected, &mut done),
+            Slot::Caller2(caller) => caller.on_readable(&mut self.buffer, expected, &mut done),
+            _ => Ok(()),
+        });
+        run.tally.completed += done.len() as u64;
+        run.tally.latencies.extend_from_slice(&done);
+        run.in_flight = run.in_flight.saturating_sub(done.len());
+        match taken {
+            Ok(()) => {
+                for _ in 0..done.len() {
+                    self.next(index, run);
+                }
+                self.push(index)?;
+            }
+            Err(error) => {
+                let lost = open - done.len();
+                run.tally.errors += lost.max(1) as u64;
+                run.tally.example.get_or_insert(error.to_string());
+                run.in_flight = run.in_flight.saturating_sub(lost);
+                self.drop_slot(index);
+            }
+        }
+        done.clear();
+        run.done = done;
+        Ok(())
+    }
+
+    /// The next request of a caller, unless the limit is reached. A failure shows when the socket is read.
+    fn next(&mut self, caller: usize, run: &mut Run<'_>) {
         let over = match run.limit {
             Limit::Until(time) => Instant::now() >= time,
             Limit::Requests(count) => run.sent >= count,
         };
-        let Slot::Caller(open) = &mut self.slots[caller] else { return Ok(()) };
         if over {
-            return Ok(());
+            return;
         }
         let requests = &run.load.plan.requests;
+        let request = &requests[(run.sent + 1) as usize % requests.len()];
+        match &mut self.slots[caller] {
+            Slot::Caller(open) => drop(open.send(request)),
+            Slot::Caller2(open) => open.send(request),
+            _ => return,
+        }
         run.sent += 1;
         run.in_flight += 1;
-        // A failure shows when the socket is read.
-        let _ = open.send(&requests[run.sent as usize % requests.len()]);
-        ask(&self.poll, &mut open.wire, caller)
+    }
+
+    /// Sends what a caller has gathered.
+    fn push(&mut self, caller: usize) -> io::Result<()> {
+        let wire = match &mut self.slots[caller] {
+            Slot::Caller(open) => &mut open.wire,
+            Slot::Caller2(open) => {
+                drop(open.push());
+                &mut open.wire
+            }
+            _ => return Ok(()),
+        };
+        ask(&self.poll, wire, caller)
     }
 
     fn put(&mut self, slot: Slot) -> usize {
@@ -293,10 +347,11 @@ struct Run<'a> {
     sent: u64,
     in_flight: usize,
     tally: Tally,
+    done: Vec<Duration>,
 }
 
 impl<'a> Run<'a> {
     fn new(load: &'a Load, limit: Limit) -> Self {
-        Self { load, limit, sent: 0, in_flight: 0, tally: Tally::default() }
+        Self { load, limit, sent: 0, in_flight: 0, tally: Tally::default(), done: Vec::new() }
     }
 }

@@ -2,26 +2,39 @@
 
 use std::{io, rc::Rc};
 
-use super::wire::Wire;
+use super::{frames::PREFACE, origin2::Origin2, wire::Wire};
+
+/// One answer in the forms of both protocols.
+pub struct Answer {
+    pub http1: Rc<[u8]>,
+    /// Frames without their stream.
+    pub http2: Vec<u8>,
+}
 
 /// What a listener answers with.
 pub struct Answers {
     /// By the segment of the path that names a size, or by the whole path of a token endpoint.
-    pub by_name: Vec<(&'static str, Rc<[u8]>)>,
+    pub by_name: Vec<(&'static str, Rc<Answer>)>,
     /// Every request must carry this, else the answer is 401: a proxy that forgets the token must not look fast.
     pub credential: Option<Vec<u8>>,
-    pub refusal: Rc<[u8]>,
+    pub refusal: Rc<Answer>,
 }
 
 impl Answers {
-    pub fn find(&self, head: &[u8]) -> Option<&Rc<[u8]>> {
+    fn find(&self, head: &[u8]) -> Option<&Rc<Answer>> {
         let path = head.split(|byte| *byte == b' ').nth(1)?;
+        let permitted = self.credential.as_ref().is_none_or(|credential| {
+            memchr::memmem::find_iter(head, credential)
+                .any(|at| head[at + credential.len()..].starts_with(b"\r\n"))
+        });
+        self.select(path, permitted)
+    }
+
+    /// `permitted` says whether the credential was there.
+    pub fn select(&self, path: &[u8], permitted: bool) -> Option<&Rc<Answer>> {
         let mut segments = path.split(|byte| *byte == b'/').skip(1);
         let first = segments.next()?;
-        if first != b"token"
-            && let Some(credential) = &self.credential
-            && memchr::memmem::find(head, credential).is_none()
-        {
+        if first != b"token" && !permitted {
             return Some(&self.refusal);
         }
         let name = segments.next().unwrap_or(first);
@@ -33,7 +46,9 @@ pub struct Origin {
     pub wire: Wire,
     answers: Rc<Answers>,
     head: Vec<u8>,
-    body: Option<(Body, Rc<[u8]>)>,
+    body: Option<(Body, Rc<Answer>)>,
+    /// The connection turned out to be HTTP/2.
+    http2: Option<Box<Origin2>>,
 }
 
 enum Body {
@@ -44,7 +59,7 @@ enum Body {
 
 impl Origin {
     pub fn new(wire: Wire, answers: Rc<Answers>) -> Self {
-        Self { wire, answers, head: Vec::new(), body: None }
+        Self { wire, answers, head: Vec::new(), body: None, http2: None }
     }
 
     /// Takes what has arrived and answers what is complete; false when the connection is over.
@@ -62,6 +77,9 @@ impl Origin {
     }
 
     fn take(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        if let Some(http2) = &mut self.http2 {
+            return http2.take(bytes, &self.answers, &mut self.wire);
+        }
         while !bytes.is_empty() {
             if let Some((body, answer)) = &mut self.body {
                 let taken = match body {
@@ -85,7 +103,7 @@ impl Origin {
                 bytes = &bytes[taken..];
                 let answer = answer.clone();
                 self.body = None;
-                self.wire.send(&answer)?;
+                self.wire.send(&answer.http1)?;
                 continue;
             }
             // The common case parses in place: one request, whole.
@@ -103,6 +121,15 @@ impl Origin {
                 return Ok(());
             };
             let head = &whole[..end];
+            // The preface looks like a head and six bytes more (RFC 9113 §3.4).
+            if PREFACE.starts_with(head) {
+                let rest = whole[end..].to_vec();
+                self.head.clear();
+                let Some(rest) = rest.strip_prefix(&PREFACE[end..]) else {
+                    return Err(io::Error::other("a preface in pieces"));
+                };
+                return self.http2.insert(Box::new(Origin2::new())).take(rest, &self.answers, &mut self.wire);
+            }
             let answer = self.answers.find(head).ok_or_else(|| io::Error::other("an unknown path"))?.clone();
             let body = if head.starts_with(b"GET ") {
                 None
@@ -115,7 +142,7 @@ impl Origin {
             bytes = &bytes[end - before..];
             self.head.clear();
             match body {
-                None => self.wire.send(&answer)?,
+                None => self.wire.send(&answer.http1)?,
                 Some(body) => self.body = Some((body, answer)),
             }
         }

@@ -45,18 +45,31 @@ impl Wire {
     }
 
     pub fn send(&mut self, bytes: &Rc<[u8]>) -> io::Result<()> {
+        if let Some(sent) = self.try_send(bytes)? {
+            self.pending.push_back((bytes.clone(), sent));
+        }
+        Ok(())
+    }
+
+    /// The same with bytes that are not kept.
+    pub fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Some(sent) = self.try_send(bytes)? {
+            self.pending.push_back((bytes.into(), sent));
+        }
+        Ok(())
+    }
+
+    /// Sends what the kernel takes; `Some` tells how much that is when it is not all.
+    fn try_send(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
         if let Some(tls) = &mut self.tls {
             tls.writer().write_all(bytes)?;
-            return self.flush();
+            return self.flush().map(|()| None);
         }
         let mut sent = 0;
         if self.pending.is_empty() {
             sent = unblocked(self.socket.write(bytes))?.unwrap_or(0);
         }
-        if sent < bytes.len() {
-            self.pending.push_back((bytes.clone(), sent));
-        }
-        Ok(())
+        Ok((sent < bytes.len()).then_some(sent))
     }
 
     pub fn flush(&mut self) -> io::Result<()> {
