@@ -10,7 +10,8 @@ use std::{
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{CertificateDer, pem::PemObject as _},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 
 use crate::invalid::Invalid;
@@ -91,13 +92,43 @@ fn parse_machine_roots(bundle: Option<&Path>) -> RootCertStore {
 ///
 /// Verification cannot be turned off: there is no key for it.
 pub fn client_config(ca_file: Option<&Path>, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, Invalid> {
-    let mut config = ClientConfig::builder_with_provider(provider())
+    client_config_as(None, ca_file, alpn)
+}
+
+/// The same, with the certificate by which we are known there. It is shown to whoever asks for one.
+pub fn client_config_as(
+    identity: Option<Arc<CertifiedKey>>,
+    ca_file: Option<&Path>,
+    alpn: &[&[u8]],
+) -> Result<Arc<ClientConfig>, Invalid> {
+    let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| Invalid::new("", format!("TLS cannot be set up: {error}")))?
-        .with_root_certificates(roots(ca_file)?)
-        .with_no_client_auth();
+        .with_root_certificates(roots(ca_file)?);
+    let mut config = match identity {
+        Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity))),
+        None => builder.with_no_client_auth(),
+    };
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(config))
+}
+
+/// A certificate, the intermediate ones behind it, and its private key, all in PEM. What is wrong is told without
+/// showing any of it.
+pub fn identity(certificates: &str, key: &str) -> Result<Arc<CertifiedKey>, &'static str> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificates.as_bytes()).collect();
+    let chain = chain.map_err(|_| "the certificate is not in PEM")?;
+    if chain.is_empty() {
+        return Err("there is no certificate in PEM");
+    }
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
+        .map_err(|_| "the private key is not in PEM, or is encrypted")?;
+    let identity = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => "the private key is not the one of the certificate",
+        rustls::Error::InvalidCertificate(_) => "the certificate cannot be read",
+        _ => "the private key is of a kind that TLS cannot use",
+    })?;
+    Ok(Arc::new(identity))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Invalid> {
@@ -128,6 +159,22 @@ mod tests {
         file.write_all(b"not a certificate\n").unwrap();
         assert_eq!(roots(Some(file.path())).unwrap_err().key(), "ca_file");
         assert_eq!(roots(Some(Path::new("/nonexistent"))).unwrap_err().key(), "ca_file");
+    }
+
+    #[test]
+    fn an_identity_is_a_certificate_and_its_own_key() {
+        let pair = |name: &str| {
+            let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+            (made.cert.pem(), made.signing_key.serialize_pem())
+        };
+        let ((certificate, key), (_, other)) = (pair("a"), pair("b"));
+        assert!(identity(&certificate, &key).is_ok());
+        for (certificate, key) in [(&*certificate, &*other), (&certificate, ""), ("", &key), (&key, &key)] {
+            assert!(identity(certificate, key).is_err());
+        }
+        let known = identity(&certificate, &key).unwrap();
+        assert!(client_config_as(Some(known), None, &[]).unwrap().client_auth_cert_resolver.has_certs());
+        assert!(!client_config(None, &[]).unwrap().client_auth_cert_resolver.has_certs());
     }
 
     #[test]

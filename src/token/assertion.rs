@@ -39,21 +39,27 @@ pub(super) struct Addressed<'a> {
 #[derive(Debug)]
 pub(super) struct AssertionKey {
     secret: KeptSecret,
+    // Public, but replaced like a secret, and together with it.
+    certificate: Option<KeptSecret>,
     signer: Signer,
     alg: Option<SigningAlg>,
     key_id: Option<String>,
-    parse: fn(&str, Option<SigningAlg>) -> Result<Signer, &'static str>,
+    parse: Parse,
 }
 
+/// Reads the secret and the certificate.
+type Parse = fn(&str, Option<SigningAlg>, Option<&str>) -> Result<Signer, &'static str>;
+
 impl AssertionKey {
-    /// A private key in PEM.
+    /// A private key in PEM or as a JWK, with the certificate whose thumbprint its assertions carry, if there is one.
     pub(super) fn private(
         key: &'static str,
         secret: KeptSecret,
+        certificate: Option<KeptSecret>,
         alg: Option<SigningAlg>,
         key_id: Option<String>,
     ) -> Result<Self, Invalid> {
-        Self::build(secret, alg, key_id, Signer::from_pem).map_err(|why| {
+        Self::build(secret, certificate, alg, key_id, Signer::from_key).map_err(|why| {
             Invalid::new(key, format!("cannot be used: {why}"))
                 .hint("`openssl pkey -in key.pem -noout` says whether it is a private key")
         })
@@ -65,18 +71,20 @@ impl AssertionKey {
         alg: Option<SigningAlg>,
         key_id: Option<String>,
     ) -> Result<Self, Invalid> {
-        Self::build(secret, alg, key_id, Signer::from_secret)
+        Self::build(secret, None, alg, key_id, |secret, alg, _| Signer::from_secret(secret, alg))
             .map_err(|why| Invalid::new("signing_alg", why).hint("use HS256, HS384 or HS512"))
     }
 
     fn build(
         secret: KeptSecret,
+        certificate: Option<KeptSecret>,
         alg: Option<SigningAlg>,
         key_id: Option<String>,
-        parse: fn(&str, Option<SigningAlg>) -> Result<Signer, &'static str>,
+        parse: Parse,
     ) -> Result<Self, &'static str> {
-        let signer = parse(secret.value().expose(), alg)?;
-        Ok(Self { secret, signer, alg, key_id, parse })
+        let pem = certificate.as_ref().map(|certificate| certificate.value().expose());
+        let signer = parse(secret.value().expose(), alg, pem)?;
+        Ok(Self { secret, certificate, signer, alg, key_id, parse })
     }
 
     /// A new assertion.
@@ -107,10 +115,12 @@ impl AssertionKey {
 
     /// Whether there is a new good key.
     pub(super) fn look(&mut self) -> bool {
-        if !self.secret.look() {
+        let changed = self.certificate.as_mut().is_some_and(KeptSecret::look);
+        if !(self.secret.look() | changed) {
             return false;
         }
-        match (self.parse)(self.secret.value().expose(), self.alg) {
+        let pem = self.certificate.as_ref().map(|certificate| certificate.value().expose());
+        match (self.parse)(self.secret.value().expose(), self.alg, pem) {
             Ok(signer) => {
                 self.signer = signer;
                 true

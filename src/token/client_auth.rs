@@ -1,16 +1,18 @@
 //! How the OAuth client authenticates at the token endpoint: exactly one way a request (RFC 6749 §2.3).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use form_urlencoded::Serializer;
 use reqwest::header::HeaderValue;
+use rustls::sign::CertifiedKey;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{
     assertion::{Addressed, AssertionKey},
+    client_certificate::{ClientCertificate, kept_certificate},
     error::FetchError,
     grant::OAuthConfig,
     kept_secret::KeptSecret,
@@ -32,10 +34,46 @@ pub enum ClientAuthMethod {
     ClientSecretJwt,
     /// An assertion signed with the client's private key (RFC 7523 §2.2).
     PrivateKeyJwt,
+    /// A certificate that an authority has issued (RFC 8705 §2.1).
+    TlsClientAuth,
+    /// A certificate that the provider knows by itself (RFC 8705 §2.2).
+    SelfSignedTlsClientAuth,
     /// An assertion that something else signs and keeps in a file, as workload identity federation does.
     ClientAssertion,
     /// A public client: `client_id` in the body, no secret.
     None,
+}
+
+impl ClientAuthMethod {
+    /// Whether the client shows a certificate during TLS.
+    pub fn is_mutual_tls(self) -> bool {
+        matches!(self, Self::TlsClientAuth | Self::SelfSignedTlsClientAuth)
+    }
+
+    /// As the configuration writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ClientSecretBasic => "client_secret_basic",
+            Self::ClientSecretBasicRaw => "client_secret_basic_raw",
+            Self::ClientSecretPost => "client_secret_post",
+            Self::ClientSecretJwt => "client_secret_jwt",
+            Self::PrivateKeyJwt => "private_key_jwt",
+            Self::TlsClientAuth => "tls_client_auth",
+            Self::SelfSignedTlsClientAuth => "self_signed_tls_client_auth",
+            Self::ClientAssertion => "client_assertion",
+            Self::None => "none",
+        }
+    }
+
+    /// As a provider's metadata writes it (the registry of RFC 8414 §7.1.2).
+    pub(super) fn registered(self) -> &'static str {
+        match self {
+            Self::ClientSecretBasicRaw => "client_secret_basic",
+            // Whoever signs it, the provider sees a signed assertion.
+            Self::ClientAssertion => "private_key_jwt",
+            method => method.name(),
+        }
+    }
 }
 
 /// RFC 7523 §2.2.
@@ -47,6 +85,7 @@ pub(super) enum ClientAuth {
     Basic { secret: KeptSecret, raw: bool },
     Post { secret: KeptSecret },
     Signed { key: Box<AssertionKey> },
+    Tls { certificate: Box<ClientCertificate> },
     Assertion { file: KeptSecret },
     None,
 }
@@ -63,13 +102,16 @@ impl ClientAuth {
                 | Method::ClientSecretPost
                 | Method::ClientSecretJwt
         );
+        let (mutual, private) = (method.is_mutual_tls(), method == Method::PrivateKeyJwt);
         let signed = matches!(method, Method::PrivateKeyJwt | Method::ClientSecretJwt);
         for (key, given, used) in [
             ("client_secret", config.client_secret.is_some(), secret),
-            ("private_key", config.private_key.is_some(), method == Method::PrivateKeyJwt),
+            ("private_key", config.private_key.is_some(), private),
             ("key_id", config.key_id.is_some(), signed),
             ("signing_alg", config.signing_alg.is_some(), signed),
             ("client_assertion", config.client_assertion.is_some(), method == Method::ClientAssertion),
+            ("client_certificate", config.client_certificate.is_some(), mutual || private),
+            ("client_private_key", config.client_private_key.is_some(), mutual),
         ] {
             if given && !used {
                 return Err(Invalid::new(key, "is given, but `client_auth` does not use it")
@@ -105,15 +147,24 @@ impl ClientAuth {
             }
             Method::PrivateKeyJwt => {
                 let key = kept("private_key", config.private_key.as_ref())?;
+                let path = config.client_certificate.as_deref();
+                let certificate = path.map(|path| kept_certificate(Some(path))).transpose()?;
                 Self::Signed {
                     key: Box::new(AssertionKey::private(
                         "private_key",
                         key,
+                        certificate,
                         config.signing_alg,
                         config.key_id.clone(),
                     )?),
                 }
             }
+            Method::TlsClientAuth | Method::SelfSignedTlsClientAuth => Self::Tls {
+                certificate: Box::new(ClientCertificate::build(
+                    config.client_certificate.as_deref(),
+                    config.client_private_key.as_ref(),
+                )?),
+            },
             Method::ClientAssertion => {
                 Self::Assertion { file: kept("client_assertion", config.client_assertion.as_ref())? }
             }
@@ -142,9 +193,18 @@ impl ClientAuth {
             Self::Post { secret } => drop(form.append_pair("client_secret", secret.value().expose())),
             Self::Signed { key } => assertion(&key.sign(id, id, addressed, &BTreeMap::new())?),
             Self::Assertion { file } => assertion(file.value().expose()),
-            Self::Basic { .. } | Self::None => {}
+            // RFC 8705 §2: the `client_id` in the body, the rest during TLS.
+            Self::Basic { .. } | Self::Tls { .. } | Self::None => {}
         }
         Ok(None)
+    }
+
+    /// What is shown during TLS.
+    pub(super) fn identity(&self) -> Option<Arc<CertifiedKey>> {
+        match self {
+            Self::Tls { certificate } => Some(certificate.identity()),
+            _ => None,
+        }
     }
 
     /// Whether a secret has been replaced.
@@ -152,6 +212,7 @@ impl ClientAuth {
         match self {
             Self::Basic { secret, .. } | Self::Post { secret } => secret.look(),
             Self::Signed { key } => key.look(),
+            Self::Tls { certificate } => certificate.look(),
             Self::Assertion { file } => file.look(),
             Self::None => false,
         }

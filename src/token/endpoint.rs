@@ -1,14 +1,15 @@
-//! Where tokens are asked for: given, or found in the issuer's metadata (OpenID Connect Discovery 1.0 §4, RFC 8414 §3).
+//! Where tokens (and what belongs to them) are asked for: given, or found in the issuer's metadata (OpenID Connect Discovery 1.0 §4, RFC 8414 §3).
 
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio::time::Instant;
 use url::Url;
 
 use super::{
+    client_auth::ClientAuthMethod,
     error::FetchError,
     http::{Http, provider_url},
+    metadata::{Metadata, Wanted},
 };
 use crate::invalid::Invalid;
 
@@ -18,7 +19,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// How long metadata is believed. Endpoints move rarely; a failure asks for them again sooner.
 const BELIEVED: Duration = Duration::from_secs(3600);
 
-/// The token endpoint of a provider.
+/// An endpoint of a provider.
 #[derive(Debug)]
 pub(super) enum Endpoint {
     /// As configured.
@@ -32,6 +33,8 @@ pub(super) struct Discovery {
     // Compared to what the metadata says, character by character (RFC 8414 §3.3).
     issuer: String,
     locations: [Url; 2],
+    wanted: Wanted,
+    mutual_tls: bool,
     plaintext: bool,
     known: Option<Known>,
 }
@@ -39,41 +42,72 @@ pub(super) struct Discovery {
 #[derive(Debug)]
 struct Known {
     url: Url,
+    methods: Option<Vec<ClientAuthMethod>>,
     looked: Instant,
     /// When the metadata is asked for again.
     until: Instant,
 }
 
-#[derive(Deserialize)]
-struct Metadata {
-    issuer: Option<String>,
-    token_endpoint: Option<String>,
-}
-
 impl Endpoint {
-    /// Checks the two keys that say where the endpoint is.
+    /// The token endpoint. Checks the two keys that say where it is.
     pub(super) fn build(
         issuer: Option<&str>,
         token_endpoint: Option<&str>,
         plaintext: bool,
+        mutual_tls: bool,
     ) -> Result<Self, Invalid> {
         match (issuer, token_endpoint) {
-            (_, Some(endpoint)) => Ok(Self::Given(provider_url("token_endpoint", endpoint, plaintext)?)),
-            (Some(issuer), None) => {
-                let url = provider_url("issuer", issuer, plaintext)?;
-                if url.query().is_some() {
-                    return Err(Invalid::new("issuer", "holds a query (RFC 8414 section 2)"));
+            (_, Some(endpoint)) => {
+                let url = provider_url("token_endpoint", endpoint, plaintext)?;
+                if mutual_tls && url.scheme() != "https" {
+                    return Err(Invalid::new(
+                        "token_endpoint",
+                        "is not https, and a client certificate is shown during TLS",
+                    )
+                    .hint("use https, or another `client_auth`"));
                 }
-                let locations = [openid(&url), oauth(&url)];
-                Ok(Self::Discovered(Box::new(Discovery {
-                    issuer: issuer.to_owned(),
-                    locations,
-                    plaintext,
-                    known: None,
-                })))
+                Ok(Self::Given(url))
             }
+            (Some(issuer), None) => Self::find_at(issuer, Wanted::Token, plaintext, mutual_tls),
             (None, None) => Err(Invalid::new("issuer", "is missing, and `token_endpoint` too")
                 .hint("name the provider's `issuer`, or its `token_endpoint`")),
+        }
+    }
+
+    /// An endpoint that the issuer's metadata names.
+    pub(super) fn find_at(
+        issuer: &str,
+        wanted: Wanted,
+        plaintext: bool,
+        mutual_tls: bool,
+    ) -> Result<Self, Invalid> {
+        let url = provider_url("issuer", issuer, plaintext)?;
+        if url.query().is_some() {
+            return Err(Invalid::new("issuer", "holds a query (RFC 8414 section 2)"));
+        }
+        Ok(Self::Discovered(Box::new(Discovery {
+            issuer: issuer.to_owned(),
+            locations: [openid(&url), oauth(&url)],
+            wanted,
+            mutual_tls,
+            plaintext,
+            known: None,
+        })))
+    }
+
+    /// What is known of the provider without asking: where it is asked first.
+    pub(super) fn first(&self) -> &Url {
+        match self {
+            Self::Given(url) => url,
+            Self::Discovered(discovery) => &discovery.locations[0],
+        }
+    }
+
+    /// The ways of client authentication that the provider lists, once its metadata has been read.
+    pub(super) fn methods(&self) -> Option<&[ClientAuthMethod]> {
+        match self {
+            Self::Given(_) => None,
+            Self::Discovered(discovery) => discovery.known.as_ref()?.methods.as_deref(),
         }
     }
 
@@ -105,8 +139,8 @@ impl Discovery {
         let found = self.discover(http).await;
         let looked = Instant::now();
         match (found, &mut self.known) {
-            (Ok(url), known) => {
-                *known = Some(Known { url: url.clone(), looked, until: looked + BELIEVED });
+            (Ok((url, methods)), known) => {
+                *known = Some(Known { url: url.clone(), methods, looked, until: looked + BELIEVED });
                 Ok(url)
             }
             // Metadata that cannot be had must not take away an endpoint that may well work.
@@ -118,7 +152,7 @@ impl Discovery {
         }
     }
 
-    async fn discover(&self, http: &mut Http) -> Result<Url, FetchError> {
+    async fn discover(&self, http: &mut Http) -> Result<Found, FetchError> {
         for location in self.locations.clone() {
             let answer =
                 http.send(|client| client.get(location).header("accept", "application/json")).await?;
@@ -132,19 +166,14 @@ impl Discovery {
         Err(FetchError::Metadata("there is none"))
     }
 
-    fn read(&self, body: &[u8]) -> Result<Url, FetchError> {
-        let metadata: Metadata =
-            serde_json::from_slice(body).map_err(|_| FetchError::Metadata("it is not a JSON object"))?;
-        if metadata.issuer.as_deref() != Some(&self.issuer) {
-            return Err(FetchError::Metadata(
-                "its `issuer` is not the configured one, character by character",
-            ));
-        }
-        let endpoint = metadata.token_endpoint.ok_or(FetchError::Metadata("it has no `token_endpoint`"))?;
-        provider_url("token_endpoint", &endpoint, self.plaintext)
-            .map_err(|_| FetchError::Metadata("its `token_endpoint` is not an https URL"))
+    fn read(&self, body: &[u8]) -> Result<Found, FetchError> {
+        let metadata = Metadata::read(body, &self.issuer)?;
+        Ok((metadata.url(self.wanted, self.mutual_tls, self.plaintext)?, metadata.methods()))
     }
 }
+
+/// The endpoint, and the ways of client authentication that the metadata lists.
+type Found = (Url, Option<Vec<ClientAuthMethod>>);
 
 /// OpenID Connect Discovery 1.0 §4: behind the issuer's path.
 fn openid(issuer: &Url) -> Url {
@@ -186,13 +215,13 @@ mod tests {
     #[test]
     fn metadata_of_another_issuer_is_refused() {
         let Endpoint::Discovered(discovery) =
-            Endpoint::build(Some("https://a.example"), None, false).unwrap()
+            Endpoint::build(Some("https://a.example"), None, false, false).unwrap()
         else {
             panic!("an issuer is discovered")
         };
         let read = |text: &str| discovery.read(text.as_bytes());
         let good = "{\"issuer\":\"https://a.example\",\"token_endpoint\":\"https://b.example/t\"}";
-        assert_eq!(read(good).unwrap().as_str(), "https://b.example/t");
+        assert_eq!(read(good).unwrap().0.as_str(), "https://b.example/t");
         for bad in [
             "",
             "[]",
@@ -208,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_provider_is_https_or_loopback() {
-        let build = |url: &str| Endpoint::build(None, Some(url), false);
+        let build = |url: &str| Endpoint::build(None, Some(url), false, false);
         assert!(build("https://a.example/token").is_ok() && build("http://127.0.0.1:1/token").is_ok());
         for bad in [
             "http://a.example/token",
@@ -219,6 +248,8 @@ mod tests {
         ] {
             assert_eq!(build(bad).unwrap_err().key(), "token_endpoint", "{bad}");
         }
-        assert!(Endpoint::build(None, None, false).is_err());
+        assert!(Endpoint::build(None, None, false, false).is_err());
+        let mutual = Endpoint::build(None, Some("http://127.0.0.1:1/token"), true, true);
+        assert_eq!(mutual.unwrap_err().key(), "token_endpoint");
     }
 }

@@ -22,6 +22,8 @@ pub enum FetchError {
     Unreachable,
     #[error("the provider's TLS could not be trusted or did not complete")]
     Tls,
+    #[error("the provider refused the client's certificate, or the lack of one, during TLS")]
+    CertificateRefused,
     #[error("the provider did not answer in time")]
     Timeout,
     #[error("the provider's answer broke off")]
@@ -63,6 +65,7 @@ impl FetchError {
         match self {
             Self::Secret(_) | Self::Signing | Self::Helper(_) => Class::Local,
             Self::OAuth { code, .. } if code.is_client_fault() => Class::Client,
+            Self::CertificateRefused => Class::Client,
             // RFC 6749 §5.2: 401 is a client that failed to authenticate, with or without a body that says so.
             Self::Status { status: 401, .. } => Class::Client,
             _ => Class::Transient,
@@ -87,6 +90,10 @@ impl FetchError {
             }
             Self::Tls => {
                 "name the authority of the provider's certificate in `ca_file`, or correct the host name"
+            }
+            Self::CertificateRefused => {
+                "give the provider a `client_certificate` that it knows and that has not expired, with `client_auth = \
+                 \"tls_client_auth\"` or \"self_signed_tls_client_auth\""
             }
             Self::Timeout | Self::Broken => {
                 "the provider is slow or overloaded; attaché tries again by itself"
@@ -134,6 +141,7 @@ impl FetchError {
             Self::Signing => "signing",
             Self::Unreachable => "unreachable",
             Self::Tls => "tls",
+            Self::CertificateRefused => "client_certificate",
             Self::Timeout => "timeout",
             Self::Broken => "broken_answer",
             Self::TooLarge => "answer_too_large",

@@ -18,6 +18,7 @@ use super::{
     endpoint::Endpoint,
     error::FetchError,
     http::{Answer, Http, HttpConfig},
+    metadata::contradiction,
     signer::SigningAlg,
     source::Fetched,
 };
@@ -35,12 +36,17 @@ pub struct OAuthConfig {
     pub client_auth: ClientAuthMethod,
     /// The client's secret; required by the methods that begin with `client_secret`.
     pub client_secret: Option<SecretRef>,
-    /// The client's private key in PEM; required by `private_key_jwt`.
+    /// The client's private key, in PEM or as a JWK; required by `private_key_jwt`.
     pub private_key: Option<SecretRef>,
     /// The `kid` of the key, if the provider wants one.
     pub key_id: Option<String>,
     /// How assertions are signed, where the key leaves a choice.
     pub signing_alg: Option<SigningAlg>,
+    /// A PEM file with the client's certificate, and the intermediate ones behind it; required by `tls_client_auth` and
+    /// `self_signed_tls_client_auth`. With `private_key_jwt`: the key's certificate, whose thumbprint assertions carry.
+    pub client_certificate: Option<PathBuf>,
+    /// The private key of `client_certificate` in PEM; required by `tls_client_auth` and `self_signed_tls_client_auth`.
+    pub client_private_key: Option<SecretRef>,
     /// The file with the assertion that something else signs; required by `client_assertion`.
     pub client_assertion: Option<SecretRef>,
     /// What is asked for, separated by spaces (RFC 6749 §3.3).
@@ -81,7 +87,10 @@ pub(super) struct Grant {
     // The audience of assertions, unless it is the endpoint.
     issuer: Option<String>,
     client_id: Option<String>,
+    method: ClientAuthMethod,
     auth: ClientAuth,
+    // What the provider's metadata has against the method: one warning a change.
+    contradiction: Option<String>,
     // Everything in the body that is the same each time.
     form: Vec<(String, String)>,
     asked: Option<BTreeSet<String>>,
@@ -135,8 +144,14 @@ impl Grant {
             config.issuer.as_deref(),
             config.token_endpoint.as_deref(),
             config.unsafe_plaintext,
+            config.client_auth.is_mutual_tls(),
         )?;
-        let http = HttpConfig { ca_file: config.ca_file.clone(), proxy: config.http_proxy.clone() };
+        let auth = ClientAuth::build(config, client_id)?;
+        let http = HttpConfig {
+            ca_file: config.ca_file.clone(),
+            proxy: config.http_proxy.clone(),
+            identity: auth.identity(),
+        };
         let mut form = vec![("grant_type".to_owned(), grant_type.to_owned())];
         let mut add = |name: &str, value: &str| form.push((name.to_owned(), value.to_owned()));
         if let Some(scope) = &config.scope {
@@ -157,7 +172,9 @@ impl Grant {
             endpoint,
             issuer: config.issuer.clone().filter(|_| !to_endpoint),
             client_id: client_id.map(str::to_owned),
-            auth: ClientAuth::build(config, client_id)?,
+            method: config.client_auth,
+            auth,
+            contradiction: None,
             form,
             asked: config
                 .scope
@@ -168,8 +185,9 @@ impl Grant {
 
     /// Asks for a token once, with these parameters beside those that are the same each time.
     pub(super) async fn fetch(&mut self, extra: &[(&str, &str)]) -> Result<Fetched, FetchError> {
-        self.auth.look();
+        self.look();
         let url = self.endpoint.find(&mut self.http).await?;
+        self.compare_method();
         let (authorization, body) = self.request(url.as_str(), extra)?;
         let sent = self.http.send(|client| {
             let request = client
@@ -220,9 +238,34 @@ impl Grant {
         Ok((authorization, Zeroizing::new(form.finish())))
     }
 
-    /// Whether a secret has been replaced, so that it is worth asking at once.
+    /// Whether a secret or the client's certificate has been replaced, so that it is worth asking at once. A token that
+    /// is bound to the old certificate is worthless with the new one (RFC 8705 §3).
     pub(super) fn look(&mut self) -> bool {
-        self.auth.look()
+        let changed = self.auth.look();
+        if changed && let Some(identity) = self.auth.identity() {
+            self.http.present(identity);
+        }
+        changed
+    }
+
+    /// Warns when the provider's metadata does not list the configured method. It is used all the same: metadata is
+    /// often behind, and guessing another one would send the secret in a way that nobody has chosen.
+    fn compare_method(&mut self) {
+        // Without a client there is nothing to authenticate: the grant itself speaks for it.
+        let anonymous = self.method == ClientAuthMethod::None && self.client_id.is_none();
+        let listed = self.endpoint.methods().filter(|_| !anonymous);
+        let found = listed.and_then(|listed| contradiction(self.method, listed));
+        if let Some(found) = &found
+            && self.contradiction.as_ref() != Some(found)
+        {
+            let (issuer, client_auth) = (self.endpoint.first().host_str(), self.method.name());
+            tracing::warn!(
+                provider = issuer,
+                client_auth,
+                "{found}; set `client_auth` to one of them, or let the provider allow this one"
+            );
+        }
+        self.contradiction = found;
     }
 
     /// RFC 6749 §3.3: a grant may be narrower than what was asked for. Scopes are compared as sets.

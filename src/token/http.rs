@@ -1,13 +1,14 @@
 //! The only place that makes an HTTP client for token requests: with limits, without redirects, without the proxy
 //! variables of the environment, and without an error that shows a URL.
 
-use std::{error::Error as _, path::PathBuf, time::Duration};
+use std::{error::Error as _, path::PathBuf, sync::Arc, time::Duration};
 
 use reqwest::{
     Client, Response,
     header::{DATE, HeaderMap, RETRY_AFTER},
     redirect::Policy,
 };
+use rustls::{AlertDescription, sign::CertifiedKey};
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -26,10 +27,12 @@ const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const MAX_ANSWER: usize = 256 * 1024;
 
 /// How a provider is reached.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct HttpConfig {
     pub(super) ca_file: Option<PathBuf>,
     pub(super) proxy: Option<String>,
+    /// The certificate by which the provider knows us (RFC 8705).
+    pub(super) identity: Option<Arc<CertifiedKey>>,
 }
 
 /// A client for one provider.
@@ -52,6 +55,17 @@ impl Http {
     pub(super) fn new(config: HttpConfig, clock: Clock) -> Result<Self, Invalid> {
         let client = client(&config)?;
         Ok(Self { config, clock, client })
+    }
+
+    /// Shows another certificate from now on: every connection is a new one.
+    pub(super) fn present(&mut self, identity: Arc<CertifiedKey>) {
+        let config = HttpConfig { identity: Some(identity), ..self.config.clone() };
+        match client(&config) {
+            Ok(client) => (self.config, self.client) = (config, client),
+            Err(invalid) => {
+                tracing::warn!(error = invalid.message(), "a new client certificate cannot be used")
+            }
+        }
     }
 
     /// Sends a request, built by `build`, and reads the answer within the limits.
@@ -108,7 +122,7 @@ fn field<'a>(headers: &'a HeaderMap, name: &reqwest::header::HeaderName) -> Opti
 }
 
 fn client(config: &HttpConfig) -> Result<Client, Invalid> {
-    let tls = tls::client_config(config.ca_file.as_deref(), &[b"http/1.1"])?;
+    let tls = tls::client_config_as(config.identity.clone(), config.ca_file.as_deref(), &[b"http/1.1"])?;
     let mut builder = Client::builder()
         .tls_backend_preconfigured(tls.as_ref().clone())
         .redirect(Policy::none())
@@ -133,8 +147,11 @@ fn client(config: &HttpConfig) -> Result<Client, Invalid> {
 fn explain(error: &reqwest::Error) -> FetchError {
     let mut source = error.source();
     while let Some(cause) = source {
-        if is_tls(cause) {
-            return FetchError::Tls;
+        if let Some(cause) = tls_error(cause) {
+            return match cause {
+                rustls::Error::AlertReceived(alert) if is_about_us(*alert) => FetchError::CertificateRefused,
+                _ => FetchError::Tls,
+            };
         }
         source = cause.source();
     }
@@ -146,11 +163,26 @@ fn explain(error: &reqwest::Error) -> FetchError {
 }
 
 /// An I/O error hides what it wraps from `source`, and one may wrap another.
-fn is_tls(cause: &(dyn std::error::Error + 'static)) -> bool {
+fn tls_error<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-        Some(inner) => is_tls(inner),
-        None => cause.is::<rustls::Error>(),
+        Some(inner) => tls_error(inner),
+        None => cause.downcast_ref(),
     }
+}
+
+/// RFC 8446 §6.2: what a server says of a client's certificate.
+fn is_about_us(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+    )
 }
 
 /// Checks the URL of a provider: https, or http to a loopback address unless the operator says otherwise.

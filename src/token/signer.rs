@@ -1,18 +1,20 @@
-//! Signing of JWTs (RFC 7515, RFC 7518) with a private key in PEM, or with a shared secret.
+//! Signing of JWTs (RFC 7515, RFC 7518) with a private key, or with a shared secret.
 
 use aws_lc_rs::{
-    hmac,
+    digest, hmac,
     rand::SystemRandom,
-    signature::{
-        self, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
-        RsaKeyPair,
-    },
+    signature::{self, RsaEncoding},
 };
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
+use rustls::{
+    pki_types::{CertificateDer, pem::PemObject as _},
+    server::ParsedCertificate,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+use super::private_key::{Key, PrivateKey};
 
 /// How an assertion is signed (RFC 7518 §3.1, RFC 8037 §3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -35,18 +37,14 @@ pub enum SigningAlg {
     HS512,
 }
 
-enum Key {
-    Rsa(RsaKeyPair),
-    P256(EcdsaKeyPair),
-    P384(EcdsaKeyPair),
-    Ed25519(Ed25519KeyPair),
-    Shared(Box<hmac::Key>),
-}
-
 /// A key and the way it signs.
 pub(super) struct Signer {
     alg: SigningAlg,
     key: Key,
+    // The `kid` that a JWK came with.
+    key_id: Option<String>,
+    // Of the certificate, for `x5t#S256` (RFC 7515 §4.1.8).
+    thumbprint: Option<String>,
 }
 
 impl std::fmt::Debug for Signer {
@@ -56,11 +54,20 @@ impl std::fmt::Debug for Signer {
 }
 
 impl Signer {
-    /// Reads a private key in PEM (PKCS#8, PKCS#1 or SEC1). Without `alg` the key decides; RSA then means RS256.
-    pub(super) fn from_pem(pem: &str, alg: Option<SigningAlg>) -> Result<Self, &'static str> {
-        let der = PrivateKeyDer::from_pem_slice(pem.as_bytes())
-            .map_err(|_| "it holds no private key in PEM, or an encrypted one")?;
-        let key = key(&der).ok_or("it is not an RSA (2048 to 8192 bits), P-256, P-384 or Ed25519 key")?;
+    /// Reads a private key in PEM or as a JWK. Without `alg` the key decides; RSA then means RS256. With its certificate,
+    /// in PEM, assertions carry the certificate's thumbprint.
+    pub(super) fn from_key(
+        text: &str,
+        alg: Option<SigningAlg>,
+        certificate: Option<&str>,
+    ) -> Result<Self, &'static str> {
+        let PrivateKey { key, id, alg: own } = PrivateKey::read(text)?;
+        let alg = match (alg, own) {
+            (Some(alg), Some(own)) if alg != own => {
+                return Err("its `alg` is another one than `signing_alg`");
+            }
+            (alg, own) => alg.or(own),
+        };
         let (usual, fits) = match (&key, alg) {
             (Key::Rsa(_), alg) => {
                 (SigningAlg::RS256, matches!(alg, None | Some(SigningAlg::RS256 | SigningAlg::PS256)))
@@ -72,7 +79,8 @@ impl Signer {
         if !fits {
             return Err("the key is of another kind than `signing_alg` needs");
         }
-        Ok(Self { alg: alg.unwrap_or(usual), key })
+        let thumbprint = certificate.map(|certificate| thumbprint(certificate, &key)).transpose()?;
+        Ok(Self { alg: alg.unwrap_or(usual), key, key_id: id, thumbprint })
     }
 
     /// Signs with a secret that the provider knows too. Without `alg`: HS256.
@@ -84,14 +92,22 @@ impl Signer {
             SigningAlg::HS512 => hmac::HMAC_SHA512,
             _ => return Err("`signing_alg` needs a private key, not a secret"),
         };
-        Ok(Self { alg, key: Key::Shared(Box::new(hmac::Key::new(hash, secret.as_bytes()))) })
+        Ok(Self {
+            alg,
+            key: Key::Shared(Box::new(hmac::Key::new(hash, secret.as_bytes()))),
+            key_id: None,
+            thumbprint: None,
+        })
     }
 
     /// The claims as a signed JWT; nothing when the machine has no randomness.
     pub(super) fn sign(&self, key_id: Option<&str>, claims: &Value) -> Option<String> {
         let mut header = json!({ "alg": format!("{:?}", self.alg), "typ": "JWT" });
-        if let Some(key_id) = key_id {
+        if let Some(key_id) = key_id.or(self.key_id.as_deref()) {
             header["kid"] = key_id.into();
+        }
+        if let Some(thumbprint) = &self.thumbprint {
+            header["x5t#S256"] = thumbprint.as_str().into();
         }
         let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
         let text =
@@ -105,7 +121,7 @@ impl Signer {
         Some(match &self.key {
             Key::Rsa(key) => {
                 let mut signature = vec![0; key.public_modulus_len()];
-                let padding: &dyn signature::RsaEncoding = match self.alg {
+                let padding: &dyn RsaEncoding = match self.alg {
                     SigningAlg::PS256 => &signature::RSA_PSS_SHA256,
                     _ => &signature::RSA_PKCS1_SHA256,
                 };
@@ -119,16 +135,16 @@ impl Signer {
     }
 }
 
-fn key(der: &PrivateKeyDer<'_>) -> Option<Key> {
-    let bytes = der.secret_der();
-    if let PrivateKeyDer::Pkcs1(_) = der {
-        return RsaKeyPair::from_der(bytes).ok().map(Key::Rsa);
+/// RFC 7515 §4.1.8, of the first certificate, which must be the key's own.
+fn thumbprint(certificate: &str, key: &Key) -> Result<String, &'static str> {
+    let der = CertificateDer::from_pem_slice(certificate.as_bytes())
+        .map_err(|_| "`client_certificate` holds no certificate in PEM")?;
+    let parsed = ParsedCertificate::try_from(&der)
+        .map_err(|_| "`client_certificate` holds a certificate that cannot be read")?;
+    if !key.belongs_to(&parsed.subject_public_key_info()) {
+        return Err("`client_certificate` is not the certificate of this key");
     }
-    let curve = |alg| EcdsaKeyPair::from_private_key_der(alg, bytes).ok();
-    None.or_else(|| curve(&ECDSA_P256_SHA256_FIXED_SIGNING).map(Key::P256))
-        .or_else(|| curve(&ECDSA_P384_SHA384_FIXED_SIGNING).map(Key::P384))
-        .or_else(|| RsaKeyPair::from_pkcs8(bytes).ok().map(Key::Rsa))
-        .or_else(|| Ed25519KeyPair::from_pkcs8_maybe_unchecked(bytes).ok().map(Key::Ed25519))
+    Ok(BASE64_URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, &der)))
 }
 
 #[cfg(test)]
@@ -154,21 +170,58 @@ mod tests {
                 Algorithm::EdDSA => DecodingKey::from_ed_der(public),
                 _ => DecodingKey::from_ec_der(public),
             };
-            let signer = Signer::from_pem(&pair.serialize_pem(), Some(alg)).unwrap();
+            let signer = Signer::from_key(&pair.serialize_pem(), Some(alg), None).unwrap();
             let jwt = signer.sign(Some("k1"), &json!({ "aud": "a", "exp": 4_000_000_000_u64 })).unwrap();
             let mut validation = Validation::new(expected);
             validation.set_audience(&["a"]);
             let token = jsonwebtoken::decode::<Value>(&jwt, &key, &validation).unwrap();
             assert_eq!(token.header.kid.as_deref(), Some("k1"));
-            assert!(Signer::from_pem(&pair.serialize_pem(), Some(SigningAlg::HS256)).is_err());
-            assert!(Signer::from_pem(&pair.serialize_pem(), None).is_ok());
+            assert!(Signer::from_key(&pair.serialize_pem(), Some(SigningAlg::HS256), None).is_err());
+            assert!(Signer::from_key(&pair.serialize_pem(), None, None).is_ok());
         }
+    }
+
+    #[test]
+    fn an_assertion_carries_the_thumbprint_of_the_keys_own_certificate() {
+        let certified = |name: &str| rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+        let (own, other) = (certified("a"), certified("b"));
+        let key = own.signing_key.serialize_pem();
+        let signer = Signer::from_key(&key, None, Some(&own.cert.pem())).unwrap();
+        let jwt = signer.sign(None, &json!({})).unwrap();
+        let header = BASE64_URL_SAFE_NO_PAD.decode(jwt.split('.').next().unwrap()).unwrap();
+        let header: Value = serde_json::from_slice(&header).unwrap();
+        let digest = digest::digest(&digest::SHA256, own.cert.der());
+        assert_eq!(header["x5t#S256"], BASE64_URL_SAFE_NO_PAD.encode(digest));
+        for certificate in [&*other.cert.pem(), "", &key] {
+            assert!(Signer::from_key(&key, None, Some(certificate)).is_err());
+        }
+    }
+
+    #[test]
+    fn a_jwk_brings_its_kid_and_alg_and_must_not_contradict_the_configuration() {
+        // The example of RFC 8037 appendix A.1.
+        let jwk = |alg: &str| {
+            format!(
+                "{{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"kid\":\"own\",\"alg\":\"{alg}\",\
+                 \"d\":\"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A\",\
+                 \"x\":\"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo\"}}"
+            )
+        };
+        let signer = Signer::from_key(&jwk("EdDSA"), None, None).unwrap();
+        let kid = |configured| {
+            let jwt = signer.sign(configured, &json!({})).unwrap();
+            jsonwebtoken::decode_header(jwt).unwrap().kid.unwrap()
+        };
+        assert_eq!((kid(None), kid(Some("other"))), ("own".to_owned(), "other".to_owned()));
+        assert!(Signer::from_key(&jwk("EdDSA"), Some(SigningAlg::EdDSA), None).is_ok());
+        assert!(Signer::from_key(&jwk("ES256"), Some(SigningAlg::EdDSA), None).is_err());
+        assert!(Signer::from_key(&jwk("ES256"), None, None).is_err());
     }
 
     #[test]
     fn what_is_no_key_is_refused_without_being_shown() {
         for bad in ["", "hunter2", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"] {
-            assert!(!Signer::from_pem(bad, None).unwrap_err().contains("hunter2"));
+            assert!(!Signer::from_key(bad, None, None).unwrap_err().contains("hunter2"));
         }
         assert!(Signer::from_secret("s", Some(SigningAlg::RS256)).is_err());
     }

@@ -28,7 +28,7 @@ pub struct JwtBearerConfig {
     pub client_id: Option<String>,
     /// The file with the assertion; this or `assertion_key` is required.
     pub assertion: Option<SecretRef>,
-    /// A private key in PEM that signs a new assertion for each token request.
+    /// A private key in PEM or as a JWK that signs a new assertion for each token request.
     pub assertion_key: Option<SecretRef>,
     /// The `kid` of that key.
     pub assertion_key_id: Option<String>,
@@ -136,8 +136,13 @@ fn signed(config: &JwtBearerConfig, key: &SecretRef) -> Result<Signed, Invalid> 
             )
         })?;
     let kept = kept("assertion_key", Some(key))?;
-    let key =
-        AssertionKey::private("assertion_key", kept, config.assertion_alg, config.assertion_key_id.clone())?;
+    let key = AssertionKey::private(
+        "assertion_key",
+        kept,
+        None,
+        config.assertion_alg,
+        config.assertion_key_id.clone(),
+    )?;
     let subject = config.assertion_subject.clone().unwrap_or_else(|| issuer.clone());
     Ok(Signed { key, issuer, subject, audience, claims: config.assertion_claims.clone() })
 }

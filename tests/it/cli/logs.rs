@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 use super::attache;
-use crate::support::{Caller, FakeServer, credential, echo, provider};
+use crate::support::{Caller, FakeServer, Reply, credential, echo, get, provider, token};
 
 /// Runs the program with JSON lines; returns where it listens and its lines.
 fn run(
@@ -18,12 +18,19 @@ fn run(
     upstream: &FakeServer,
     provider: &FakeServer,
 ) -> (Child, SocketAddr, impl Iterator<Item = Value> + use<>) {
+    run_with(lines, upstream, &credential(provider))
+}
+
+fn run_with(
+    lines: &str,
+    upstream: &FakeServer,
+    credential: &str,
+) -> (Child, SocketAddr, impl Iterator<Item = Value> + use<>) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("attache.toml");
     let configuration = format!(
-        "[log]\nformat = \"json\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[proxy]\nlisten = \"127.0.0.1:0\"\n{lines}\n{}[routes.main]\nupstream = \
-         \"{}\"\ncredential = \"main\"\n",
-        credential(provider),
+        "[log]\nformat = \"json\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[proxy]\nlisten = \"127.0.0.1:0\"\n{lines}\n{credential}\
+         [routes.main]\nupstream = \"{}\"\ncredential = \"main\"\n",
         upstream.url()
     );
     fs::write(&file, configuration).unwrap();
@@ -69,6 +76,34 @@ fn one_line_a_token_and_none_a_request() {
             .iter()
             .all(|line| !line.contains("orders") && !line.contains("marker") && !line.contains("token-1"))
     );
+}
+
+#[test]
+fn a_method_of_client_authentication_that_the_provider_does_not_list_is_warned_of_once() {
+    for (listed, warned) in [("private_key_jwt", true), ("none", false)] {
+        let provider = FakeServer::start(move |request| match request.line().starts_with("GET ") {
+            true => {
+                let own = format!("http://{}", request.fields("host")[0]);
+                let methods = format!("\"token_endpoint_auth_methods_supported\":[\"{listed}\",\"marker\"]");
+                let endpoint = format!("\"token_endpoint\":\"{own}/token\"");
+                Reply::json(200, &format!("{{\"issuer\":\"{own}\",{endpoint},{methods}}}"))
+            }
+            // Fails at first, so that there are several attempts.
+            false if request.number < 4 => Reply::text(503, ""),
+            false => token(1, 3600),
+        });
+        let credential = credential(&provider).replace("token_endpoint", "issuer").replace("/token\"", "\"");
+        let upstream = echo();
+        let (child, proxy, lines) = run_with("", &upstream, &credential);
+        while get(proxy, "/").status != 200 {
+            std::thread::yield_now();
+        }
+        let lines = rest(child, lines);
+        let told: Vec<_> = lines.iter().filter(|line| line.contains("lists only private_key_jwt")).collect();
+        assert_eq!(told.len(), usize::from(warned), "{lines:?}");
+        assert!(told.iter().all(|line| line.contains("WARN") && line.contains("\"client_auth\":\"none\"")));
+        assert!(lines.iter().all(|line| !line.contains("marker")));
+    }
 }
 
 #[test]

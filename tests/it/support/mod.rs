@@ -3,11 +3,13 @@
 mod caller;
 mod fake_server;
 mod sidecar;
+mod tls_server;
 
 pub use self::{
     caller::{Caller, get, post},
     fake_server::{FakeServer, Received, Reply},
     sidecar::{Sidecar, credential},
+    tls_server::{Authority, Seen, TlsServer},
 };
 
 /// What a fake provider answers: a token with this number.

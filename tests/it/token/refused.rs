@@ -69,6 +69,19 @@ fn what_a_client_authentication_lacks_or_would_ignore_is_refused() {
         (format!("{issuer}client_auth = \"none\"\nprivate_key = KEY"), "private_key"),
         (format!("{issuer}client_auth = \"none\"\nclient_secret = TEXT"), "client_secret"),
         (format!("{issuer}client_secret = TEXT\nkey_id = \"k\""), "key_id"),
+        (format!("{issuer}client_auth = \"tls_client_auth\""), "client_certificate"),
+        (
+            format!("{issuer}client_auth = \"tls_client_auth\"\nclient_certificate = \"/no\""),
+            "client_certificate",
+        ),
+        (format!("{issuer}client_secret = TEXT\nclient_certificate = \"/no\""), "client_certificate"),
+        (format!("{issuer}client_secret = TEXT\nclient_private_key = KEY"), "client_private_key"),
+        (
+            format!(
+                "{issuer}client_auth = \"private_key_jwt\"\nprivate_key = KEY\nclient_certificate = \"/no\""
+            ),
+            "client_certificate",
+        ),
         (
             format!("{issuer}client_secret = TEXT\nparameters = {{ assertion = \"x\" }}"),
             "parameters.assertion",

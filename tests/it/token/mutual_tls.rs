@@ -1,0 +1,102 @@
+//! Clients that are known by their certificate (RFC 8705).
+
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
+
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use tokio::time::Instant;
+
+use super::{form, with};
+use crate::support::{Authority, Seen, Sidecar, TlsServer, echo, get};
+
+fn write(path: &Path, text: &str) {
+    let next = path.with_extension("next");
+    fs::write(&next, text).unwrap();
+    fs::set_permissions(&next, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    fs::rename(next, path).unwrap();
+}
+
+fn der(pem: &str) -> Option<Vec<u8>> {
+    Some(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap().to_vec())
+}
+
+/// A folder with the authority's certificate and a client's.
+fn folder(authority: &Authority, client: &(String, String)) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in [("ca.pem", &authority.pem), ("client.pem", &client.0), ("client.key", &client.1)] {
+        write(&folder.path().join(name), text);
+    }
+    folder
+}
+
+fn lines(provider: &str, folder: &Path, method: &str) -> String {
+    let folder = folder.display();
+    format!(
+        "{provider}\nclient_id = \"check out\"\nclient_auth = \"{method}\"\nca_file = \"{folder}/ca.pem\"\n\
+         client_certificate = \"{folder}/client.pem\"\nclient_private_key = {{ file = \"{folder}/client.key\" }}"
+    )
+}
+
+fn tokens(seen: &Seen, _: SocketAddr) -> (u16, String) {
+    assert!(seen.line.starts_with("POST "));
+    (200, "{\"access_token\":\"bound\",\"token_type\":\"Bearer\",\"expires_in\":3600}".to_owned())
+}
+
+#[test]
+fn the_certificate_is_shown_at_the_alias_and_stands_for_the_secret() {
+    for method in ["tls_client_auth", "self_signed_tls_client_auth"] {
+        let authority = Authority::new("authority");
+        let client = authority.issue("checkout");
+        let bound = TlsServer::start(&authority, true, tokens);
+        let alias = format!("{}/token", bound.url());
+        let issuer = TlsServer::start(&authority, false, move |seen, own| {
+            assert!(seen.line.starts_with("GET "));
+            let own = format!("https://localhost:{}", own.port());
+            let aliases = format!("\"mtls_endpoint_aliases\":{{\"token_endpoint\":\"{alias}\"}}");
+            (200, format!("{{\"issuer\":\"{own}\",\"token_endpoint\":\"{own}/token\",{aliases}}}"))
+        });
+        let folder = folder(&authority, &client);
+        let upstream = echo();
+        let provider = format!("issuer = \"{}\"", issuer.url());
+        let sidecar = Sidecar::run(&with(&lines(&provider, folder.path(), method), &upstream));
+        assert!(get(sidecar.proxy, "/").text().contains("Bearer bound"));
+        let seen = bound.wait_for(1).remove(0);
+        assert_eq!((seen.certificate, seen.authorization), (der(&client.0), None));
+        let fields = [("grant_type", "client_credentials"), ("client_id", "check out")];
+        assert_eq!(form(&seen.body), fields.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+}
+
+#[test]
+fn a_new_certificate_is_shown_within_ten_seconds_for_a_new_token() {
+    let authority = Authority::new("authority");
+    let (old, new) = (authority.issue("old"), authority.issue("new"));
+    let provider = TlsServer::start(&authority, true, tokens);
+    let (folder, upstream) = (folder(&authority, &old), echo());
+    let endpoint = format!("token_endpoint = \"{}/token\"", provider.url());
+    let sidecar = Sidecar::run(&with(&lines(&endpoint, folder.path(), "tls_client_auth"), &upstream));
+    sidecar.ready();
+    let begun = Instant::now();
+    write(&folder.path().join("client.pem"), &new.0);
+    write(&folder.path().join("client.key"), &new.1);
+    let seen = provider.wait_for(2);
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    let shown: Vec<_> = seen.into_iter().map(|seen| seen.certificate).collect();
+    assert_eq!(shown, [der(&old.0), der(&new.0)]);
+    assert_eq!(get(sidecar.proxy, "/").status, 200);
+}
+
+#[test]
+fn a_certificate_that_the_provider_does_not_know_is_told_as_such() {
+    let authority = Authority::new("authority");
+    let stranger = Authority::new("stranger").issue("checkout");
+    let provider = TlsServer::start(&authority, true, tokens);
+    let (folder, upstream) = (folder(&authority, &stranger), echo());
+    let endpoint = format!("token_endpoint = \"{}/token\"", provider.url());
+    let sidecar = Sidecar::run(&with(&lines(&endpoint, folder.path(), "tls_client_auth"), &upstream));
+    while sidecar.status()["last_error"].is_null() {
+        std::thread::yield_now();
+    }
+    let error = &sidecar.status()["last_error"];
+    assert_eq!(error["reason"], "client_certificate", "{error}");
+    assert!(error["hint"].as_str().unwrap().contains("client_certificate"));
+}
