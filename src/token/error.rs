@@ -38,6 +38,8 @@ pub enum FetchError {
     OAuth { code: ErrorCode, status: u16, retry_after: Option<Duration> },
     #[error("the provider's answer is not a token: {0}")]
     Malformed(&'static str),
+    #[error("the token cannot be verified: {0}")]
+    Unverified(&'static str),
     #[error("the provider's metadata is not usable: {0}")]
     Metadata(&'static str),
     #[error("the helper program {0}")]
@@ -108,6 +110,10 @@ impl FetchError {
             Self::Metadata(_) => {
                 "write `issuer` exactly as the provider's metadata does, or give `token_endpoint`"
             }
+            Self::Unverified(_) => {
+                "compare `issuer` and `verify_audience` with what `attache whoami` shows of the token without `verify`; \
+                 an opaque token cannot be verified"
+            }
             Self::Helper(_) => {
                 "run the `command` by hand with the `environment` that it is given, and compare what it prints with `output`"
             }
@@ -150,6 +156,7 @@ impl FetchError {
             Self::OAuth { .. } => "oauth_error",
             Self::Malformed(_) => "malformed_answer",
             Self::Metadata(_) => "metadata",
+            Self::Unverified(_) => "unverified_token",
             Self::Helper(_) => "helper",
             Self::Stale => "stale_token",
             Self::Panicked => "internal",

@@ -59,6 +59,11 @@ pub struct OAuthConfig {
     /// Further parameters of the token request.
     #[serde(default)]
     pub parameters: BTreeMap<String, String>,
+    /// Use a token only after verifying it with the issuer's keys: its signature, `iss`, `aud` and `exp`. It must be a JWT.
+    #[serde(default)]
+    pub verify: bool,
+    /// Whom a verified token must be for; left out, it is `audience`, or one of `resource`.
+    pub verify_audience: Option<String>,
     /// A PEM file with an authority for the provider's certificate, beside those of the machine.
     pub ca_file: Option<PathBuf>,
     /// An HTTP proxy for token requests.

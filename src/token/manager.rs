@@ -21,6 +21,7 @@ use super::{
     refresher::Refresher,
     source::Source,
     status::{CredentialStatus, Journal},
+    verify::Verifier,
 };
 use crate::{invalid::Invalid, readiness::Readiness, telemetry::metrics::Metrics};
 
@@ -105,12 +106,20 @@ impl Manager {
             let section = format!("credentials.{name}");
             let source = Source::build(&config.source, &environment.clock)
                 .map_err(|invalid| invalid.under(&section))?;
+            let verifier = match config.source.oauth() {
+                Some((oauth, _)) => Verifier::build(oauth, environment.clock.clone())
+                    .map_err(|invalid| invalid.under(&section))?,
+                None => None,
+            };
             if config.common.default_lifetime.0 < Duration::from_secs(1) {
                 return Err(Invalid::new("default_lifetime", "is less than a second").under(&section));
             }
             // A process that is ready stays ready when a credential is added.
             let waited_for = previous.is_none() || !environment.readiness.is_started();
-            credentials.insert(name.clone(), Arc::new(entry(name, config, source, environment, waited_for)));
+            credentials.insert(
+                name.clone(),
+                Arc::new(entry(name, config, (source, verifier), environment, waited_for)),
+            );
         }
         Ok(Self(Arc::new(Inner { credentials })))
     }
@@ -145,7 +154,7 @@ impl Manager {
 fn entry(
     name: &str,
     config: &CredentialConfig,
-    source: Source,
+    (source, verifier): (Source, Option<Verifier>),
     environment: &Environment,
     waited_for: bool,
 ) -> Entry {
@@ -157,6 +166,7 @@ fn entry(
     let refresher = Refresher {
         name: name.into(),
         source,
+        verifier,
         shared: Arc::clone(credential.shared()),
         default_lifetime: config.common.default_lifetime.0,
         latch,

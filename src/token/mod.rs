@@ -22,6 +22,7 @@ mod endpoint;
 pub mod error;
 mod grant;
 mod http;
+mod jwks;
 mod kept_secret;
 mod manager;
 mod metadata;
@@ -32,6 +33,7 @@ pub mod schedule;
 mod signer;
 pub mod source;
 mod status;
+mod verify;
 
 pub use self::{
     access_token::{AccessToken, Format, Generation},

@@ -12,6 +12,7 @@ use super::{
     schedule::{self, Failed, LEAST_INTERVAL},
     source::{Fetched, Source},
     status::Journal,
+    verify::Verifier,
 };
 use crate::{
     readiness::Latch,
@@ -31,6 +32,7 @@ const SKEW_TOLD: f64 = 30.0;
 pub(super) struct Refresher {
     pub(super) name: Arc<str>,
     pub(super) source: Source,
+    pub(super) verifier: Option<Verifier>,
     pub(super) shared: Arc<Shared>,
     pub(super) default_lifetime: Duration,
     pub(super) latch: Latch,
@@ -66,7 +68,7 @@ impl Refresher {
         }
         let begun = self.shared.clock().now();
         self.last = Some(begun.monotonic);
-        let fetched = match time::timeout(ATTEMPT, self.source.fetch()).await {
+        let fetched = match time::timeout(ATTEMPT, self.fetch()).await {
             Ok(fetched) => fetched,
             Err(_) => Err(FetchError::Timeout),
         };
@@ -84,6 +86,15 @@ impl Refresher {
             }
             Err(error) => self.failed(error, took),
         }
+    }
+
+    /// Asks, and verifies what came. The source has kept by then what it must keep, whatever becomes of the token.
+    async fn fetch(&mut self) -> Result<Fetched, FetchError> {
+        let fetched = self.source.fetch().await?;
+        if let Some(verifier) = &mut self.verifier {
+            verifier.verify(&fetched.issued.token, fetched.skew).await?;
+        }
+        Ok(fetched)
     }
 
     /// Makes what was fetched the current token; returns its lifetime.

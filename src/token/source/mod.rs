@@ -21,7 +21,7 @@ pub use self::{
     jwt_bearer::JwtBearerConfig,
     token_exchange::TokenExchangeConfig,
 };
-use super::{answer::Issued, clock::Clock, error::FetchError};
+use super::{answer::Issued, clock::Clock, error::FetchError, grant::OAuthConfig};
 use crate::invalid::Invalid;
 
 /// The values of `credentials.NAME.type`.
@@ -65,6 +65,18 @@ impl SourceConfig {
             Self::File(_) => "file",
             Self::JwtBearer(_) => "jwt_bearer",
             Self::TokenExchange(_) => "token_exchange",
+        }
+    }
+}
+
+impl SourceConfig {
+    /// The keys of a token endpoint, and the client's id, where there is one.
+    pub(super) fn oauth(&self) -> Option<(&OAuthConfig, Option<&str>)> {
+        match self {
+            Self::ClientCredentials(config) => Some((&config.oauth, Some(&config.client_id))),
+            Self::JwtBearer(config) => Some((&config.oauth, config.client_id.as_deref())),
+            Self::TokenExchange(config) => Some((&config.oauth, config.client_id.as_deref())),
+            Self::Exec(_) | Self::File(_) => None,
         }
     }
 }

@@ -9,6 +9,7 @@ mod grants;
 mod mutual_tls;
 mod refused;
 mod secrets;
+mod verify;
 
 use std::io::Write as _;
 
