@@ -1,5 +1,7 @@
 //! TLS as attaché uses it towards others: verification always, one crypto provider, the machine's trust anchors.
 
+mod kept;
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -14,6 +16,7 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
 };
 
+pub use self::kept::{Edition, KeptTls, Look, TlsFiles};
 use crate::invalid::Invalid;
 
 /// The crypto provider of the whole process.
@@ -32,11 +35,20 @@ const BUNDLES: [&str; 4] = [
 /// Trust anchors: those of the machine, else (an image without a CA bundle) the ones built in; and `ca_file`, if
 /// given, beside them.
 pub fn roots(ca_file: Option<&Path>) -> Result<Arc<RootCertStore>, Invalid> {
+    let Some(path) = ca_file else { return Ok(machine_roots()) };
+    let pem = fs::read(path).map_err(|error| unusable(path, &error.kind().to_string()))?;
+    certificates_in(&pem).and_then(roots_with).map_err(|why| unusable(path, &why))
+}
+
+/// The machine's trust anchors with others beside them.
+fn roots_with(extra: Vec<CertificateDer<'static>>) -> Result<Arc<RootCertStore>, String> {
     let shared = machine_roots();
-    let Some(path) = ca_file else { return Ok(shared) };
+    if extra.is_empty() {
+        return Ok(shared);
+    }
     let mut roots = RootCertStore::clone(&shared);
-    for certificate in certificates(path)? {
-        roots.add(certificate).map_err(|error| unusable(path, &error.to_string()))?;
+    for certificate in extra {
+        roots.add(certificate).map_err(|error| error.to_string())?;
     }
     Ok(Arc::new(roots))
 }
@@ -101,16 +113,24 @@ pub fn client_config_as(
     ca_file: Option<&Path>,
     alpn: &[&[u8]],
 ) -> Result<Arc<ClientConfig>, Invalid> {
+    let mut config = config_with(roots(ca_file)?, identity)?;
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+/// Without protocols.
+fn config_with(
+    roots: Arc<RootCertStore>,
+    identity: Option<Arc<CertifiedKey>>,
+) -> Result<ClientConfig, Invalid> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| Invalid::new("", format!("TLS cannot be set up: {error}")))?
-        .with_root_certificates(roots(ca_file)?);
-    let mut config = match identity {
+        .with_root_certificates(roots);
+    Ok(match identity {
         Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity))),
         None => builder.with_no_client_auth(),
-    };
-    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    Ok(Arc::new(config))
+    })
 }
 
 /// A certificate, the intermediate ones behind it, and its private key, all in PEM. What is wrong is told without
@@ -131,12 +151,12 @@ pub fn identity(certificates: &str, key: &str) -> Result<Arc<CertifiedKey>, &'st
     Ok(Arc::new(identity))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Invalid> {
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| unusable(path, &error.to_string()))?;
+/// The certificates of a PEM file; at least one.
+fn certificates_in(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates: Vec<_> =
+        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| error.to_string())?;
     if certificates.is_empty() {
-        return Err(unusable(path, "it holds no certificate"));
+        return Err("it holds no certificate".into());
     }
     Ok(certificates)
 }

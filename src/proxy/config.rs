@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::duration::Span;
+use crate::{duration::Span, secret::SecretRef};
 
 /// The section `[proxy]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -63,7 +63,7 @@ pub enum AccessLog {
 }
 
 /// A section `[routes.NAME]`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouteConfig {
     /// Requests for this path and below it belong here.
@@ -95,6 +95,15 @@ pub struct RouteConfig {
     /// How long connecting may take, with TLS.
     #[serde(default = "connect_timeout")]
     pub connect_timeout: Span,
+    /// Connections to the upstream at once, over all workers; further requests wait for one to come free.
+    #[serde(default = "max_connections")]
+    pub max_connections: usize,
+    /// Requests that may wait for a connection at once; further ones are answered 503.
+    #[serde(default = "max_waiting")]
+    pub max_waiting: usize,
+    /// How long a request may wait for a connection; then it is answered 503.
+    #[serde(default = "wait_timeout")]
+    pub wait_timeout: Span,
     /// How long the upstream may take until the head of its answer; `0s` means as long as it wants.
     #[serde(default = "response_timeout")]
     pub response_timeout: Span,
@@ -135,6 +144,9 @@ impl RouteConfig {
             upstream: upstream.into(),
             credential: credential.into(),
             connect_timeout: connect_timeout(),
+            max_connections: max_connections(),
+            max_waiting: max_waiting(),
+            wait_timeout: wait_timeout(),
             response_timeout: response_timeout(),
             unsafe_plaintext: false,
             inject: InjectConfig::default(),
@@ -148,6 +160,18 @@ fn root() -> String {
 }
 
 fn connect_timeout() -> Span {
+    Span::secs(5)
+}
+
+fn max_connections() -> usize {
+    4096
+}
+
+fn max_waiting() -> usize {
+    1024
+}
+
+fn wait_timeout() -> Span {
     Span::secs(5)
 }
 
@@ -172,9 +196,15 @@ impl Default for InjectConfig {
 }
 
 /// A section `[routes.NAME.tls]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteTlsConfig {
     /// A PEM file with an authority for the upstream's certificate, beside those of the machine.
     pub ca_file: Option<PathBuf>,
+    /// A PEM file with a client certificate for the upstream, and those that lead to its authority behind it.
+    pub certificate: Option<PathBuf>,
+    /// The private key of that certificate, in PEM.
+    pub private_key: Option<SecretRef>,
+    /// The name that the upstream's certificate must have, and that it is asked for, instead of the upstream's host.
+    pub server_name: Option<String>,
 }

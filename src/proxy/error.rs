@@ -39,6 +39,7 @@ pub enum Reason {
     UpstreamTimeout,
     UpstreamClosed,
     UpstreamInvalid,
+    UpstreamBusy,
     TooManyConnections,
     CallerAborted,
     Internal,
@@ -59,7 +60,7 @@ impl From<Reason> for Error {
 
 impl Reason {
     /// Every reason, for documents and tests.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::MalformedRequest,
         Self::AmbiguousFraming,
         Self::MalformedTarget,
@@ -80,6 +81,7 @@ impl Reason {
         Self::UpstreamTimeout,
         Self::UpstreamClosed,
         Self::UpstreamInvalid,
+        Self::UpstreamBusy,
         Self::TooManyConnections,
         Self::CallerAborted,
         Self::Internal,
@@ -108,6 +110,7 @@ impl Reason {
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamClosed => "upstream_closed",
             Self::UpstreamInvalid => "upstream_invalid",
+            Self::UpstreamBusy => "upstream_busy",
             Self::TooManyConnections => "too_many_connections",
             Self::CallerAborted => "caller_aborted",
             Self::Internal => "internal",
@@ -132,7 +135,9 @@ impl Reason {
             Self::ForeignHost => StatusCode::MISDIRECTED_REQUEST,
             // RFC 5842 §7.2.
             Self::LoopDetected => StatusCode::LOOP_DETECTED,
-            Self::TokenUnavailable | Self::TooManyConnections => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TokenUnavailable | Self::UpstreamBusy | Self::TooManyConnections => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::UpstreamUnresolved
             | Self::UpstreamUnreachable
             | Self::UpstreamTls
@@ -174,6 +179,9 @@ impl Reason {
             Self::UpstreamTimeout => "the upstream did not begin its answer within response_timeout",
             Self::UpstreamClosed => "the upstream closed the connection before it answered",
             Self::UpstreamInvalid => "the upstream's answer is not unambiguous HTTP",
+            Self::UpstreamBusy => {
+                "all connections that there may be to the upstream are in use; see the route's max_connections"
+            }
             Self::TooManyConnections => "too many connections are open; see max_connections",
             Self::CallerAborted => "the body of the request ended early or was malformed",
             Self::Internal => "attaché failed while handling this request",
@@ -204,7 +212,7 @@ impl Reason {
             Self::UpstreamTimeout => "http_response_timeout",
             Self::UpstreamClosed => "connection_terminated",
             Self::UpstreamInvalid => "http_protocol_error",
-            Self::TooManyConnections => "connection_limit_reached",
+            Self::UpstreamBusy | Self::TooManyConnections => "connection_limit_reached",
             Self::Internal => "proxy_internal_error",
         }
     }
@@ -222,6 +230,7 @@ impl Reason {
                 | Self::UpstreamTimeout
                 | Self::UpstreamClosed
                 | Self::UpstreamInvalid
+                | Self::UpstreamBusy
         )
     }
 

@@ -7,7 +7,7 @@
 //!   the method is idempotent and the body is held.
 //! - A request for an upgrade: never.
 
-use std::{future::poll_fn, rc::Rc};
+use std::{future::poll_fn, rc::Rc, time::Duration};
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, uri::PathAndQuery};
 use hyper::body::Incoming;
@@ -19,7 +19,7 @@ use super::{
     error::{Error, Reason},
     route::Route,
     unauthorized, upgrade,
-    upstream::{self, Connection, Lease, SendError},
+    upstream::{self, ConnectError, Connection, Lease, SendError, Wanted},
 };
 use crate::{
     telemetry::metrics::UpstreamConnection,
@@ -113,7 +113,7 @@ async fn send(
     };
     let mut connection = match kept {
         Some(connection) => connection,
-        None => fresh(caller, route).await?,
+        None => acquire(caller, route, if outgoing.upgrade { Wanted::Fresh } else { Wanted::Any }).await?,
     };
     // A copy only of what may be sent once more: after a connection that was closing, or after a 401.
     let headers =
@@ -146,16 +146,25 @@ async fn send(
             Err(SendError::Timeout) => return Err(Reason::UpstreamTimeout.into()),
         };
         route.metrics.retry();
-        connection = fresh(caller, route).await?;
+        // First, because it counts among those that there may be.
+        drop(connection);
+        connection = acquire(caller, route, Wanted::Fresh).await?;
     }
 }
 
-async fn fresh(caller: &Caller, route: &Route) -> Result<Connection, Error> {
+async fn acquire(caller: &Caller, route: &Route, wanted: Wanted) -> Result<Connection, Error> {
+    let (pool, now) = (&caller.worker.pool, caller.worker.ticks.now());
     // Boxed, because it is rare and large: every request would carry room for it, and every idle connection keep it.
-    match Box::pin(upstream::connect(&route.upstream, caller.worker.ticks.now())).await {
+    match Box::pin(upstream::acquire(&route.upstream, pool, wanted, now)).await {
         Ok(connection) => {
-            route.metrics.upstream_connection(UpstreamConnection::Opened);
+            if !connection.is_used() {
+                route.metrics.upstream_connection(UpstreamConnection::Opened);
+            }
             Ok(connection)
+        }
+        Err(ConnectError::Busy) => {
+            // When one comes free is not known; soon, more likely than not.
+            Err(Error { reason: Reason::UpstreamBusy, retry_after: Some(Duration::from_secs(1)) })
         }
         Err(error) => {
             route.metrics.upstream_connection(UpstreamConnection::Failed);

@@ -18,14 +18,13 @@ pub struct Reached {
 impl Routes {
     /// Connects to every upstream, with TLS where that is configured, and closes the connections.
     pub async fn reach(&self) -> Vec<Reached> {
-        let upstreams: BTreeMap<_, _> = self
-            .kept
-            .upstreams()
-            .map(|upstream| (format!("{}:{}", upstream.host, upstream.port), upstream))
-            .collect();
+        let upstreams: BTreeMap<_, _> =
+            self.kept.upstreams().map(|upstream| (upstream.name.to_string(), upstream)).collect();
         join_all(upstreams.into_iter().map(|(name, upstream)| async move {
             // The tick in which a connection was made does not matter to one that is closed at once.
-            let outcome = upstream::connect(upstream, 0).await.map(drop).map_err(|error| error.reason());
+            let permit = upstream.limit.permit().await;
+            let outcome =
+                upstream::connect(upstream, permit, 0).await.map(drop).map_err(|error| error.reason());
             Reached { upstream: name, outcome }
         }))
         .await

@@ -69,6 +69,7 @@ impl Server {
                 header_timeout: config.header_timeout.0,
                 idle_timeout: config.idle_timeout.0,
                 max_header_bytes: config.max_header_bytes,
+                pressure: Arc::clone(&routes.kept.pressure),
             },
             max_connections: config.max_connections,
             metrics: metrics.clone(),
@@ -86,8 +87,9 @@ impl Server {
         self.bound.iter().map(Bound::address).collect()
     }
 
-    /// Starts the workers. They end with `shutdown`.
+    /// Starts the workers, which end with `shutdown`; called on the control plane's runtime, where files are watched.
     pub fn start(self, shutdown: &Shutdown) -> io::Result<Running> {
+        tokio::spawn(self.kept.watch.clone().run());
         let gate = Gate::new(self.max_connections, listener::open_files(), self.metrics.connections());
         let (outboxes, inboxes): (Vec<_>, Vec<_>) = (0..self.workers).map(|_| worker::inbox()).unzip();
         let mut acceptor = Some(Acceptor { bound: self.bound, outboxes, gate });

@@ -4,15 +4,17 @@ use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue};
+use tokio::sync::Notify;
 
 use super::{
-    config::{AccessLog, ProxyConfig, RouteConfig},
+    config::{AccessLog, ProxyConfig, RouteConfig, RouteTlsConfig},
     route::{self, Route, RouteTable},
-    upstream::{Target, Upstream},
+    upstream::{Target, Upstream, Watch},
 };
 use crate::{
     guard::Guard,
@@ -45,10 +47,13 @@ pub(super) type Live = Arc<ArcSwap<Site>>;
 /// What outlives a change of the configuration.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Kept {
-    upstreams: HashMap<(Target, RouteTls), Arc<Upstream>>,
+    upstreams: HashMap<(Target, Reached), Arc<Upstream>>,
     // Numbers are not used again: a worker may still hold connections under an old one.
     next_slot: usize,
     identity: Option<Arc<Identity>>,
+    pub(super) watch: Watch,
+    /// Tells the workers that requests wait for connections.
+    pub(super) pressure: Arc<Notify>,
 }
 
 /// What the requests of one listener meet.
@@ -129,7 +134,7 @@ impl Routes {
         };
         let mut sites: Vec<Site> = Vec::new();
         let mut hosts: Vec<Vec<String>> = Vec::new();
-        let mut upstreams: HashMap<(Target, RouteTls), Arc<Upstream>> = HashMap::new();
+        let mut upstreams: HashMap<(Target, Reached), Arc<Upstream>> = HashMap::new();
         for (name, config) in routes {
             let section = format!("routes.{name}");
             let in_route = |invalid: Invalid| invalid.under(&section);
@@ -147,13 +152,16 @@ impl Routes {
                 sites.len() - 1
             });
             let target = Target::parse(config).map_err(in_route)?;
-            let key = (Target { base: String::new(), ..target.clone() }, RouteTls::of(config));
+            let key = (Target { base: String::new(), ..target.clone() }, Reached::of(config));
             let upstream = match upstreams.get(&key).or_else(|| before.upstreams.get(&key)) {
                 Some(upstream) => Arc::clone(upstream),
                 None => {
-                    let upstream = Upstream::build(next_slot, &target, config, proxy.max_header_bytes);
+                    let (slot, bytes) = (next_slot, proxy.max_header_bytes);
                     next_slot += 1;
-                    Arc::new(upstream.map_err(in_route)?)
+                    let upstream = Upstream::build(slot, &target, config, bytes, metrics, &before.pressure);
+                    let upstream = Arc::new(upstream.map_err(in_route)?);
+                    before.watch.add(&upstream);
+                    upstream
                 }
             };
             upstreams.insert(key, Arc::clone(&upstream));
@@ -190,7 +198,9 @@ impl Routes {
         }
         // The listener of `[proxy]` comes first: its address is the one that is told.
         sites.sort_by_key(|site| site.address != main);
-        Ok(Self { listeners: sites, kept: Kept { upstreams, next_slot, identity: Some(identity) } })
+        let (watch, pressure) = (before.watch.clone(), Arc::clone(&before.pressure));
+        let kept = Kept { upstreams, next_slot, identity: Some(identity), watch, pressure };
+        Ok(Self { listeners: sites, kept })
     }
 }
 
@@ -208,14 +218,19 @@ impl Routes {
 
 /// What else two routes must have in common to share connections.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct RouteTls {
-    ca_file: Option<std::path::PathBuf>,
-    connect_timeout: std::time::Duration,
+struct Reached {
+    tls: RouteTlsConfig,
+    connect_timeout: Duration,
+    limits: (usize, usize, Duration),
 }
 
-impl RouteTls {
+impl Reached {
     fn of(config: &RouteConfig) -> Self {
-        Self { ca_file: config.tls.ca_file.clone(), connect_timeout: config.connect_timeout.0 }
+        Self {
+            tls: config.tls.clone(),
+            connect_timeout: config.connect_timeout.0,
+            limits: (config.max_connections, config.max_waiting, config.wait_timeout.0),
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use http::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
 
-use super::{caller::InFlight, io::UpstreamStream};
+use super::{caller::InFlight, io::UpstreamStream, upstream::Permit};
 
 /// What is copied at once, each way. A sidecar may hold many quiet tunnels.
 const CHUNK: usize = 8 * 1024;
@@ -66,13 +66,16 @@ fn lists(headers: &HeaderMap, name: &HeaderName, word: &[u8]) -> bool {
 #[derive(Debug)]
 pub(super) struct Tunnel {
     upstream: Rewound<UpstreamStream>,
+    // It counts among the upstream's connections as long as it lives.
+    _permit: Permit,
     in_flight: Option<InFlight>,
 }
 
 impl Tunnel {
     /// `early` is what came behind the upstream's 101.
-    pub(super) fn new(upstream: UpstreamStream, early: Bytes) -> Box<Self> {
-        Box::new(Self { upstream: Rewound { early, stream: upstream }, in_flight: None })
+    pub(super) fn new(upstream: UpstreamStream, early: Bytes, permit: Permit) -> Box<Self> {
+        let upstream = Rewound { early, stream: upstream };
+        Box::new(Self { upstream, _permit: permit, in_flight: None })
     }
 
     /// The request is over when the tunnel is.

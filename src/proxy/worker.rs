@@ -6,6 +6,7 @@
 use std::{
     cell::Cell,
     io,
+    pin::pin,
     rc::Rc,
     sync::{
         Arc,
@@ -19,7 +20,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
 use tokio::{
     runtime::{Builder, LocalOptions},
-    sync::mpsc,
+    sync::{Notify, mpsc},
     time::{self, MissedTickBehavior},
 };
 
@@ -51,6 +52,8 @@ pub(super) struct Limits {
     pub(super) header_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) max_header_bytes: usize,
+    /// Told when requests wait for connections to an upstream.
+    pub(super) pressure: Arc<Notify>,
 }
 
 /// Where a worker gets its connections from.
@@ -118,11 +121,17 @@ pub(super) fn run(
 ) -> io::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     let worker = Worker::new(limits);
-    runtime.block_on(work(worker, inbox, acceptor, shutdown));
+    runtime.block_on(work(worker, inbox, acceptor, &limits.pressure, shutdown));
     Ok(())
 }
 
-async fn work(worker: Rc<Worker>, mut inbox: Inbox, acceptor: Option<Acceptor>, mut shutdown: Shutdown) {
+async fn work(
+    worker: Rc<Worker>,
+    mut inbox: Inbox,
+    acceptor: Option<Acceptor>,
+    pressure: &Notify,
+    mut shutdown: Shutdown,
+) {
     if let Some(Acceptor { bound, outboxes, gate }) = acceptor {
         for bound in bound {
             tokio::task::spawn_local(listener::accept(
@@ -138,6 +147,8 @@ async fn work(worker: Rc<Worker>, mut inbox: Inbox, acceptor: Option<Acceptor>, 
     let mut next = Stage::Leaving;
     let mut grace_over = None;
     let mut inbox_open = true;
+    // Kept from one turn to the next: what is told in between is not missed.
+    let mut pressed = pin!(pressure.notified());
     loop {
         let grace = async {
             match grace_over {
@@ -158,6 +169,10 @@ async fn work(worker: Rc<Worker>, mut inbox: Inbox, acceptor: Option<Acceptor>, 
                 worker.ticks.advance();
                 worker.registry.sweep();
                 worker.pool.sweep(&mut Context::from_waker(Waker::noop()));
+            }
+            () = &mut pressed => {
+                pressed.set(pressure.notified());
+                worker.pool.relieve();
             }
             () = shutdown.reached(next), if worker.stage.get() < Stage::Now => {
                 let stage = shutdown.stage();

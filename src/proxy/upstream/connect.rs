@@ -7,8 +7,9 @@ use tokio::{
     net::{TcpStream, lookup_host},
     time,
 };
+use tokio_rustls::TlsConnector;
 
-use super::{Connection, Upstream};
+use super::{Connection, Permit, Upstream, connection::Terms};
 use crate::proxy::{error::Reason, io::UpstreamStream};
 
 /// How long one address has before the next is tried beside it (RFC 8305 §5).
@@ -25,6 +26,8 @@ pub(in crate::proxy) enum ConnectError {
     Tls(io::Error),
     #[error("it took too long")]
     Timeout,
+    #[error("max_connections are in use, and none came free")]
+    Busy,
 }
 
 impl ConnectError {
@@ -35,24 +38,32 @@ impl ConnectError {
             Self::Unreachable(_) => Reason::UpstreamUnreachable,
             Self::Tls(_) => Reason::UpstreamTls,
             Self::Timeout => Reason::UpstreamConnectTimeout,
+            Self::Busy => Reason::UpstreamBusy,
         }
     }
 }
 
 /// Connects within the upstream's `connect_timeout`. The name is resolved each time, so that new connections follow it.
-pub(in crate::proxy) async fn connect(upstream: &Upstream, now: u32) -> Result<Connection, ConnectError> {
+pub(in crate::proxy) async fn connect(
+    upstream: &Upstream,
+    permit: Permit,
+    now: u32,
+) -> Result<Connection, ConnectError> {
     time::timeout(upstream.connect_timeout, async {
         let tcp = dial(upstream).await?;
         // Small requests must not wait for the acknowledgement of earlier ones. Failing costs speed, nothing else.
         let _ = tcp.set_nodelay(true);
-        let stream = match &upstream.tls {
-            None => UpstreamStream::Plain(tcp),
-            Some((connector, name)) => {
-                let tls = connector.connect(name.clone(), tcp).await.map_err(ConnectError::Tls)?;
-                UpstreamStream::Tls(Box::new(tls))
+        let (stream, edition) = match &upstream.tls {
+            None => (UpstreamStream::Plain(tcp), None),
+            Some((tls, name)) => {
+                let (config, edition) = tls.current();
+                let tls = TlsConnector::from(config).connect(name.clone(), tcp).await;
+                (UpstreamStream::Tls(Box::new(tls.map_err(ConnectError::Tls)?)), Some(edition))
             }
         };
-        Connection::open(stream, upstream, now).await.map_err(ConnectError::Unreachable)
+        Connection::open(stream, upstream, Terms { permit, edition, born: now })
+            .await
+            .map_err(ConnectError::Unreachable)
     })
     .await
     .unwrap_or(Err(ConnectError::Timeout))

@@ -15,7 +15,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 
-use super::{Pool, Upstream};
+use super::{Permit, Pool, Upstream};
 use crate::proxy::{
     activity::Activity,
     body::RequestBody,
@@ -23,6 +23,7 @@ use crate::proxy::{
     scan::Facts,
     upgrade::Tunnel,
 };
+use crate::tls::Edition;
 
 type Driver = http1::Connection<TokioIo<Watched<UpstreamStream>>, RequestBody>;
 
@@ -40,8 +41,18 @@ struct Parts {
     // A driver that has ended must not be polled again.
     ended: bool,
     scanner: SharedScanner,
-    born: u32,
+    terms: Terms,
     used: bool,
+}
+
+/// What a connection was opened under.
+#[derive(Debug)]
+pub(super) struct Terms {
+    pub(super) permit: Permit,
+    /// The TLS files that it was made with, if they can change.
+    pub(super) edition: Option<Edition>,
+    /// The tick of its opening.
+    pub(super) born: u32,
 }
 
 /// Why there is no answer.
@@ -59,7 +70,7 @@ pub(in crate::proxy) enum SendError {
 
 impl Connection {
     /// Makes hyper's client on a stream.
-    pub(super) async fn open(stream: UpstreamStream, upstream: &Upstream, now: u32) -> io::Result<Self> {
+    pub(super) async fn open(stream: UpstreamStream, upstream: &Upstream, terms: Terms) -> io::Result<Self> {
         let (stream, scanner) = Watched::upstream(stream);
         let (sender, driver) = http1::Builder::new()
             .writev(false)
@@ -67,12 +78,17 @@ impl Connection {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(io::Error::other)?;
-        Ok(Self { parts: Box::new(Parts { sender, driver, ended: false, scanner, born: now, used: false }) })
+        Ok(Self { parts: Box::new(Parts { sender, driver, ended: false, scanner, terms, used: false }) })
     }
 
     /// The tick of its opening.
     pub(super) fn born(&self) -> u32 {
-        self.parts.born
+        self.parts.terms.born
+    }
+
+    /// How many requests wait for a connection like it.
+    pub(super) fn waiting(&self) -> usize {
+        self.parts.terms.permit.waiting()
     }
 
     /// Whether it has carried a request before: only then can it be closing without anyone's fault.
@@ -89,7 +105,9 @@ impl Connection {
     pub(super) fn is_usable(&mut self, cx: &mut Context<'_>) -> bool {
         // First the driver: it sees a close that the sender has not been told of.
         self.drive(cx);
+        let current = self.parts.terms.edition.as_ref().is_none_or(Edition::is_current);
         !self.parts.ended
+            && current
             && !self.parts.scanner.borrow().has_excess()
             && matches!(self.parts.sender.poll_ready(cx), Poll::Ready(Ok(())))
     }
@@ -139,8 +157,9 @@ impl Connection {
 impl Connection {
     /// Takes the stream out after a 101, with what came behind it.
     pub(in crate::proxy) fn into_tunnel(self) -> Box<Tunnel> {
-        let parts = self.parts.driver.into_parts();
-        Tunnel::new(parts.io.into_inner().into_inner(), parts.read_buf)
+        let Parts { driver, terms, .. } = *self.parts;
+        let parts = driver.into_parts();
+        Tunnel::new(parts.io.into_inner().into_inner(), parts.read_buf, terms.permit)
     }
 }
 

@@ -2,45 +2,60 @@
 //!
 //! 1. An [`Upstream`] is where requests go: scheme, host, port, TLS. Routes with the same ones share it.
 //! 2. The [`Pool`] of a worker keeps connections between requests; the last one used is the first one taken.
-//! 3. `connect` makes a new one: name, address, TCP, TLS.
-//! 4. A `connection` is driven by the task that forwards the request; a [`Lease`] ties it to the answer and gives it
+//! 3. Without a kept one, `acquire` opens another within the `limit` of the upstream, or waits.
+//! 4. `connect` makes it: name, address, TCP, TLS. `watch` follows the files that TLS is made of.
+//! 5. A `connection` is driven by the task that forwards the request; a [`Lease`] ties it to the answer and gives it
 //!    back at its end.
 
+mod acquire;
 mod connect;
 mod connection;
+mod limit;
 mod pool;
+mod watch;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::HeaderValue;
 use rustls::pki_types::ServerName;
-use tokio_rustls::TlsConnector;
+use tokio::sync::Notify;
 use url::{Host, Url};
 
 pub(super) use self::{
-    connect::connect,
+    acquire::{Wanted, acquire},
+    connect::{ConnectError, connect},
     connection::{Connection, Lease, SendError},
+    limit::{Limit, Permit},
     pool::Pool,
+    watch::Watch,
 };
-use super::config::RouteConfig;
-use crate::{invalid::Invalid, tls};
+use super::config::{RouteConfig, RouteTlsConfig};
+use crate::{
+    invalid::Invalid,
+    telemetry::metrics::{Metrics, UpstreamMetrics},
+    tls::{KeptTls, TlsFiles},
+};
 
 /// Where the requests of a route go. It is ready: nothing in it can be invalid.
 pub(super) struct Upstream {
     /// Its number, by which a worker finds its pool.
     pub(super) slot: usize,
+    /// Host and port, for people.
+    pub(super) name: Box<str>,
     pub(super) host: Box<str>,
     pub(super) port: u16,
     /// The `Host` that it is asked for (RFC 9110 §7.2).
     pub(super) authority: HeaderValue,
-    pub(super) tls: Option<(TlsConnector, ServerName<'static>)>,
+    pub(super) tls: Option<(KeptTls, ServerName<'static>)>,
+    pub(super) limit: Arc<Limit>,
+    pub(super) metrics: UpstreamMetrics,
     pub(super) connect_timeout: Duration,
     pub(super) max_header_bytes: usize,
 }
 
 impl std::fmt::Debug for Upstream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Upstream({}:{})", self.host, self.port)
+        write!(f, "Upstream({})", self.name)
     }
 }
 
@@ -108,22 +123,37 @@ impl Upstream {
         target: &Target,
         config: &RouteConfig,
         max_header_bytes: usize,
+        metrics: &Metrics,
+        pressure: &Arc<Notify>,
     ) -> Result<Self, Invalid> {
         if config.connect_timeout.0.is_zero() {
             return Err(Invalid::new("connect_timeout", "is 0, so that no connection would ever be made"));
         }
+        if config.max_connections == 0 {
+            return Err(Invalid::new("max_connections", "is 0, so that no connection would ever be made"));
+        }
         let host = target.host.trim_start_matches('[').trim_end_matches(']');
         let tls = if target.tls {
-            let config = tls::client_config(config.tls.ca_file.as_deref(), &[b"http/1.1"])
-                .map_err(|invalid| invalid.under("tls"))?;
-            let name = ServerName::try_from(host.to_owned())
-                .map_err(|_| Invalid::new("upstream", "has a host that no certificate can name"))?;
-            Some((TlsConnector::from(config), name))
-        } else {
+            Some(tls(&config.tls, host)?)
+        } else if config.tls == RouteTlsConfig::default() {
             None
+        } else {
+            return Err(Invalid::new("tls", "is given, but `upstream` is not https")
+                .hint("remove the section, or begin `upstream` with `https://`"));
         };
+        let name = format!("{}:{}", target.host, target.port);
+        let metrics = metrics.upstream(&name);
         Ok(Self {
             slot,
+            name: name.into(),
+            limit: Limit::new(
+                config.max_connections,
+                config.max_waiting,
+                config.wait_timeout.0,
+                Arc::clone(pressure),
+                metrics.clone(),
+            ),
+            metrics,
             host: host.into(),
             port: target.port,
             authority: target.authority(),
@@ -132,6 +162,25 @@ impl Upstream {
             max_header_bytes,
         })
     }
+}
+
+/// Reads the files, and checks the name that the certificate must have.
+fn tls(config: &RouteTlsConfig, host: &str) -> Result<(KeptTls, ServerName<'static>), Invalid> {
+    let name = match &config.server_name {
+        None => ServerName::try_from(host.to_owned())
+            .map_err(|_| Invalid::new("upstream", "has a host that no certificate can name"))?,
+        Some(name) => ServerName::try_from(name.clone()).map_err(|_| {
+            Invalid::new("tls.server_name", "is not a name that a certificate can have")
+                .hint("write a host name or an IP address, without a scheme and without a port")
+        })?,
+    };
+    let files = TlsFiles {
+        ca_file: config.ca_file.clone(),
+        certificate: config.certificate.clone(),
+        private_key: config.private_key.clone(),
+    };
+    let kept = KeptTls::build(files, &[b"http/1.1"]).map_err(|invalid| invalid.under("tls"))?;
+    Ok((kept, name))
 }
 
 #[cfg(test)]

@@ -1,6 +1,14 @@
-//! The connections that a worker keeps between requests.
+//! The connections that a worker keeps between requests, and the requests that wait for one.
 
-use std::{cell::RefCell, rc::Rc, task::Context, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    rc::Rc,
+    task::Context,
+    time::Duration,
+};
+
+use tokio::sync::oneshot;
 
 use super::Connection;
 use crate::proxy::activity::Ticks;
@@ -12,13 +20,25 @@ const MAX_IDLE: Duration = Duration::from_secs(15);
 /// How old a connection may become, so that changes of DNS are followed.
 const MAX_AGE: Duration = Duration::from_secs(45);
 
+/// Of the connections that requests on several workers wait for, every so manieth goes to the one that waits longest,
+/// wherever that is.
+const SHARED: u8 = 4;
+
 /// The pools of all upstreams, by slot. The last connection used is the first one taken: the others can grow old.
 #[derive(Debug)]
 pub(in crate::proxy) struct Pool {
-    slots: RefCell<Vec<Vec<Idle>>>,
+    slots: RefCell<Vec<Slot>>,
     ticks: Rc<Ticks>,
     max_idle: u32,
     max_age: u32,
+    turn: Cell<u8>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    idle: Vec<Idle>,
+    // First come, first served. One whose request has gone away is left until its turn.
+    waiters: VecDeque<oneshot::Sender<Connection>>,
 }
 
 #[derive(Debug)]
@@ -30,13 +50,13 @@ struct Idle {
 impl Pool {
     pub(in crate::proxy) fn new(ticks: Rc<Ticks>) -> Self {
         let (max_idle, max_age) = (ticks.of(MAX_IDLE), ticks.of(MAX_AGE));
-        Self { slots: RefCell::default(), ticks, max_idle, max_age }
+        Self { slots: RefCell::default(), ticks, max_idle, max_age, turn: Cell::new(0) }
     }
 
     /// A connection that is alive as far as anyone can tell.
     pub(in crate::proxy) fn take(&self, slot: usize, cx: &mut Context<'_>) -> Option<Connection> {
         let mut slots = self.slots.borrow_mut();
-        let idle = slots.get_mut(slot)?;
+        let idle = &mut slots.get_mut(slot)?.idle;
         while let Some(Idle { mut connection, .. }) = idle.pop() {
             if connection.is_usable(cx) {
                 return Some(connection);
@@ -45,24 +65,52 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection for the next request.
+    /// The next connection that this worker gets back.
+    pub(super) fn wait(&self, slot: usize) -> oneshot::Receiver<Connection> {
+        let (sender, receiver) = oneshot::channel();
+        let mut slots = self.slots.borrow_mut();
+        let slot = of(&mut slots, slot);
+        slot.waiters.retain(|waiter| !waiter.is_closed());
+        slot.waiters.push_back(sender);
+        receiver
+    }
+
+    /// Keeps a connection for the next request, or gives it to one that waits.
     pub(in crate::proxy) fn put(&self, slot: usize, connection: Connection) {
         let now = self.ticks.now();
         if now.wrapping_sub(connection.born()) >= self.max_age {
             return;
         }
         let mut slots = self.slots.borrow_mut();
-        if slots.len() <= slot {
-            slots.resize_with(slot + 1, Vec::new);
+        let slot = of(&mut slots, slot);
+        match connection.waiting() {
+            0 => slot.idle.push(Idle { connection, since: now }),
+            waiting => self.hand_over(slot, connection, waiting),
         }
-        slots[slot].push(Idle { connection, since: now });
+    }
+
+    /// Gives a connection to a request that waits on this worker, or closes it, which makes room for the one that waits
+    /// longest on any worker: what one worker keeps, another cannot use.
+    fn hand_over(&self, slot: &mut Slot, connection: Connection, waiting: usize) {
+        slot.waiters.retain(|waiter| !waiter.is_closed());
+        let here = slot.waiters.len();
+        let elsewhere = waiting.saturating_sub(here);
+        if elsewhere > 0 {
+            self.turn.set((self.turn.get() + 1) % SHARED);
+        }
+        if (elsewhere == 0 || (here >= elsewhere && self.turn.get() != 0))
+            && let Some(waiter) = slot.waiters.pop_front()
+        {
+            // A request that goes away at this moment closes the connection.
+            let _ = waiter.send(connection);
+        }
     }
 
     /// Drops what has been unused for too long, is too old, or was closed by the upstream.
     pub(in crate::proxy) fn sweep(&self, cx: &mut Context<'_>) {
         let now = self.ticks.now();
-        for idle in self.slots.borrow_mut().iter_mut() {
-            idle.retain_mut(|idle| {
+        for slot in self.slots.borrow_mut().iter_mut() {
+            slot.idle.retain_mut(|idle| {
                 now.wrapping_sub(idle.since) < self.max_idle
                     && now.wrapping_sub(idle.connection.born()) < self.max_age
                     && idle.connection.is_usable(cx)
@@ -70,8 +118,26 @@ impl Pool {
         }
     }
 
+    /// Requests wait for connections somewhere: drops as many as they are of those that are unused here.
+    pub(in crate::proxy) fn relieve(&self) {
+        for slot in self.slots.borrow_mut().iter_mut() {
+            let waiting = slot.idle.first().map_or(0, |idle| idle.connection.waiting());
+            // The oldest ones.
+            slot.idle.drain(..waiting.min(slot.idle.len()));
+        }
+    }
+
     /// Drops all of them.
     pub(in crate::proxy) fn clear(&self) {
-        self.slots.borrow_mut().clear();
+        for slot in self.slots.borrow_mut().iter_mut() {
+            slot.idle.clear();
+        }
     }
+}
+
+fn of(slots: &mut Vec<Slot>, slot: usize) -> &mut Slot {
+    if slots.len() <= slot {
+        slots.resize_with(slot + 1, Slot::default);
+    }
+    &mut slots[slot]
 }

@@ -9,6 +9,7 @@
 mod credential;
 mod process;
 mod route;
+mod upstream;
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ pub use self::{
     credential::{CredentialMetrics, RefreshOutcome},
     process::{ConnectionMetrics, ReloadOutcome},
     route::{RejectionOutcome, RouteMetrics, Timer, UpstreamConnection},
+    upstream::UpstreamMetrics,
 };
 
 /// The content type of [`Metrics::render`].
@@ -30,6 +32,7 @@ pub struct Metrics(Arc<Families>);
 struct Families {
     registry: Registry,
     routes: route::Families,
+    upstreams: upstream::Families,
     credentials: credential::Families,
     process: process::Families,
 }
@@ -52,6 +55,7 @@ impl Metrics {
         let registry = Registry::new();
         Self(Arc::new(Families {
             routes: route::Families::register(&registry),
+            upstreams: upstream::Families::register(&registry),
             credentials: credential::Families::register(&registry),
             process: process::Families::register(&registry),
             registry,
@@ -61,6 +65,11 @@ impl Metrics {
     /// The handles of one route.
     pub fn route(&self, route: &str) -> RouteMetrics {
         self.0.routes.handles(route)
+    }
+
+    /// The handles of one upstream, named by its host and port.
+    pub fn upstream(&self, upstream: &str) -> UpstreamMetrics {
+        self.0.upstreams.handles(upstream)
     }
 
     /// The handles of one credential.

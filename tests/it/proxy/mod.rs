@@ -7,4 +7,6 @@ mod refused;
 mod road;
 mod streams;
 mod tokens;
+mod upstream_limits;
+mod upstream_tls;
 mod websocket;

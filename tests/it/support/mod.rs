@@ -4,12 +4,14 @@ mod caller;
 mod fake_server;
 mod sidecar;
 mod tls_server;
+mod tls_upstream;
 
 pub use self::{
-    caller::{Caller, get, post},
-    fake_server::{FakeServer, Received, Reply},
+    caller::{Answer, Caller, get, post},
+    fake_server::{FakeServer, PATIENCE, Received, Reply},
     sidecar::{Sidecar, credential},
     tls_server::{Authority, Seen, TlsServer},
+    tls_upstream::{Files, TlsUpstream, mark},
 };
 
 /// What a fake provider answers: a token with this number.

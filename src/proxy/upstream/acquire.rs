@@ -1,0 +1,50 @@
+//! A connection for a request when none is kept: a new one, or with `max_connections` in use the first that comes free.
+
+use tokio::time;
+
+use super::{
+    Connection, Pool, Upstream,
+    connect::{self, ConnectError},
+};
+
+/// What a request may be sent on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Wanted {
+    /// Any connection.
+    Any,
+    /// One that has not been used: for what must not meet a connection that is closing, or does not give it back.
+    Fresh,
+}
+
+/// Opens a connection, or waits for one.
+pub(in crate::proxy) async fn acquire(
+    upstream: &Upstream,
+    pool: &Pool,
+    wanted: Wanted,
+    now: u32,
+) -> Result<Connection, ConnectError> {
+    let permit = match upstream.limit.try_permit() {
+        Some(permit) => permit,
+        None => {
+            let _waiting = upstream.limit.queue().ok_or(ConnectError::Busy)?;
+            let patience = time::sleep(upstream.limit.patience());
+            let returned = match wanted {
+                Wanted::Any => Some(pool.wait(upstream.slot)),
+                Wanted::Fresh => None,
+            };
+            let returned = async {
+                match returned {
+                    // The pool keeps the other end for as long as this waits.
+                    Some(returned) => returned.await.ok(),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                permit = upstream.limit.permit() => permit,
+                Some(connection) = returned => return Ok(connection),
+                () = patience => return Err(ConnectError::Busy),
+            }
+        }
+    };
+    connect::connect(upstream, permit, now).await
+}
