@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use super::presence::{Look, Presence};
+
 /// How long a request of a caller that has closed its side is still served. It may only have said that it sends nothing
 /// more (RFC 9112 §9.6), or be gone: TCP does not tell which.
 const LEFT: Duration = Duration::from_secs(5);
@@ -97,6 +99,9 @@ pub(super) struct Activity {
     flushed: Cell<bool>,
     // Since when the caller's side is closed.
     left: Cell<Option<u32>>,
+    // Looked at while a request is served: hyper reads nothing then, and would not see its caller go away.
+    socket: RefCell<Option<Weak<dyn Look>>>,
+    kept_alive: Cell<bool>,
     // The task of the connection, to be woken when the sweep has decided something.
     task: RefCell<Option<Waker>>,
 }
@@ -123,8 +128,15 @@ impl Activity {
             in_hyper: Cell::new(false),
             flushed: Cell::new(true),
             left: Cell::new(None),
+            socket: RefCell::new(None),
+            kept_alive: Cell::new(false),
             task: RefCell::new(None),
         }
+    }
+
+    /// The socket to look at.
+    pub(super) fn watches(&self, socket: Weak<dyn Look>) {
+        *self.socket.borrow_mut() = Some(socket);
     }
 
     /// Bytes came from the caller.
@@ -148,12 +160,16 @@ impl Activity {
 
     /// Bytes went to the caller: a slow reader is not an idle one.
     pub(super) fn sent(&self) {
-        // Whoever takes bytes is not gone: its answer may take longer than the moment that one who left is given.
-        if self.left.get().is_some() {
-            self.left.set(Some(self.ticks.now()));
-        }
+        self.still_served();
         if self.state.get() == State::Idle {
             self.since.set(self.ticks.now());
+        }
+    }
+
+    /// Whoever takes bytes is not gone: its answer may take longer than the moment that one who left is given.
+    fn still_served(&self) {
+        if self.left.get().is_some() {
+            self.left.set(Some(self.ticks.now()));
         }
     }
 
@@ -169,6 +185,7 @@ impl Activity {
 
     /// Something moved while the upstream's answer is awaited: its time begins anew.
     pub(super) fn progressed(&self) {
+        self.still_served();
         self.since.set(self.ticks.now());
     }
 
@@ -222,7 +239,28 @@ impl Activity {
         }
     }
 
+    /// Looks whether the caller is there while something takes longer than a tick.
+    fn look(&self) {
+        let busy = matches!(self.state.get(), State::Busy { .. });
+        if !busy || !self.ticks.is_over(self.since.get(), 0) {
+            return;
+        }
+        let Some(socket) = self.socket.borrow().as_ref().and_then(Weak::upgrade) else { return };
+        if !self.kept_alive.replace(true) {
+            socket.keep_alive();
+        }
+        match socket.presence() {
+            Presence::There => {}
+            Presence::Silent => self.left(),
+            Presence::Gone => self.verdict.set(Some(Verdict::Close)),
+        }
+    }
+
     fn sweep(&self) {
+        self.look();
+        if self.must_close() {
+            return self.wake();
+        }
         if self.left.get().is_some_and(|since| self.ticks.is_over(since, self.ticks.left_limit)) {
             self.verdict.set(Some(Verdict::Close));
             return self.wake();
@@ -363,6 +401,46 @@ mod tests {
         }
         pass(&ticks, &registry, 5);
         assert!(!activity.must_close());
+        pass(&ticks, &registry, 1);
+        assert!(activity.must_close());
+    }
+
+    struct Socket(Cell<Presence>);
+
+    impl Look for Socket {
+        fn presence(&self) -> Presence {
+            self.0.get()
+        }
+
+        fn keep_alive(&self) {}
+
+        fn abort(&self) {}
+    }
+
+    #[test]
+    fn a_caller_that_goes_away_while_nothing_is_read_is_seen_and_one_that_only_says_no_more_has_a_moment() {
+        let (ticks, registry) = (ticks(), Registry::default());
+        let activity = Rc::new(Activity::new(Rc::clone(&ticks)));
+        registry.add(&activity);
+        let socket = Rc::new(Socket(Cell::new(Presence::Gone)));
+        let weak: Weak<dyn Look> = Rc::downgrade(&(Rc::clone(&socket) as Rc<dyn Look>));
+        activity.watches(weak);
+        pass(&ticks, &registry, 2);
+        assert!(!activity.must_close(), "between requests hyper reads");
+        activity.serving();
+        socket.0.set(Presence::Silent);
+        pass(&ticks, &registry, 5);
+        activity.progressed();
+        pass(&ticks, &registry, 5);
+        assert!(!activity.must_close(), "its upload goes on");
+        pass(&ticks, &registry, 1);
+        assert!(activity.must_close());
+
+        let activity = Rc::new(Activity::new(Rc::clone(&ticks)));
+        registry.add(&activity);
+        activity.watches(Rc::downgrade(&(Rc::clone(&socket) as Rc<dyn Look>)));
+        activity.awaiting(60);
+        socket.0.set(Presence::Gone);
         pass(&ticks, &registry, 1);
         assert!(activity.must_close());
     }

@@ -1,6 +1,10 @@
 //! What the requests of one connection of a caller have in common, and what ends with each request.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+};
 
 use http::Method;
 
@@ -23,6 +27,8 @@ pub(super) struct Caller {
     pub(super) worker: Rc<Worker>,
     pub(super) scanner: SharedScanner,
     pub(super) activity: Rc<Activity>,
+    /// Whether the end of the answer under way is that of the connection.
+    pub(super) until_close: Cell<bool>,
     live: Live,
     // What the last request met.
     known: RefCell<LocalSite>,
@@ -36,7 +42,7 @@ impl Caller {
         activity: Rc<Activity>,
     ) -> Self {
         let known = RefCell::new(Rc::new(live.load_full()));
-        Self { worker, scanner, activity, live, known }
+        Self { worker, scanner, activity, until_close: Cell::new(false), live, known }
     }
 
     /// What a request that begins now meets.

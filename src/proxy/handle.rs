@@ -14,7 +14,7 @@
 use std::rc::Rc;
 
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{CONNECTION, HOST, TRANSFER_ENCODING, VIA},
     request::Parts,
     uri::PathAndQuery,
@@ -43,6 +43,7 @@ use crate::{
 /// Answers a request: with the upstream's answer, or with attaché's own.
 pub(super) async fn handle(caller: &Rc<Caller>, request: Request<Incoming>) -> Response<AnswerBody> {
     let (parts, body) = request.into_parts();
+    let version = parts.version;
     // One site for the whole request, whatever a reload does meanwhile.
     let site = caller.site();
     let mut in_flight = InFlight::begin(caller, site.access_log, &parts.method, parts.uri.path());
@@ -72,6 +73,7 @@ pub(super) async fn handle(caller: &Rc<Caller>, request: Request<Incoming>) -> R
         // RFC 9112 §9.6: tells the caller to go elsewhere for its next request, before it would meet a closed port.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    caller.until_close.set(version == Version::HTTP_10 && response.body().size_hint().exact().is_none());
     in_flight.answered(status, reason);
     response.body_mut().ends(in_flight);
     response

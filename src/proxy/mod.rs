@@ -2,7 +2,7 @@
 //!
 //! 1. `listener` accepts a connection and hands it to the least loaded `worker`, which is a thread of its own.
 //! 2. `serve` waits for its first byte and gives it to hyper; `io` and `scan` watch what hyper does not tell,
-//!    `activity` keeps the time.
+//!    `activity` keeps the time and, by `presence`, sees callers go away.
 //! 3. `handle` is the road of each request, in order: `check`, the guard, the `route`, the `path` policy, the token,
 //!    `hop` and `inject`.
 //! 4. `exchange` sends it to the `upstream` and decides what may be sent once more; `unauthorized` is what a 401 leads to.
@@ -26,6 +26,7 @@ mod io;
 mod listener;
 mod location;
 mod path;
+mod presence;
 mod reach;
 mod route;
 mod scan;

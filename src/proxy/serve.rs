@@ -4,9 +4,10 @@ use std::{
     cell::Cell,
     convert::Infallible,
     future::{Future, poll_fn},
+    os::fd::AsFd as _,
     panic::AssertUnwindSafe,
     pin::Pin,
-    rc::Rc,
+    rc::{Rc, Weak},
     task::Poll,
     time::Duration,
 };
@@ -29,6 +30,7 @@ use super::{
     handle::handle,
     io::Watched,
     listener::{self, Accepted},
+    presence::{self, Look, Shared},
     worker::{Load, Worker},
 };
 
@@ -45,7 +47,9 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, _load: Load) {
     };
     let activity = Rc::new(Activity::new(Rc::clone(&worker.ticks)));
     worker.registry.add(&activity);
-    let (mut stream, scanner) = Watched::caller(stream, Rc::clone(&activity));
+    let socket = Shared::new(stream);
+    activity.watches(socket.looker());
+    let (mut stream, scanner) = Watched::caller(socket, Rc::clone(&activity));
     let caller = Rc::new(Caller::new(worker, live, scanner, activity));
     // Without a request, a connection is nothing but this small future. hyper's buffers come with the first byte, and go
     // when it has been quiet for a while.
@@ -58,7 +62,7 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, _load: Load) {
 }
 
 /// Waits for the first byte; false when the caller leaves or the connection is closed without one.
-async fn has_begun(stream: &TcpStream, activity: &Activity) -> bool {
+async fn has_begun(stream: &Shared<TcpStream>, activity: &Activity) -> bool {
     poll_fn(|cx| {
         activity.driven_by(cx);
         if activity.must_close() {
@@ -66,7 +70,7 @@ async fn has_begun(stream: &TcpStream, activity: &Activity) -> bool {
         }
         // A fresh socket is reported readable before it is: only a look tells.
         let mut byte = [0; 1];
-        match stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
+        match stream.socket().poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
             Poll::Ready(peeked) => Poll::Ready(peeked.is_ok_and(|count| count > 0)),
             // A request that is here already is answered also while the process drains.
             Poll::Pending if activity.is_draining() => Poll::Ready(false),
@@ -77,7 +81,10 @@ async fn has_begun(stream: &TcpStream, activity: &Activity) -> bool {
 }
 
 /// Serves requests until the connection is quiet, which gives it back, or ends.
-async fn converse(caller: &Rc<Caller>, stream: Watched<TcpStream>) -> Option<Watched<TcpStream>> {
+async fn converse(
+    caller: &Rc<Caller>,
+    stream: Watched<Shared<TcpStream>>,
+) -> Option<Watched<Shared<TcpStream>>> {
     let activity = &caller.activity;
     let switched = Cell::new(None);
     let service = service_fn(|request| {
@@ -91,7 +98,10 @@ async fn converse(caller: &Rc<Caller>, stream: Watched<TcpStream>) -> Option<Wat
         }
     });
     activity.in_hyper(true);
+    let looker = stream.stream().looker();
     let mut connection = caller.worker.http.serve_connection(TokioIo::new(stream), service);
+    // Dropped first, while the socket is still there.
+    let _unfinished = Unfinished { caller, socket: looker };
     let mut leaving = false;
     let ended = poll_fn(|cx| {
         activity.driven_by(cx);
@@ -117,7 +127,7 @@ async fn converse(caller: &Rc<Caller>, stream: Watched<TcpStream>) -> Option<Wat
             activity.in_hyper(false);
             return Some(connection.into_parts().io.into_inner());
         }
-        Ended::Served(Ok(())) => {}
+        Ended::Served(Ok(())) => caller.until_close.set(false),
         // hyper has answered already, 400 or 431, and will not read further.
         Ended::Served(Err(error)) if error.is_parse() => {
             let site = caller.site();
@@ -131,10 +141,33 @@ async fn converse(caller: &Rc<Caller>, stream: Watched<TcpStream>) -> Option<Wat
     let stream = parts.io.into_inner();
     match switched.take() {
         // hyper has sent the 101 and is out of the way.
-        Some(tunnel) => Box::pin(tunnel.run(stream.into_inner(), parts.read_buf)).await,
+        Some(tunnel) => {
+            let mut stream = stream.into_inner().into_inner();
+            presence::keep_alive(stream.as_fd());
+            if Box::pin(tunnel.run(&mut stream, parts.read_buf)).await.is_err() {
+                presence::abort(stream.as_fd());
+            }
+        }
         None => linger(stream).await,
     }
     None
+}
+
+/// Nothing but the end of the connection tells an HTTP/1.0 caller that its answer is whole (RFC 9112 §6.3). One that breaks
+/// off, for whatever reason, must not end like that: the connection is reset.
+struct Unfinished<'a> {
+    caller: &'a Caller,
+    socket: Weak<dyn Look>,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if self.caller.until_close.get()
+            && let Some(socket) = self.socket.upgrade()
+        {
+            socket.abort();
+        }
+    }
 }
 
 /// Why hyper is done with a connection.
@@ -146,7 +179,7 @@ enum Ended {
 
 /// Reads on for a moment: closing a socket with unread bytes resets the connection, and an answer that is still on its
 /// way is lost with it (RFC 9112 §9.6).
-async fn linger(mut stream: Watched<TcpStream>) {
+async fn linger(mut stream: Watched<Shared<TcpStream>>) {
     let rest = async {
         if stream.shutdown().await.is_err() {
             return;

@@ -9,6 +9,7 @@
 
 use std::{
     io,
+    os::fd::AsFd as _,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -21,7 +22,7 @@ use http::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
 
-use super::{caller::InFlight, io::UpstreamStream, upstream::Permit};
+use super::{caller::InFlight, io::UpstreamStream, presence, upstream::Permit};
 
 /// What is copied at once, each way. A sidecar may hold many quiet tunnels.
 const CHUNK: usize = 8 * 1024;
@@ -83,12 +84,21 @@ impl Tunnel {
         self.in_flight = in_flight;
     }
 
-    /// Copies until both sides have ended, or one has broken off. `early` is what came behind the caller's request.
-    pub(super) async fn run(mut self, caller: impl AsyncRead + AsyncWrite + Unpin, early: Bytes) {
+    /// Copies until both sides have ended, or one has broken off, which is an error. `early` is what came behind the
+    /// caller's request. A tunnel may be quiet for as long as both sides live: the kernel asks whether they do.
+    pub(super) async fn run(
+        mut self,
+        caller: impl AsyncRead + AsyncWrite + Unpin,
+        early: Bytes,
+    ) -> io::Result<()> {
         let mut caller = Rewound { early, stream: caller };
-        // An end passes from one side to the other, and leaves the other direction open. Who broke off needs no answer:
-        // dropping both connections tells the other side.
-        let _ = copy_bidirectional_with_sizes(&mut caller, &mut self.upstream, CHUNK, CHUNK).await;
+        // An end passes from one side to the other, and leaves the other direction open.
+        let copied = copy_bidirectional_with_sizes(&mut caller, &mut self.upstream, CHUNK, CHUNK).await;
+        if copied.is_err() {
+            // What broke off on one side breaks off on the other.
+            presence::abort(self.upstream.stream.as_fd());
+        }
+        copied.map(drop)
     }
 }
 

@@ -1,6 +1,6 @@
 //! A new connection: name, address, TCP, TLS.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, os::fd::AsFd as _, time::Duration};
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::{
@@ -10,7 +10,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{Connection, Permit, Upstream, connection::Terms};
-use crate::proxy::{error::Reason, io::UpstreamStream};
+use crate::proxy::{error::Reason, io::UpstreamStream, presence};
 
 /// How long one address has before the next is tried beside it (RFC 8305 §5).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -53,6 +53,7 @@ pub(in crate::proxy) async fn connect(
         let tcp = dial(upstream).await?;
         // Small requests must not wait for the acknowledgement of earlier ones. Failing costs speed, nothing else.
         let _ = tcp.set_nodelay(true);
+        presence::keep_alive(tcp.as_fd());
         let (stream, edition) = match &upstream.tls {
             None => (UpstreamStream::Plain(tcp), None),
             Some((tls, name)) => {

@@ -1,6 +1,7 @@
 //! The way of a request, through the real application.
 
 mod answers;
+mod gone;
 mod hostile_callers;
 mod hostile_upstreams;
 mod refused;

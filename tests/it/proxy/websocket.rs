@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 
 use attache::shutdown::Stage;
 
-use crate::support::{Caller, FakeServer, Reply, Sidecar, echo, provider};
+use crate::support::{Caller, FakeServer, PATIENCE, Reply, Sidecar, echo, provider};
 
 const ASK: &str = "GET /chat?room=1 HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\
                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
@@ -192,4 +192,48 @@ fn a_tunnel_is_in_flight_and_has_until_the_end_of_the_drain() {
     }
     sidecar.trigger.advance(Stage::Now);
     assert!(caller.is_closed());
+}
+
+#[test]
+fn a_tunnel_that_breaks_off_on_one_side_breaks_off_on_the_other() {
+    let reset = |stream: &std::net::TcpStream| {
+        socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    };
+    let (sender, seen) = std::sync::mpsc::channel();
+    let sender = std::sync::Mutex::new(sender);
+    let upstream = FakeServer::start(move |request| {
+        let sender = sender.lock().unwrap().clone();
+        let breaks = request.line().contains("/breaks");
+        Reply::raw(SWITCH).then(move |reader, writer| {
+            let mut byte = [0];
+            let read = reader.read(&mut byte);
+            if breaks {
+                // Closing would not: the fake holds the connection too. This resets it (connect(2), AF_UNSPEC).
+                return rustix::net::connect_unspec(writer).unwrap();
+            }
+            assert!(matches!(read, Ok(1)));
+            sender.send(reader.read(&mut byte).map_err(|error| error.kind())).unwrap();
+        })
+    });
+    let provider = provider();
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+    let switched = |target: &str| {
+        let mut stream = std::net::TcpStream::connect(sidecar.proxy).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(ASK.replace("/chat?room=1", target).as_bytes()).unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        stream.write_all(b"x").unwrap();
+        stream
+    };
+    let stream = switched("/caller");
+    reset(&stream);
+    drop(stream);
+    assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), Err(std::io::ErrorKind::ConnectionReset));
+    let mut stream = switched("/breaks");
+    assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
 }
