@@ -16,6 +16,12 @@ const KEPT: usize = 64;
 /// More interim answers (RFC 9110 §15.2) than this to one request come from an upstream that only wants to be read from.
 const MAX_INTERIM: u32 = 100;
 
+/// More requests than this cannot wait in what hyper reads ahead, which is their heads only: the scanner has lost its way.
+const MAX_SEEN: usize = 8192;
+
+/// Larger chunks than any body is (64 PiB): far beyond it, what a size adds up to could be read in two ways.
+const MAX_CHUNK: u64 = 1 << 56;
+
 /// Which kind of message a connection carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
@@ -92,6 +98,10 @@ const TRAILERS: State = State::Trailers { line: 0, carriage_return: false };
 pub(super) enum Fault {
     /// A line of a trailer section ends without a carriage return: hyper reads on as if it did not end.
     BareLineFeed,
+    /// A chunk says that it is longer than anybody can send (RFC 9112 §7.1 asks to be careful with such sizes).
+    ChunkSize,
+    /// More messages than hyper can have in its buffer.
+    Pipeline,
     /// Interim answers come without end: hyper skips them as fast as they come, and nothing else gets its turn.
     Interim,
 }
@@ -189,11 +199,17 @@ impl Scanner {
     fn scan_chunk_size<'a>(&mut self, mut size: u64, mut digits: bool, bytes: &'a [u8]) -> &'a [u8] {
         for (at, byte) in bytes.iter().enumerate() {
             match char::from(*byte).to_digit(16) {
-                Some(digit) if digits => size = size.wrapping_mul(16).wrapping_add(digit.into()),
+                Some(digit) if digits => {
+                    size = size * 16 + u64::from(digit);
+                    if size > MAX_CHUNK {
+                        self.fault = Some(Fault::ChunkSize);
+                        return &bytes[at..];
+                    }
+                }
                 _ => digits = false,
             }
             if *byte == b'\n' {
-                self.state = if size == 0 { TRAILERS } else { State::Chunk(size.wrapping_add(2)) };
+                self.state = if size == 0 { TRAILERS } else { State::Chunk(size + 2) };
                 return &bytes[at + 1..];
             }
         }
@@ -236,6 +252,10 @@ impl Scanner {
         if self.side == Side::Answers && informational && head.status != 101 {
             self.interim += 1;
             self.fault = (self.interim > MAX_INTERIM).then_some(Fault::Interim);
+            return;
+        }
+        if self.seen.len() >= MAX_SEEN {
+            self.fault = Some(Fault::Pipeline);
             return;
         }
         self.seen.push_back(head.facts);
@@ -452,6 +472,23 @@ mod tests {
             let read = scanner.scan(format!("{good}\nZ: y\r\n\r\nGET / HTTP/1.1\r\n\r\n").as_bytes());
             assert_eq!((read, scanner.fault()), (good.len(), Some(Fault::BareLineFeed)), "{trailers:?}");
         }
+    }
+
+    #[test]
+    fn a_chunk_that_nobody_can_count_ends_the_connection() {
+        for size in ["fffffffffffffffe", "ffffffffffffffff", "1000000000000001"] {
+            let mut scanner = Scanner::new(Side::Requests);
+            scanner.scan(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n");
+            scanner.scan(format!("{size}\r\n0\r\n\r\n").as_bytes());
+            assert_eq!(scanner.fault(), Some(Fault::ChunkSize), "{size}");
+        }
+    }
+
+    #[test]
+    fn more_messages_than_can_wait_end_the_connection() {
+        let mut scanner = Scanner::new(Side::Requests);
+        scanner.scan("GET / HTTP/1.1\r\n\r\n".repeat(MAX_SEEN + 10).as_bytes());
+        assert_eq!((scanner.fault(), scanner.seen.len()), (Some(Fault::Pipeline), MAX_SEEN));
     }
 
     #[test]

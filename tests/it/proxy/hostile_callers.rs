@@ -139,6 +139,8 @@ const BAD_CHUNKS: &[(&str, &str)] = &[
     ("a prefixed size", "0x5\r\nhello\r\n0\r\n\r\n"),
     ("a size of 2^64", "10000000000000000\r\nhello\r\n0\r\n\r\n"),
     ("a size of seventeen digits", "ffffffffffffffffff\r\nhello\r\n0\r\n\r\n"),
+    ("a size of 2^64 less one", "ffffffffffffffff\r\n0\r\n\r\nx\r\n\r\nx\r\n\r\n"),
+    ("a size of 2^64 less two", "fffffffffffffffe\r\n0\r\n\r\nx\r\n\r\nx\r\n\r\n"),
     ("a separated size", "0_5\r\nhello\r\n0\r\n\r\n"),
     ("two sizes", "5 5\r\nhello\r\n0\r\n\r\n"),
     ("a bare line feed after a size", "5\nhello\r\n0\r\n\r\n"),
