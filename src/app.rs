@@ -143,7 +143,10 @@ impl Bound {
     /// once somebody has begun it.
     pub fn run(self, trigger: &Trigger, shutdown: &Shutdown) -> io::Result<()> {
         let control = runtime::Builder::new_current_thread().enable_all().build()?;
-        control.block_on(self.serve(trigger, shutdown))
+        let ended = control.block_on(self.serve(trigger, shutdown));
+        // Not dropped: that would wait for the lookup of a name that nobody answers, on a thread that cannot be stopped.
+        control.shutdown_background();
+        ended
     }
 
     async fn serve(self, trigger: &Trigger, shutdown: &Shutdown) -> io::Result<()> {
@@ -167,7 +170,7 @@ impl Bound {
             tokio::spawn(supervisor.keep_informed(shutdown.clone()));
         }
         tokio::select! {
-            () = workers.ended() => {}
+            ended = workers.ended() => ended?,
             () = end(trigger, shutdown.clone(), &self.shutdown, &self.readiness) => {}
         }
         trigger.advance(Stage::Now);

@@ -12,7 +12,6 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use futures_util::FutureExt as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -150,6 +149,8 @@ pub(super) async fn accept(bound: Bound, outboxes: Vec<Outbox>, gate: Arc<Gate>,
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot wait for connections"),
     };
+    // Said once, however often it is tried.
+    let mut exhausted = false;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -157,17 +158,33 @@ pub(super) async fn accept(bound: Bound, outboxes: Vec<Outbox>, gate: Arc<Gate>,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => hand_over(stream),
+            Ok((stream, _)) => {
+                exhausted = false;
+                hand_over(stream);
+            }
             // A caller that went away before it was accepted is nobody's fault.
             Err(error) if is_about_one_caller(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "cannot accept connections for a moment");
+                if !exhausted {
+                    tracing::warn!(%error, "cannot accept connections; trying again until it works");
+                }
+                exhausted = true;
                 time::sleep(EXHAUSTED).await;
             }
         }
     }
-    while let Some(Ok((stream, _))) = listener.accept().now_or_never() {
-        hand_over(stream);
+    // Asked of the kernel itself: the runtime would say that nothing is there before it has looked.
+    let Ok(listener) = listener.into_std() else { return };
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+                    hand_over(stream);
+                }
+            }
+            Err(error) if is_about_one_caller(&error) => {}
+            Err(_) => break,
+        }
     }
 }
 

@@ -10,7 +10,10 @@ use super::{
     site::{Kept, Site},
     worker::{self, Acceptor, Limits},
 };
-use crate::{shutdown::Shutdown, telemetry::metrics::Metrics};
+use crate::{
+    shutdown::{Shutdown, Stage},
+    telemetry::metrics::Metrics,
+};
 
 /// More workers than this have nothing to do in a sidecar, unless the operator says so.
 const MAX_WORKERS: usize = 4;
@@ -37,7 +40,7 @@ pub struct BindError {
 
 /// The workers, running.
 pub struct Running {
-    // Closed when the last worker has dropped its sender.
+    // Closed when the last worker has dropped its sender; a message comes from one that ends while nobody asked for it.
     ended: mpsc::Receiver<()>,
     threads: Vec<thread::JoinHandle<()>>,
 }
@@ -93,32 +96,59 @@ impl Server {
         let gate = Gate::new(self.max_connections, listener::open_files(), self.metrics.connections());
         let (outboxes, inboxes): (Vec<_>, Vec<_>) = (0..self.workers).map(|_| worker::inbox()).unzip();
         let mut acceptor = Some(Acceptor { bound: self.bound, outboxes, gate });
-        let (alive, ended) = mpsc::channel(1);
+        let (alive, ended) = mpsc::channel(self.workers);
+        let (ready, readiness) = std::sync::mpsc::channel();
         let mut threads = Vec::new();
         for (number, inbox) in inboxes.into_iter().enumerate() {
-            let (limits, shutdown, alive) = (self.limits.clone(), shutdown.clone(), alive.clone());
+            let (limits, shutdown, ready) = (self.limits.clone(), shutdown.clone(), ready.clone());
+            let alive = Alive { ended: alive.clone(), shutdown: shutdown.clone() };
             // The first worker also accepts, for all of them.
             let acceptor = acceptor.take();
             let work = move || {
-                if let Err(error) = worker::run(&limits, inbox, acceptor, shutdown) {
-                    tracing::error!(%error, "a worker could not start");
-                }
-                drop(alive);
+                let runtime = match worker::runtime() {
+                    Ok(runtime) => runtime,
+                    // Whoever starts the workers is told, and gives up.
+                    Err(error) => return drop(ready.send(Err(error))),
+                };
+                let _ = ready.send(Ok(()));
+                drop(ready);
+                let _alive = alive;
+                worker::run(runtime, &limits, inbox, acceptor, shutdown);
             };
             threads.push(thread::Builder::new().name(format!("worker-{number}")).spawn(work)?);
         }
+        drop(ready);
+        // A worker that is missing would be the least loaded one, and every connection would be given to it.
+        readiness.into_iter().collect::<io::Result<()>>()?;
         Ok(Running { ended, threads })
     }
 }
 
 impl Running {
-    /// Waits until every worker has ended.
-    pub async fn ended(mut self) {
-        // Nothing is ever sent.
-        while self.ended.recv().await.is_some() {}
+    /// Waits until every worker has ended. An error when one ended before its time.
+    pub async fn ended(mut self) -> io::Result<()> {
+        if self.ended.recv().await.is_some() {
+            return Err(io::Error::other("a worker has ended before its time"));
+        }
         for thread in self.threads {
             // The threads are past their last statement; one that panicked has said so on standard error.
             let _ = thread.join();
+        }
+        Ok(())
+    }
+}
+
+/// Held by a worker while it works.
+struct Alive {
+    ended: mpsc::Sender<()>,
+    shutdown: Shutdown,
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        // Its connections are lost, and new ones would be: a restart by the supervisor is better than that.
+        if self.shutdown.stage() == Stage::Running {
+            let _ = self.ended.try_send(());
         }
     }
 }

@@ -19,7 +19,7 @@ use std::{
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
 use tokio::{
-    runtime::{Builder, LocalOptions},
+    runtime::{Builder, LocalOptions, LocalRuntime},
     sync::{Notify, mpsc},
     time::{self, MissedTickBehavior},
 };
@@ -112,17 +112,23 @@ impl Worker {
     }
 }
 
+/// The runtime of a worker. Made on the worker's own thread.
+pub(super) fn runtime() -> io::Result<LocalRuntime> {
+    Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
+}
+
 /// Runs a worker until the process ends. The calling thread is the worker's own.
 pub(super) fn run(
+    runtime: LocalRuntime,
     limits: &Limits,
     inbox: Inbox,
     acceptor: Option<Acceptor>,
     shutdown: Shutdown,
-) -> io::Result<()> {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+) {
     let worker = Worker::new(limits);
     runtime.block_on(work(worker, inbox, acceptor, &limits.pressure, shutdown));
-    Ok(())
+    // Not dropped: that would wait for the lookup of a name that nobody answers.
+    runtime.shutdown_background();
 }
 
 async fn work(
