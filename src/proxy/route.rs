@@ -5,7 +5,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use http::{HeaderName, HeaderValue};
 
 use super::{
+    complaint::Complaints,
     config::{CallerAuthorization, RouteConfig},
+    error::{Error, Reason},
     inject::Injection,
     location::Local,
     path::{self, Rewrite},
@@ -14,7 +16,7 @@ use super::{
 use crate::{
     invalid::Invalid,
     telemetry::metrics::RouteMetrics,
-    token::{Credential, Format},
+    token::{Credential, Current, Format, Unavailable},
 };
 
 /// A route that is ready: nothing in it can be invalid, and everything that a request needs is resolved.
@@ -35,6 +37,7 @@ pub(super) struct Route {
     pub(super) credential: Credential,
     pub(super) response_timeout: Duration,
     pub(super) metrics: RouteMetrics,
+    pub(super) complaints: Complaints,
 }
 
 impl Route {
@@ -69,7 +72,21 @@ impl Route {
             credential: credential.with_format(&format),
             response_timeout: config.response_timeout.0,
             metrics,
+            complaints: Complaints::default(),
         })
+    }
+}
+
+impl Route {
+    /// The current token, or the one that is being fetched. Never a request without one.
+    pub(super) async fn token(&self) -> Result<Current, Error> {
+        match self.credential.current() {
+            Some(current) => Ok(current),
+            None => self.credential.wait().await.map_err(|Unavailable { retry_after }| Error {
+                reason: Reason::TokenUnavailable,
+                retry_after: Some(retry_after),
+            }),
+        }
     }
 }
 

@@ -34,9 +34,9 @@ use super::{
     worker::{Load, Worker},
 };
 
-/// How long a connection that attaché closes is still read from, and how much.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 1024 * 1024;
+/// How long a connection that attaché closes is still read from: a caller that is in the middle of a large upload reads
+/// its answer only when it has written, or seen that it cannot.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// Serves a connection. The place and the load are given back when it ends.
 pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, _load: Load) {
@@ -184,14 +184,8 @@ async fn linger(mut stream: Watched<Shared<TcpStream>>) {
         if stream.shutdown().await.is_err() {
             return;
         }
-        let mut buffer = [0; 2048];
-        let mut left = LINGER_BYTES;
-        while left > 0 {
-            match stream.read(&mut buffer).await {
-                Ok(0) | Err(_) => return,
-                Ok(count) => left = left.saturating_sub(count),
-            }
-        }
+        let mut buffer = vec![0; 16 * 1024];
+        while stream.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
     };
     let _ = time::timeout(LINGER, rest).await;
 }

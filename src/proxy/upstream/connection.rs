@@ -43,6 +43,8 @@ struct Parts {
     scanner: SharedScanner,
     terms: Terms,
     used: bool,
+    // It cannot carry another request.
+    last: bool,
 }
 
 /// What a connection was opened under.
@@ -78,7 +80,9 @@ impl Connection {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(io::Error::other)?;
-        Ok(Self { parts: Box::new(Parts { sender, driver, ended: false, scanner, terms, used: false }) })
+        Ok(Self {
+            parts: Box::new(Parts { sender, driver, ended: false, scanner, terms, used: false, last: false }),
+        })
     }
 
     /// The tick of its opening.
@@ -108,6 +112,7 @@ impl Connection {
         let current = self.parts.terms.edition.as_ref().is_none_or(Edition::is_current);
         !self.parts.ended
             && current
+            && !self.parts.last
             && !self.parts.scanner.borrow().has_excess()
             && matches!(self.parts.sender.poll_ready(cx), Poll::Ready(Ok(())))
     }
@@ -139,6 +144,8 @@ impl Connection {
         .await?;
         match sent {
             Ok(response) => {
+                // hyper takes the peer's version over: to HTTP/1.0 it would send no chunks, and drop such a body.
+                self.parts.last = response.version() != http::Version::HTTP_11;
                 let mut scanner = self.parts.scanner.borrow_mut();
                 let facts = scanner.next().ok_or(SendError::Invalid)?;
                 if scanner.has_excess() { Err(SendError::Invalid) } else { Ok((response, facts)) }

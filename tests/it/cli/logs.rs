@@ -124,3 +124,16 @@ fn the_access_log_tells_path_status_and_reason_and_nothing_else_of_a_request() {
         assert!(lines.iter().all(|line| !line.contains("marker") && !line.contains("token-1")), "{lines:?}");
     }
 }
+
+#[test]
+fn why_an_upstream_fails_is_told_once_and_not_with_every_request() {
+    let (provider, upstream) = (provider(), FakeServer::start(|_| Reply::nothing()));
+    let (child, proxy, lines) = run("", &upstream, &provider);
+    for _ in 0..5 {
+        assert_eq!(get(proxy, "/").status, 502);
+    }
+    let lines = rest(child, lines);
+    let told: Vec<_> = lines.iter().filter(|line| line.contains("upstream_closed")).collect();
+    assert_eq!(told.len(), 1, "{lines:?}");
+    assert!(told[0].contains("WARN") && told[0].contains("main"), "{told:?}");
+}

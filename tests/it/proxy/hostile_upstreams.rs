@@ -281,3 +281,20 @@ fn a_connection_whose_request_was_answered_before_its_end_is_not_used_again() {
     }
     assert_eq!(connections.load(Ordering::SeqCst), 20);
 }
+
+#[test]
+fn after_an_answer_of_http_1_0_a_chunked_body_still_arrives() {
+    let provider = provider();
+    let upstream = FakeServer::start(|_| {
+        Reply::raw("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok")
+    });
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+    let mut caller = Caller::connect(sidecar.proxy);
+    for number in 0..4 {
+        caller.send(
+            "POST /a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        );
+        assert_eq!(caller.answer().text(), "ok");
+        assert_eq!(upstream.received()[number].body, b"hello", "request {number}");
+    }
+}

@@ -260,3 +260,27 @@ fn a_callers_own_credential_can_be_refused_instead_of_replaced() {
     assert_eq!(get(sidecar.proxy, "/").status, 200);
     assert_eq!(upstream.received().len(), 1);
 }
+
+#[test]
+fn a_body_that_is_absent_is_said_to_be_absent_where_one_is_expected() {
+    let (provider, upstream) = (provider(), echo());
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+    for (method, field, arrives) in [
+        ("POST", "Content-Length: 0\r\n", true),
+        ("POST", "", true),
+        ("PUT", "", true),
+        ("PATCH", "Content-Length: 0\r\n", true),
+        ("DELETE", "Content-Length: 0\r\n", true),
+        ("DELETE", "", false),
+        ("GET", "", false),
+    ] {
+        let mut caller = Caller::connect(sidecar.proxy);
+        caller.send(format!("{method} /a HTTP/1.1\r\nHost: localhost\r\n{field}\r\n"));
+        assert_eq!(caller.answer().status, 200);
+        let received = upstream.received();
+        let request = received.last().unwrap();
+        let expected: &[&str] = if arrives { &["0"] } else { &[] };
+        assert_eq!(request.fields("content-length"), expected, "{method} {field:?}");
+        assert!(request.fields("transfer-encoding").is_empty());
+    }
+}

@@ -1,6 +1,8 @@
 //! Where the two roads touch.
 
 use std::{
+    io::Write as _,
+    net::{TcpListener, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,7 +13,9 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::support::{Caller, FakeServer, Reply, Sidecar, echo, get, post, provider, token};
+use crate::support::{
+    Authority, Caller, FakeServer, Reply, Sidecar, TlsServer, echo, get, post, provider, token,
+};
 
 #[test]
 fn promise_2_without_a_token_nothing_reaches_the_upstream_and_the_answer_is_503() {
@@ -120,4 +124,30 @@ fn a_401_that_a_new_token_does_not_cure_passes_and_is_not_asked_about_again() {
     }
     assert_eq!(provider.received().len(), 2);
     assert_eq!(upstream.received().len(), 11, "one replay, for the first");
+}
+
+#[test]
+fn promise_2_a_token_that_ends_while_the_connection_is_made_is_not_sent() {
+    let provider = Arc::new(FakeServer::start(|request| token(request.number, 2)));
+    let authority = Authority::new("the upstream's");
+    let upstream = TlsServer::start(&authority, false, |_, _| (200, "{}".into()));
+    let mut ca = tempfile::NamedTempFile::new().unwrap();
+    ca.write_all(authority.pem.as_bytes()).unwrap();
+    // In front of the upstream: lets nothing through before the first token has ended.
+    let slow = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://localhost:{}", slow.local_addr().unwrap().port());
+    let (waited_for, behind) = (Arc::clone(&provider), upstream.address);
+    thread::spawn(move || {
+        let (mut near, _) = slow.accept().unwrap();
+        waited_for.wait_for(3);
+        let mut far = TcpStream::connect(behind).unwrap();
+        let (mut from, mut to) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+        thread::spawn(move || std::io::copy(&mut from, &mut to));
+        let _ = std::io::copy(&mut far, &mut near);
+    });
+    let lines = format!("tls.ca_file = \"{}\"\nconnect_timeout = \"20s\"", ca.path().display());
+    let sidecar = Sidecar::to(&url, &provider, &lines);
+    assert_eq!(get(sidecar.proxy, "/").status, 200);
+    let seen = upstream.wait_for(1);
+    assert_ne!(seen[0].authorization.as_deref(), Some("Bearer token-1"));
 }
