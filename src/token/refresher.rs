@@ -213,9 +213,9 @@ impl Refresher {
     }
 }
 
-mod rand {
+pub(super) mod rand {
     /// A number from 0 to 1 that nobody can plan with.
-    pub(super) fn chance() -> f64 {
+    pub(in crate::token) fn chance() -> f64 {
         let mut bytes = [0; 4];
         // Without randomness sidecars refresh together, which is bearable.
         let _ = aws_lc_rs::rand::fill(&mut bytes);

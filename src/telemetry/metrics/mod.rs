@@ -16,7 +16,7 @@ use std::sync::Arc;
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
 pub use self::{
-    credential::{CredentialMetrics, RefreshOutcome},
+    credential::{CredentialMetrics, IntrospectionOutcome, RefreshOutcome},
     process::{ConnectionMetrics, ReloadOutcome},
     route::{RejectionOutcome, RouteMetrics, Timer, UpstreamConnection},
     upstream::UpstreamMetrics,

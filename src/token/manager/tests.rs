@@ -51,7 +51,7 @@ fn bench(steps: impl IntoIterator<Item = Step>) -> Bench {
         ),
         common: Default::default(),
     };
-    let entry = entry("orders", &config, (Source::Scripted(script.clone()), None), &environment, true);
+    let entry = entry("orders", &config, Source::Scripted(script.clone()), &environment, true).unwrap();
     let inner = Inner { credentials: BTreeMap::from([("orders".to_owned(), Arc::new(entry))]) };
     Bench { manager: Manager(Arc::new(inner)), script, readiness, wall_offset, began }
 }
