@@ -22,10 +22,11 @@ use crate::telemetry::metrics::{RouteMetrics, Timer};
 /// one allocation a connection.
 pub(super) type LocalSite = Rc<Arc<Site>>;
 
-/// A connection of a caller, as its requests see it.
+/// A connection of a caller, or one stream of it, as its requests see it.
 pub(super) struct Caller {
     pub(super) worker: Rc<Worker>,
-    pub(super) scanner: SharedScanner,
+    /// What the heads looked like before hyper read them; over HTTP/2 there is nothing that is mended silently.
+    pub(super) scanner: Option<SharedScanner>,
     pub(super) activity: Rc<Activity>,
     /// Whether the end of the answer under way is that of the connection.
     pub(super) until_close: Cell<bool>,
@@ -42,7 +43,22 @@ impl Caller {
         activity: Rc<Activity>,
     ) -> Self {
         let known = RefCell::new(Rc::new(live.load_full()));
-        Self { worker, scanner, activity, until_close: Cell::new(false), live, known }
+        Self { worker, scanner: Some(scanner), activity, until_close: Cell::new(false), live, known }
+    }
+
+    /// One stream of an HTTP/2 connection, with time limits of its own.
+    pub(super) fn stream(&self) -> Rc<Self> {
+        let activity = Rc::new(Activity::new(Rc::clone(&self.worker.ticks)));
+        activity.serving();
+        self.worker.registry.add(&activity);
+        Rc::new(Self {
+            worker: Rc::clone(&self.worker),
+            scanner: None,
+            activity,
+            until_close: Cell::new(false),
+            live: Arc::clone(&self.live),
+            known: RefCell::new(self.site()),
+        })
     }
 
     /// What a request that begins now meets.
@@ -115,10 +131,15 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.caller.activity.idle();
-        if self.caller.scanner.borrow().is_within_head() {
-            // The next request has begun to arrive already.
-            self.caller.activity.received(true);
+        let activity = &self.caller.activity;
+        match &self.caller.scanner {
+            Some(scanner) => {
+                activity.idle();
+                // The next request may have begun to arrive already.
+                activity.received(scanner.borrow().is_within_head());
+            }
+            // Between two requests there is no stream. Its connection is timed instead.
+            None => activity.serving(),
         }
         if let Some(line) = &self.line
             && (self.access_log == AccessLog::All || line.reason.is_some() || line.status >= 500)

@@ -8,7 +8,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Version};
 use tokio::sync::Notify;
 
 use super::{
@@ -73,7 +73,8 @@ pub(super) struct Site {
 #[derive(Debug)]
 pub(super) struct Identity {
     pub(super) pseudonym: Box<str>,
-    pub(super) via: HeaderValue,
+    via: HeaderValue,
+    via_http_2: HeaderValue,
 }
 
 impl Identity {
@@ -83,8 +84,15 @@ impl Identity {
         let _ = aws_lc_rs::rand::fill(&mut bytes);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let pseudonym = format!("attache-{hex}");
-        let via = HeaderValue::try_from(format!("1.1 {pseudonym}")).expect("hex digits are visible ASCII");
-        Self { pseudonym: pseudonym.into(), via }
+        let via = |version: &str| {
+            HeaderValue::try_from(format!("{version} {pseudonym}")).expect("hex digits are visible ASCII")
+        };
+        Self { via: via("1.1"), via_http_2: via("2"), pseudonym: pseudonym.into() }
+    }
+
+    /// The `Via` of a request that came by this version of HTTP.
+    pub(super) fn via(&self, version: Version) -> &HeaderValue {
+        if version == Version::HTTP_2 { &self.via_http_2 } else { &self.via }
     }
 }
 

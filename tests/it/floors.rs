@@ -47,6 +47,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap_mangen", &["cli/"]),
     ("hyper", &["proxy/", "cli/demo"]),
     ("hyper_util", &["proxy/", "cli/demo"]),
+    ("h2", &["proxy/"]),
     ("tokio_rustls", &["proxy/", "cli/demo"]),
     ("axum", &["admin/", "cli/demo"]),
     ("reqwest", &["token/"]),
