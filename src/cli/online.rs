@@ -10,7 +10,7 @@ use crate::{
     config::{Config, Origin},
     proxy::{Reason, Routes},
     readiness::Readiness,
-    telemetry::metrics::Metrics,
+    telemetry::{metrics::Metrics, traces::Tracer},
     token::{self, Clock, Credential, Current, Environment, LastError, Manager, Walk},
 };
 
@@ -18,7 +18,12 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(15);
 
 fn environment() -> Environment {
-    Environment { clock: Clock::default(), readiness: Readiness::new(), metrics: Metrics::new() }
+    Environment {
+        clock: Clock::default(),
+        readiness: Readiness::new(),
+        metrics: Metrics::new(),
+        traces: Tracer::default(),
+    }
 }
 
 /// The first token of the credential, or why the first attempt brought none.

@@ -40,18 +40,18 @@ use crate::guard::Refusal;
 
 /// Answers a request: with the upstream's answer, or with attaché's own.
 pub(super) async fn handle(caller: &Rc<Caller>, request: Request<Inflow>) -> Response<AnswerBody> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let version = parts.version;
     // One site for the whole request, whatever a reload does meanwhile.
     let site = caller.site();
-    let mut in_flight = InFlight::begin(caller, site.access_log, &parts.method, parts.uri.path());
+    let mut in_flight = InFlight::begin(caller, &site, &mut parts);
     let mut metrics = &site.unrouted;
     let routed = admit(caller, &site, &parts, &body);
     let outcome = match &routed {
         Err(reason) => Err(Error::from(*reason)),
         Ok(route) => {
             metrics = &route.metrics;
-            in_flight.routed(&route.name, metrics);
+            in_flight.routed(route);
             forward(caller, &site, route, parts, body).await
         }
     };
@@ -75,7 +75,7 @@ pub(super) async fn handle(caller: &Rc<Caller>, request: Request<Inflow>) -> Res
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     caller.until_close.set(version == Version::HTTP_10 && response.body().size_hint().exact().is_none());
-    in_flight.answered(status, reason);
+    in_flight.answered(&response, reason);
     response.body_mut().ends(in_flight);
     response
 }

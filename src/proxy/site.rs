@@ -19,7 +19,10 @@ use super::{
 use crate::{
     guard::Guard,
     invalid::Invalid,
-    telemetry::metrics::{Metrics, RouteMetrics},
+    telemetry::{
+        metrics::{Metrics, RouteMetrics},
+        traces::Tracer,
+    },
     token::Credential,
 };
 
@@ -54,6 +57,7 @@ pub(super) struct Kept {
     pub(super) watch: Watch,
     /// Tells the workers that requests wait for connections.
     pub(super) pressure: Arc<Notify>,
+    traces: Tracer,
 }
 
 /// What the requests of one listener meet.
@@ -65,6 +69,7 @@ pub(super) struct Site {
     pub(super) table: RouteTable,
     pub(super) unrouted: RouteMetrics,
     pub(super) access_log: AccessLog,
+    pub(super) traces: Tracer,
     pub(super) identity: Arc<Identity>,
 }
 
@@ -138,6 +143,7 @@ impl Routes {
             table: RouteTable::default(),
             unrouted: metrics.route(NO_ROUTE),
             access_log: proxy.access_log,
+            traces: before.traces.clone(),
             identity: Arc::clone(&identity),
         };
         let mut sites: Vec<Site> = Vec::new();
@@ -207,12 +213,23 @@ impl Routes {
         // The listener of `[proxy]` comes first: its address is the one that is told.
         sites.sort_by_key(|site| site.address != main);
         let (watch, pressure) = (before.watch.clone(), Arc::clone(&before.pressure));
-        let kept = Kept { upstreams, next_slot, identity: Some(identity), watch, pressure };
+        let traces = before.traces.clone();
+        let kept = Kept { upstreams, next_slot, identity: Some(identity), watch, pressure, traces };
         Ok(Self { listeners: sites, kept })
     }
 }
 
 impl Routes {
+    /// Traces their requests, and those of the routes that a reload puts in their place.
+    #[must_use]
+    pub fn traced(mut self, traces: &Tracer) -> Self {
+        self.kept.traces = traces.clone();
+        for site in &mut self.listeners {
+            site.traces = traces.clone();
+        }
+        self
+    }
+
     /// Reads the `listen` key of another port, which must not be one of these.
     pub fn address_of(&self, listen: &str) -> Result<SocketAddr, Invalid> {
         let address = address(listen)?;

@@ -24,7 +24,11 @@ use super::{
     status::{CredentialStatus, Journal},
     verify::Verifier,
 };
-use crate::{invalid::Invalid, readiness::Readiness, telemetry::metrics::Metrics};
+use crate::{
+    invalid::Invalid,
+    readiness::Readiness,
+    telemetry::{metrics::Metrics, traces::Tracer},
+};
 
 /// How long a refresher that panicked is left alone.
 const RESTART: Duration = Duration::from_secs(1);
@@ -38,6 +42,8 @@ pub struct Environment {
     pub readiness: Readiness,
     /// Counts.
     pub metrics: Metrics,
+    /// Traces token requests.
+    pub traces: Tracer,
 }
 
 /// All credentials of the process. Cheap to clone; the refreshers end when the last clone is dropped.
@@ -176,6 +182,7 @@ fn entry(
         default_lifetime: config.common.default_lifetime.0,
         latch,
         metrics,
+        traces: environment.traces.clone(),
         journal: Arc::clone(&journal),
         last: None,
         failures: 0,
