@@ -349,6 +349,24 @@ mod tests {
     }
 
     #[test]
+    fn promise_6_not_more_than_16_mib_are_held_for_all_requests() {
+        let body = Bytes::from(vec![0; HELD_PER_REQUEST]);
+        let tapes: Vec<Tape> = std::iter::repeat_with(|| {
+            let mut tape = Tape::default();
+            tape.record(&body);
+            tape
+        })
+        .take(300)
+        .collect();
+        let held = tapes.iter().filter(|tape| !tape.torn).count();
+        assert!((200..=HELD_IN_ALL / HELD_PER_REQUEST).contains(&held), "{held}");
+        drop(tapes);
+        let mut tape = Tape::default();
+        tape.record(&body);
+        assert!(!tape.torn);
+    }
+
+    #[test]
     fn a_body_of_just_64_kib_is_held() {
         let mut tape = Tape::default();
         let half = Bytes::from(vec![0; HELD_PER_REQUEST / 2]);
