@@ -1,21 +1,22 @@
 //! TLS as attaché uses it towards others: verification always, one crypto provider, the machine's trust anchors.
 
+mod anchors;
 mod kept;
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
-    time::SystemTime,
+    sync::Arc,
 };
 
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     sign::{CertifiedKey, SingleCertAndKey},
 };
 
+use self::anchors::Anchors;
 pub use self::kept::{Edition, KeptTls, Look, TlsFiles};
 use crate::invalid::Invalid;
 
@@ -24,80 +25,11 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// Where Linux distributions keep all anchors in one file: Debian and Alpine, Fedora, SUSE, others.
-const BUNDLES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-
-/// Trust anchors: those of the machine, else (an image without a CA bundle) the ones built in; and `ca_file`, if
-/// given, beside them.
-pub fn roots(ca_file: Option<&Path>) -> Result<Arc<RootCertStore>, Invalid> {
-    let Some(path) = ca_file else { return Ok(machine_roots()) };
+/// Whom to believe: the machine's authorities, and those of `ca_file` beside them, if it is given.
+fn anchors(ca_file: Option<&Path>) -> Result<Anchors, Invalid> {
+    let Some(path) = ca_file else { return Ok(Anchors::of_the_machine()) };
     let pem = fs::read(path).map_err(|error| unusable(path, &error.kind().to_string()))?;
-    certificates_in(&pem).and_then(roots_with).map_err(|why| unusable(path, &why))
-}
-
-/// The machine's trust anchors with others beside them.
-fn roots_with(extra: Vec<CertificateDer<'static>>) -> Result<Arc<RootCertStore>, String> {
-    let shared = machine_roots();
-    if extra.is_empty() {
-        return Ok(shared);
-    }
-    let mut roots = RootCertStore::clone(&shared);
-    for certificate in extra {
-        roots.add(certificate).map_err(|error| error.to_string())?;
-    }
-    Ok(Arc::new(roots))
-}
-
-/// The machine's anchors: read once for all credentials and routes, and again only when the bundle has changed. Reading
-/// them is most of what a start costs, and a copy for each user most of what it takes in memory.
-fn machine_roots() -> Arc<RootCertStore> {
-    type Read = (PathBuf, SystemTime, Arc<RootCertStore>);
-    // A lock, not a cell: the next reload may find another bundle. It is taken at start and reload only.
-    static LAST: Mutex<Option<Read>> = Mutex::new(None);
-
-    let Some((bundle, changed)) = bundle() else { return Arc::new(parse_machine_roots(None)) };
-    let mut last = LAST.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    match &*last {
-        Some((path, at, roots)) if *path == bundle && *at == changed => roots.clone(),
-        _ => {
-            let roots = Arc::new(parse_machine_roots(Some(&bundle)));
-            *last = Some((bundle, changed, roots.clone()));
-            roots
-        }
-    }
-}
-
-/// The machine's one file with all anchors, unless `SSL_CERT_FILE` or `SSL_CERT_DIR` name others. The directory beside it
-/// holds the same ones again, a file each, which costs hundreds of system calls to read.
-fn bundle() -> Option<(PathBuf, SystemTime)> {
-    if !cfg!(target_os = "linux")
-        || ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| env::var_os(name).is_some())
-    {
-        return None;
-    }
-    BUNDLES
-        .iter()
-        .find_map(|path| Some((path.into(), fs::metadata(path).and_then(|file| file.modified()).ok()?)))
-}
-
-fn parse_machine_roots(bundle: Option<&Path>) -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    // Certificates that cannot be parsed are skipped: one odd anchor on the machine must not end everything.
-    if bundle.is_some() {
-        roots.add_parsable_certificates(rustls_native_certs::load_certs_from_paths(bundle, None).certs);
-    }
-    if roots.is_empty() {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    }
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    roots
+    certificates_in(&pem).and_then(Anchors::with).map_err(|why| unusable(path, &why))
 }
 
 /// A configuration for connections to others, with the given ALPN protocols in order of preference.
@@ -113,20 +45,19 @@ pub fn client_config_as(
     ca_file: Option<&Path>,
     alpn: &[&[u8]],
 ) -> Result<Arc<ClientConfig>, Invalid> {
-    let mut config = config_with(roots(ca_file)?, identity)?;
+    let mut config = config_with(anchors(ca_file)?, identity)?;
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(config))
 }
 
 /// Without protocols.
-fn config_with(
-    roots: Arc<RootCertStore>,
-    identity: Option<Arc<CertifiedKey>>,
-) -> Result<ClientConfig, Invalid> {
+fn config_with(anchors: Anchors, identity: Option<Arc<CertifiedKey>>) -> Result<ClientConfig, Invalid> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| Invalid::new("", format!("TLS cannot be set up: {error}")))?
-        .with_root_certificates(roots);
+        // A verifier of our own, only so that the machine's authorities are read no sooner than they are needed.
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(anchors));
     Ok(match identity {
         Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity))),
         None => builder.with_no_client_auth(),
@@ -177,8 +108,8 @@ mod tests {
     fn a_file_without_a_certificate_is_refused() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(b"not a certificate\n").unwrap();
-        assert_eq!(roots(Some(file.path())).unwrap_err().key(), "ca_file");
-        assert_eq!(roots(Some(Path::new("/nonexistent"))).unwrap_err().key(), "ca_file");
+        assert_eq!(client_config(Some(file.path()), &[]).unwrap_err().key(), "ca_file");
+        assert_eq!(client_config(Some(Path::new("/nonexistent")), &[]).unwrap_err().key(), "ca_file");
     }
 
     #[test]
@@ -195,23 +126,5 @@ mod tests {
         let known = identity(&certificate, &key).unwrap();
         assert!(client_config_as(Some(known), None, &[]).unwrap().client_auth_cert_resolver.has_certs());
         assert!(!client_config(None, &[]).unwrap().client_auth_cert_resolver.has_certs());
-    }
-
-    #[test]
-    fn an_extra_authority_stands_beside_the_others() {
-        let certificate = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(certificate.cert.pem().as_bytes()).unwrap();
-        let without = roots(None).unwrap().len();
-        assert!(without > 0);
-        assert_eq!(roots(Some(file.path())).unwrap().len(), without + 1);
-        assert_eq!(roots(None).unwrap().len(), without);
-    }
-
-    #[test]
-    fn the_machines_authorities_are_read_once_for_all() {
-        if bundle().is_some() {
-            assert!(Arc::ptr_eq(&roots(None).unwrap(), &roots(None).unwrap()));
-        }
     }
 }

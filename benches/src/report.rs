@@ -116,7 +116,10 @@ impl Report {
         let failed = verdicts.iter().filter(|verdict| verdict.fails()).count();
         let firm = verdicts.iter().filter(|verdict| verdict.firm).count();
         if firm > 0 {
-            self.line(&format!("\n{} of {firm} figures that gate are within their limits.", firm - failed));
+            self.line(&format!(
+                "\nresult: {} of {firm} figures that gate are within their limits",
+                firm - failed
+            ));
         }
         fs::write(directory.join("report.md"), &self.text)?;
         println!("Written to {}: report.md, report.json and a picture for each table.", directory.display());

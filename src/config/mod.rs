@@ -36,7 +36,7 @@ use crate::{
     invalid::Invalid,
     proxy::{ProxyConfig, RouteConfig},
     shutdown::ShutdownConfig,
-    telemetry::{logging::LogConfig, traces::TracesConfig},
+    telemetry::logging::LogConfig,
     token::CredentialConfig,
 };
 
@@ -53,8 +53,6 @@ pub struct Config {
     pub shutdown: ShutdownConfig,
     /// What the operator sees.
     pub admin: AdminConfig,
-    /// Where spans are sent.
-    pub traces: TracesConfig,
     /// The credentials, by name.
     pub credentials: BTreeMap<String, CredentialConfig>,
     /// The routes, by name.

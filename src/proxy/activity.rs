@@ -146,13 +146,6 @@ impl Activity {
         }
     }
 
-    /// The head that was arriving is whole, and no request came of it.
-    pub(super) fn head_ended(&self) {
-        if self.state.get() == State::Head {
-            self.enter(State::Idle);
-        }
-    }
-
     /// hyper's buffer is empty.
     pub(super) fn flushed(&self) {
         self.flushed.set(true);
@@ -291,8 +284,7 @@ impl Activity {
         }
     }
 
-    /// Lets the task of the connection look again.
-    pub(super) fn wake(&self) {
+    fn wake(&self) {
         if let Some(task) = &*self.task.borrow() {
             task.wake_by_ref();
         }

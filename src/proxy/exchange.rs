@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 
 use super::{
     body::{AnswerBody, RequestBody, Upload},
-    caller::{Caller, Replayed},
+    caller::Caller,
     check,
     error::{Error, Reason},
     route::Route,
@@ -75,8 +75,7 @@ pub(super) async fn exchange(
 ) -> Result<Response<AnswerBody>, Error> {
     let mut replayed = false;
     loop {
-        let sent = send(caller, route, &mut outgoing, &mut token).await;
-        let (mut response, connection) = sent.map_err(|error| Error { replayed, ..error })?;
+        let (response, connection) = send(caller, route, &mut outgoing, &mut token).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
             let coming = unauthorized::reject(route, &response, &token);
             // A request that cannot be sent again does not wait for a token that it cannot use.
@@ -94,9 +93,6 @@ pub(super) async fn exchange(
         }
         if let Some((upload, _)) = &outgoing.upload {
             upload.release();
-        }
-        if replayed {
-            response.extensions_mut().insert(Replayed);
         }
         return Ok(answer(caller, route, response, connection, token.token()).await);
     }
@@ -183,7 +179,7 @@ async fn acquire(
         }
         Err(ConnectError::Busy) => {
             // When one comes free is not known; soon, more likely than not.
-            Err(Error { retry_after: Some(Duration::from_secs(1)), ..Reason::UpstreamBusy.into() })
+            Err(Error { reason: Reason::UpstreamBusy, retry_after: Some(Duration::from_secs(1)) })
         }
         Err(error) => {
             route.metrics.upstream_connection(UpstreamConnection::Failed);

@@ -22,7 +22,7 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{Context, Digest, SHA256};
 use rustls::ClientConfig;
 
-use super::{certificates_in, config_with, identity, roots_with};
+use super::{anchors::Anchors, certificates_in, config_with, identity};
 use crate::{
     invalid::Invalid,
     secret::{Secret, SecretRef},
@@ -146,7 +146,7 @@ impl TlsFiles {
                     .hint("name a PEM file with the certificate of the authority that signed the server's")
             })?,
         };
-        let roots = roots_with(extra).map_err(|why| unusable("ca_file", &self.ca_file, why))?;
+        let anchors = Anchors::with(extra).map_err(|why| unusable("ca_file", &self.ca_file, why))?;
         let identity = match (&material.certificate, &material.private_key) {
             (Some(certificate), Some(key)) => {
                 let certificate = std::str::from_utf8(certificate)
@@ -160,7 +160,7 @@ impl TlsFiles {
             }
             _ => None,
         };
-        let mut config = config_with(roots, identity)?;
+        let mut config = config_with(anchors, identity)?;
         config.alpn_protocols = alpn.to_vec();
         Ok(config)
     }

@@ -16,10 +16,7 @@ use super::{
 };
 use crate::{
     readiness::Latch,
-    telemetry::{
-        metrics::{CredentialMetrics, RefreshOutcome},
-        traces::{TokenSpan, Tracer},
-    },
+    telemetry::metrics::{CredentialMetrics, RefreshOutcome},
 };
 
 /// How often the files that a source depends on are looked at.
@@ -40,7 +37,6 @@ pub(super) struct Refresher {
     pub(super) default_lifetime: Duration,
     pub(super) latch: Latch,
     pub(super) metrics: CredentialMetrics,
-    pub(super) traces: Tracer,
     pub(super) journal: Arc<Journal>,
     /// When the last token request was sent.
     pub(super) last: Option<Instant>,
@@ -77,10 +73,7 @@ impl Refresher {
             Err(_) => Err(FetchError::Timeout),
         };
         let took = begun.monotonic.elapsed();
-        let outcome = fetched.and_then(|fetched| self.publish(fetched, begun));
-        let reason = outcome.as_ref().err().map(FetchError::word);
-        self.traces.token_request(begun.wall, took, TokenSpan { credential: Arc::clone(&self.name), reason });
-        match outcome {
+        match fetched.and_then(|fetched| self.publish(fetched, begun)) {
             Ok(lifetime) => {
                 self.metrics.refreshed(RefreshOutcome::Success, took);
                 self.failures = 0;
@@ -220,9 +213,9 @@ impl Refresher {
     }
 }
 
-pub(super) mod rand {
+mod rand {
     /// A number from 0 to 1 that nobody can plan with.
-    pub(in crate::token) fn chance() -> f64 {
+    pub(super) fn chance() -> f64 {
         let mut bytes = [0; 4];
         // Without randomness sidecars refresh together, which is bearable.
         let _ = aws_lc_rs::rand::fill(&mut bytes);

@@ -45,22 +45,21 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap", &["cli/"]),
     ("clap_complete", &["cli/"]),
     ("clap_mangen", &["cli/"]),
-    ("hyper", &["proxy/", "telemetry/traces/send.rs", "cli/demo"]),
-    ("hyper_util", &["proxy/", "telemetry/traces/send.rs", "cli/demo"]),
-    ("h2", &["proxy/"]),
-    ("tokio_rustls", &["proxy/", "telemetry/traces/send.rs", "cli/demo"]),
+    ("hyper", &["proxy/", "cli/demo"]),
+    ("hyper_util", &["proxy/", "cli/demo"]),
+    ("tokio_rustls", &["proxy/", "cli/demo"]),
     ("axum", &["admin/", "cli/demo"]),
     ("reqwest", &["token/"]),
     ("listenfd", &["inherited.rs"]),
     ("jsonwebtoken", &["token/", "cli/demo"]),
     ("prometheus", &["telemetry/"]),
     ("tracing_subscriber", &["telemetry/"]),
-    ("rustls_native_certs", &["tls.rs"]),
-    ("webpki_roots", &["tls.rs"]),
+    ("rustls_native_certs", &["tls/anchors.rs"]),
+    ("webpki_roots", &["tls/anchors.rs"]),
 ];
 
 /// Where the environment of the process may be read. `tls.rs` asks for OpenSSL's two customary variables only.
-const ENVIRONMENT: &[&str] = &["secret.rs", "config/", "supervisor.rs", "tls.rs"];
+const ENVIRONMENT: &[&str] = &["secret.rs", "config/", "supervisor.rs", "tls/anchors.rs"];
 
 const MAX_LINES: usize = 500;
 

@@ -141,7 +141,7 @@ impl Engine {
         let until = Instant::now() + time;
         let mut run = Run::new(&idle, Limit::Until(until));
         while Instant::now() < until {
-            self.turn(&mut run, Some(Duration::from_millis(1)))?;
+            self.turn(&mut run, Some(time.min(Duration::from_millis(1))))?;
         }
         Ok(())
     }

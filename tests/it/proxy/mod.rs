@@ -4,8 +4,6 @@ mod answers;
 mod gone;
 mod hostile_callers;
 mod hostile_upstreams;
-mod http2_callers;
-mod http2_streams;
 mod refused;
 mod road;
 mod streams;

@@ -6,7 +6,6 @@ mod discovery;
 mod faults;
 mod file;
 mod grants;
-mod introspect;
 mod mutual_tls;
 mod refused;
 mod secrets;
