@@ -92,7 +92,12 @@ pub struct RouteConfig {
     pub upstream: String,
     /// The credential that is injected.
     pub credential: String,
-    /// How long connecting may take, with TLS.
+    /// An HTTP proxy on the way to the upstream. The environment's proxy variables are ignored.
+    pub http_proxy: Option<String>,
+    /// The name and the password that the proxy wants.
+    #[serde(default)]
+    pub http_proxy_auth: HttpProxyAuthConfig,
+    /// How long connecting may take, with a proxy and TLS.
     #[serde(default = "connect_timeout")]
     pub connect_timeout: Span,
     /// Connections to the upstream at once, over all workers; further requests wait for one to come free.
@@ -143,6 +148,8 @@ impl RouteConfig {
             headers: BTreeMap::new(),
             upstream: upstream.into(),
             credential: credential.into(),
+            http_proxy: None,
+            http_proxy_auth: HttpProxyAuthConfig::default(),
             connect_timeout: connect_timeout(),
             max_connections: max_connections(),
             max_waiting: max_waiting(),
@@ -193,6 +200,18 @@ impl Default for InjectConfig {
     fn default() -> Self {
         Self { header: "authorization".into(), format: "Bearer {token}".into() }
     }
+}
+
+/// A section `[routes.NAME.http_proxy_auth]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpProxyAuthConfig {
+    /// The name for the proxy.
+    pub username: Option<String>,
+    /// The password for the proxy. It is read again for each connection.
+    pub password: Option<SecretRef>,
+    /// Allow a proxy that is not loopback: everybody on the way to it reads the password.
+    pub unsafe_plaintext: bool,
 }
 
 /// A section `[routes.NAME.tls]`.

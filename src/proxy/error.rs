@@ -34,6 +34,10 @@ pub enum Reason {
     TokenUnavailable,
     UpstreamUnresolved,
     UpstreamUnreachable,
+    ProxyUnreachable,
+    ProxyAuthentication,
+    ProxyRefused,
+    ProxyInvalid,
     UpstreamTls,
     UpstreamConnectTimeout,
     UpstreamTimeout,
@@ -60,7 +64,7 @@ impl From<Reason> for Error {
 
 impl Reason {
     /// Every reason, for documents and tests.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 28] = [
         Self::MalformedRequest,
         Self::AmbiguousFraming,
         Self::MalformedTarget,
@@ -76,6 +80,10 @@ impl Reason {
         Self::TokenUnavailable,
         Self::UpstreamUnresolved,
         Self::UpstreamUnreachable,
+        Self::ProxyUnreachable,
+        Self::ProxyAuthentication,
+        Self::ProxyRefused,
+        Self::ProxyInvalid,
         Self::UpstreamTls,
         Self::UpstreamConnectTimeout,
         Self::UpstreamTimeout,
@@ -105,6 +113,10 @@ impl Reason {
             Self::TokenUnavailable => "token_unavailable",
             Self::UpstreamUnresolved => "upstream_unresolved",
             Self::UpstreamUnreachable => "upstream_unreachable",
+            Self::ProxyUnreachable => "proxy_unreachable",
+            Self::ProxyAuthentication => "proxy_authentication",
+            Self::ProxyRefused => "proxy_refused",
+            Self::ProxyInvalid => "proxy_invalid",
             Self::UpstreamTls => "upstream_tls",
             Self::UpstreamConnectTimeout => "upstream_connect_timeout",
             Self::UpstreamTimeout => "upstream_timeout",
@@ -140,6 +152,10 @@ impl Reason {
             }
             Self::UpstreamUnresolved
             | Self::UpstreamUnreachable
+            | Self::ProxyUnreachable
+            | Self::ProxyAuthentication
+            | Self::ProxyRefused
+            | Self::ProxyInvalid
             | Self::UpstreamTls
             | Self::UpstreamClosed
             | Self::UpstreamInvalid => StatusCode::BAD_GATEWAY,
@@ -174,6 +190,12 @@ impl Reason {
             }
             Self::UpstreamUnresolved => "the name of the upstream could not be resolved",
             Self::UpstreamUnreachable => "the upstream does not accept connections",
+            Self::ProxyUnreachable => "the HTTP proxy on the way to the upstream does not answer",
+            Self::ProxyAuthentication => {
+                "the HTTP proxy on the way to the upstream wants a name and a password, or others"
+            }
+            Self::ProxyRefused => "the HTTP proxy on the way to the upstream does not connect to it",
+            Self::ProxyInvalid => "what the HTTP proxy on the way to the upstream answers is not HTTP",
             Self::UpstreamTls => "the upstream's TLS could not be trusted or did not complete",
             Self::UpstreamConnectTimeout => "connecting to the upstream took longer than connect_timeout",
             Self::UpstreamTimeout => "the upstream did not begin its answer within response_timeout",
@@ -207,6 +229,10 @@ impl Reason {
             Self::TokenUnavailable => "proxy_internal_response",
             Self::UpstreamUnresolved => "dns_error",
             Self::UpstreamUnreachable => "connection_refused",
+            Self::ProxyUnreachable => "connection_refused",
+            Self::ProxyAuthentication => "proxy_configuration_error",
+            Self::ProxyRefused => "destination_unavailable",
+            Self::ProxyInvalid => "http_protocol_error",
             Self::UpstreamTls => "tls_protocol_error",
             Self::UpstreamConnectTimeout => "connection_timeout",
             Self::UpstreamTimeout => "http_response_timeout",
@@ -225,6 +251,10 @@ impl Reason {
                 | Self::TokenUnavailable
                 | Self::UpstreamUnresolved
                 | Self::UpstreamUnreachable
+                | Self::ProxyUnreachable
+                | Self::ProxyAuthentication
+                | Self::ProxyRefused
+                | Self::ProxyInvalid
                 | Self::UpstreamTls
                 | Self::UpstreamConnectTimeout
                 | Self::UpstreamTimeout

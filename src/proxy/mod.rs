@@ -41,7 +41,10 @@ mod upstream;
 mod worker;
 
 pub use self::{
-    config::{AccessLog, CallerAuthorization, InjectConfig, ProxyConfig, RouteConfig, RouteTlsConfig},
+    config::{
+        AccessLog, CallerAuthorization, HttpProxyAuthConfig, InjectConfig, ProxyConfig, RouteConfig,
+        RouteTlsConfig,
+    },
     error::Reason,
     reach::Reached,
     server::{BindError, Running, Server},

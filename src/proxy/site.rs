@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue};
 use tokio::sync::Notify;
 
 use super::{
-    config::{AccessLog, ProxyConfig, RouteConfig, RouteTlsConfig},
+    config::{AccessLog, HttpProxyAuthConfig, ProxyConfig, RouteConfig, RouteTlsConfig},
     route::{self, Route, RouteTable},
     upstream::{Target, Upstream, Watch},
 };
@@ -177,6 +177,9 @@ impl Routes {
             if config.unsafe_plaintext {
                 metrics.unsafe_setting(&format!("{section}.unsafe_plaintext"));
             }
+            if config.http_proxy_auth.unsafe_plaintext {
+                metrics.unsafe_setting(&format!("{section}.http_proxy_auth.unsafe_plaintext"));
+            }
             let route = Route::build(name, config, &target, upstream, &credential, metrics.route(name))
                 .map_err(in_route)?;
             let host = config.host.as_deref().map(host).transpose().map_err(in_route)?;
@@ -222,6 +225,8 @@ struct Reached {
     tls: RouteTlsConfig,
     connect_timeout: Duration,
     limits: (usize, usize, Duration),
+    http_proxy: Option<(String, HttpProxyAuthConfig)>,
+    unsafe_plaintext: bool,
 }
 
 impl Reached {
@@ -229,6 +234,8 @@ impl Reached {
         Self {
             tls: config.tls.clone(),
             connect_timeout: config.connect_timeout.0,
+            http_proxy: config.http_proxy.clone().map(|proxy| (proxy, config.http_proxy_auth.clone())),
+            unsafe_plaintext: config.unsafe_plaintext,
             limits: (config.max_connections, config.max_waiting, config.wait_timeout.0),
         }
     }

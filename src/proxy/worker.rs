@@ -114,7 +114,8 @@ impl Worker {
 
 /// The runtime of a worker. Made on the worker's own thread.
 pub(super) fn runtime() -> io::Result<LocalRuntime> {
-    Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
+    // Threads for what blocks, which is little: names that are resolved, passwords that are read.
+    Builder::new_current_thread().enable_all().max_blocking_threads(8).build_local(LocalOptions::default())
 }
 
 /// Runs a worker until the process ends. The calling thread is the worker's own.

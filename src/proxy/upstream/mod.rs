@@ -3,15 +3,19 @@
 //! 1. An [`Upstream`] is where requests go: scheme, host, port, TLS. Routes with the same ones share it.
 //! 2. The [`Pool`] of a worker keeps connections between requests; the last one used is the first one taken.
 //! 3. Without a kept one, `acquire` opens another within the `limit` of the upstream, or waits.
-//! 4. `connect` makes it: name, address, TCP, TLS. `watch` follows the files that TLS is made of.
+//! 4. `connect` makes it: `resolve` finds addresses, `dial` one that accepts, an `http_proxy` may be on the way; then TLS.
+//!    `watch` follows the files that TLS is made of.
 //! 5. A `connection` is driven by the task that forwards the request; a [`Lease`] ties it to the answer and gives it
 //!    back at its end.
 
 mod acquire;
 mod connect;
 mod connection;
+mod dial;
+mod http_proxy;
 mod limit;
 mod pool;
+mod resolve;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
@@ -29,6 +33,7 @@ pub(super) use self::{
     pool::Pool,
     watch::Watch,
 };
+use self::{http_proxy::HttpProxy, resolve::Resolver};
 use super::config::{RouteConfig, RouteTlsConfig};
 use crate::{
     invalid::Invalid,
@@ -42,8 +47,8 @@ pub(super) struct Upstream {
     pub(super) slot: usize,
     /// Host and port, for people.
     pub(super) name: Box<str>,
-    pub(super) host: Box<str>,
-    pub(super) port: u16,
+    resolver: Resolver,
+    http_proxy: Option<HttpProxy>,
     /// The `Host` that it is asked for (RFC 9110 §7.2).
     pub(super) authority: HeaderValue,
     pub(super) tls: Option<(KeptTls, ServerName<'static>)>,
@@ -141,6 +146,13 @@ impl Upstream {
             return Err(Invalid::new("tls", "is given, but `upstream` is not https")
                 .hint("remove the section, or begin `upstream` with `https://`"));
         };
+        let http_proxy = HttpProxy::build(config)?;
+        if http_proxy.is_some() && !target.tls && !config.unsafe_plaintext {
+            return Err(Invalid::new("http_proxy", "would read the token, because `upstream` is not https")
+                .hint(
+                    "a proxy of another machine cannot reach a loopback address either: remove `http_proxy`",
+                ));
+        }
         let name = format!("{}:{}", target.host, target.port);
         let metrics = metrics.upstream(&name);
         Ok(Self {
@@ -154,8 +166,9 @@ impl Upstream {
                 metrics.clone(),
             ),
             metrics,
-            host: host.into(),
-            port: target.port,
+            // Of a plain upstream this was promised when its URL was checked, of the name; it holds for the address too.
+            resolver: Resolver::new(host, target.port, !target.tls && !config.unsafe_plaintext),
+            http_proxy,
             authority: target.authority(),
             tls,
             connect_timeout: config.connect_timeout.0,

@@ -4,6 +4,7 @@ mod answers;
 mod gone;
 mod hostile_callers;
 mod hostile_upstreams;
+mod http_proxy;
 mod refused;
 mod road;
 mod streams;
