@@ -29,7 +29,7 @@ use crate::{
     reload::Watcher,
     shutdown::{Shutdown, ShutdownConfig, Stage, Trigger},
     supervisor::Supervisor,
-    telemetry::metrics::Metrics,
+    telemetry::{metrics::Metrics, traces::Traces},
     token::{Clock, Environment, Manager},
 };
 
@@ -37,6 +37,7 @@ use crate::{
 struct Parts {
     manager: Manager,
     routes: Routes,
+    traces: Traces,
     admin_address: SocketAddr,
     environment: Environment,
 }
@@ -59,6 +60,7 @@ pub struct Bound {
     changes: Changes,
     watcher: Option<(Watcher, Arc<Notify>)>,
     shutdown: ShutdownConfig,
+    traces: Traces,
 }
 
 /// Why there is no sidecar.
@@ -79,7 +81,7 @@ pub fn check(config: &Config) -> Result<(), Invalid> {
 
 /// Checks the configuration, then binds every port.
 pub fn build(config: &Config) -> Result<Bound, BuildError> {
-    let Parts { manager, routes, admin_address, environment } = parts(config)?;
+    let Parts { manager, routes, traces, admin_address, environment } = parts(config)?;
     let (readiness, metrics) = (environment.readiness.clone(), environment.metrics.clone());
     let bind = |source| BindError { address: admin_address, source };
     let server = Server::bind(&config.proxy, routes, &metrics)?;
@@ -111,17 +113,22 @@ pub fn build(config: &Config) -> Result<Bound, BuildError> {
         view,
         manager,
         shutdown: config.shutdown.clone(),
+        traces,
     })
 }
 
 fn parts(config: &Config) -> Result<Parts, Invalid> {
+    let metrics = Metrics::new();
+    let traces = Traces::build(&config.traces, &metrics).map_err(|invalid| invalid.under("traces"))?;
+    let tracer = traces.tracer();
     let environment =
-        Environment { clock: Clock::default(), readiness: Readiness::new(), metrics: Metrics::new() };
+        Environment { clock: Clock::default(), readiness: Readiness::new(), metrics, traces: tracer.clone() };
     let manager = Manager::build(&config.credentials, &environment)?;
     let routes =
-        Routes::build(&config.proxy, &config.routes, &|name| manager.credential(name), &environment.metrics)?;
+        Routes::build(&config.proxy, &config.routes, &|name| manager.credential(name), &environment.metrics)?
+            .traced(&tracer);
     let admin_address = routes.address_of(&config.admin.listen).map_err(|invalid| invalid.under("admin"))?;
-    Ok(Parts { manager, routes, admin_address, environment })
+    Ok(Parts { manager, routes, traces, admin_address, environment })
 }
 
 impl std::fmt::Debug for Bound {
@@ -149,9 +156,10 @@ impl Bound {
         ended
     }
 
-    async fn serve(self, trigger: &Trigger, shutdown: &Shutdown) -> io::Result<()> {
+    async fn serve(mut self, trigger: &Trigger, shutdown: &Shutdown) -> io::Result<()> {
         let admin = tokio::net::TcpListener::from_std(self.admin)?;
         let admin = tokio::spawn(admin::serve(admin, self.guard, self.view, shutdown.clone()));
+        self.traces.start()?;
         self.manager.start();
         // From here on the credentials in force are those of `changes`: one that a reload takes away must end.
         drop(self.manager);

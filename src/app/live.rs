@@ -123,8 +123,10 @@ impl Changes {
             ("proxy", new.proxy != proxy),
             ("shutdown", new.shutdown != old.shutdown),
             ("admin", new.admin != old.admin),
+            ("traces", new.traces != old.traces),
         ];
         (new.log, new.shutdown, new.admin) = (old.log.clone(), old.shutdown.clone(), old.admin.clone());
+        new.traces = old.traces.clone();
         new.proxy = proxy;
         changed.into_iter().filter(|(_, changed)| *changed).map(|(section, _)| section).collect()
     }

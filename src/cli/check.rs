@@ -12,7 +12,7 @@ use crate::{
 pub struct Arguments {
     #[command(flatten)]
     config: ConfigArgument,
-    /// Also ask for a token of each credential and connect to each upstream
+    /// Also walk the way to a token of each credential, step by step, and connect to each upstream
     #[arg(long)]
     online: bool,
 }

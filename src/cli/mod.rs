@@ -19,6 +19,7 @@ mod signals;
 mod token;
 mod top;
 mod wait;
+mod whoami;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
@@ -65,6 +66,8 @@ pub enum Command {
     Check(check::Arguments),
     /// Print a token of a credential
     Token(token::Arguments),
+    /// Tell whom a token of a credential speaks for, and who says so
+    Whoami(whoami::Arguments),
     /// Print the JSON Schema of the configuration
     Schema,
     /// Ask a running sidecar once: exit code 0 means healthy
@@ -120,6 +123,7 @@ impl Command {
             Self::Demo(arguments) => demo::execute(&arguments),
             Self::Check(arguments) => check::execute(&arguments),
             Self::Token(arguments) => token::execute(&arguments),
+            Self::Whoami(arguments) => whoami::execute(&arguments),
             Self::Schema => schema::execute(),
             Self::Probe(arguments) => probe::execute(&arguments),
             Self::Wait(arguments) => wait::execute(&arguments),

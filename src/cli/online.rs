@@ -1,4 +1,5 @@
-//! What needs the network: a token of each credential, a connection to each upstream. Used by `check --online` and `token`.
+//! What needs the network: the way to a token of each credential, a connection to each upstream. Used by `check --online`,
+//! `token` and `whoami`.
 
 use std::time::Duration;
 
@@ -9,15 +10,20 @@ use crate::{
     config::{Config, Origin},
     proxy::{Reason, Routes},
     readiness::Readiness,
-    telemetry::metrics::Metrics,
-    token::{Clock, Credential, Current, Environment, LastError, Manager},
+    telemetry::{metrics::Metrics, traces::Tracer},
+    token::{self, Clock, Credential, Current, Environment, LastError, Manager, Walk},
 };
 
 /// Longer than one attempt may take, discovery and token request together.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 fn environment() -> Environment {
-    Environment { clock: Clock::default(), readiness: Readiness::new(), metrics: Metrics::new() }
+    Environment {
+        clock: Clock::default(),
+        readiness: Readiness::new(),
+        metrics: Metrics::new(),
+        traces: Tracer::default(),
+    }
 }
 
 /// The first token of the credential, or why the first attempt brought none.
@@ -70,21 +76,11 @@ pub(super) async fn walk(config: &Config, origin: &Origin) -> Result<(), Failure
         Routes::build(&config.proxy, &config.routes, &find, &environment.metrics).map_err(explain)?;
     let mut failed = 0;
     let mut told = Vec::new();
-    for name in config.credentials.keys() {
-        // They all run from the first one on.
-        let Some(credential) = manager.credential(name) else { continue };
-        match first_token(&manager, &credential).await {
-            Ok(_) => {
-                let statuses = manager.statuses();
-                let left =
-                    statuses.iter().find(|status| status.name == *name).and_then(|s| s.expires_in_seconds);
-                told.push(format!("credential {name}: ok, a token for {} s", left.unwrap_or_default()));
-            }
-            Err(LastError { reason, message, hint }) => {
-                failed += 1;
-                told.push(format!("credential {name}: failed ({reason}): {message}\n  hint: {hint}"));
-            }
-        }
+    for (name, credential) in &config.credentials {
+        let walk = token::walk(credential, environment.clock.clone()).await;
+        let walk = walk.map_err(|mistake| explain(mistake.under(&format!("credentials.{name}"))))?;
+        failed += usize::from(walk.failed().is_some());
+        told.push(tell(name, &walk));
     }
     for reached in routes.reach().await {
         let upstream = reached.upstream;
@@ -107,6 +103,25 @@ pub(super) async fn walk(config: &Config, origin: &Origin) -> Result<(), Failure
         1 => Err(Failure::other("one of these failed")),
         _ => Err(Failure::other(format!("{failed} of these failed"))),
     }
+}
+
+/// How it went, and each step; the one that failed with its likely cure.
+fn tell(name: &str, walk: &Walk) -> String {
+    let mut lines = vec![match (walk.failed(), walk.lifetime) {
+        (Some((step, trouble)), _) => format!("credential {name}: failed at {step} ({})", trouble.reason),
+        (None, Some(lifetime)) => format!("credential {name}: ok, a token for {lifetime} s"),
+        (None, None) => format!("credential {name}: ok, a token"),
+    }];
+    for step in &walk.steps {
+        match &step.outcome {
+            Ok(found) => lines.push(format!("  ok      {}: {found}", step.name)),
+            Err(trouble) => {
+                lines.push(format!("  failed  {}: {}", step.name, trouble.message));
+                lines.push(format!("    hint: {}", trouble.hint));
+            }
+        }
+    }
+    lines.join("\n")
 }
 
 fn cure(reason: Reason) -> Option<&'static str> {

@@ -53,6 +53,7 @@ fn walk(value: &Value, shape: &Shape) -> Result<(), Invalid> {
         (Shape::Whole(max), Value::Num(_, number)) if whole(*number).is_some_and(|number| number <= *max) => {
             Ok(())
         }
+        (Shape::Share, Value::Num(_, number)) if share(*number) => Ok(()),
         _ => Err(wrong_type(shape)),
     }
 }
@@ -134,6 +135,7 @@ fn wrong_type(shape: &Shape) -> Invalid {
             Shape::List(_) => "expected a list, such as [\"a\", \"b\"]",
             Shape::Text => "expected text in quotes",
             Shape::Duration => "expected a duration in quotes, such as \"250ms\", \"5s\", \"10m\" or \"1h\"",
+            Shape::Share => "expected a number from 0 to 1, without quotes",
             Shape::Flag => "expected true or false, without quotes",
             Shape::Whole(max) => {
                 whole = match i64::try_from(*max) {
@@ -184,6 +186,15 @@ fn shown(key: &str) -> String {
 
 fn whole(number: Num) -> Option<u64> {
     number.to_u128().or_else(|| number.to_i128().and_then(|number| number.try_into().ok()))?.try_into().ok()
+}
+
+/// Whether a number is from 0 to 1; `nan` is not.
+fn share(number: Num) -> bool {
+    match number {
+        Num::F32(number) => (0.0..=1.0).contains(&number),
+        Num::F64(number) => (0.0..=1.0).contains(&number),
+        _ => whole(number).is_some_and(|number| number <= 1),
+    }
 }
 
 fn listed<'a>(words: impl Iterator<Item = &'a str>) -> String {

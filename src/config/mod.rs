@@ -36,7 +36,7 @@ use crate::{
     invalid::Invalid,
     proxy::{ProxyConfig, RouteConfig},
     shutdown::ShutdownConfig,
-    telemetry::logging::LogConfig,
+    telemetry::{logging::LogConfig, traces::TracesConfig},
     token::CredentialConfig,
 };
 
@@ -53,6 +53,8 @@ pub struct Config {
     pub shutdown: ShutdownConfig,
     /// What the operator sees.
     pub admin: AdminConfig,
+    /// Where spans are sent.
+    pub traces: TracesConfig,
     /// The credentials, by name.
     pub credentials: BTreeMap<String, CredentialConfig>,
     /// The routes, by name.

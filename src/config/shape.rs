@@ -38,6 +38,8 @@ pub enum Shape {
     Words(Vec<String>),
     /// A whole number from 0 to this.
     Whole(u64),
+    /// A number from 0 to 1.
+    Share,
     /// `true` or `false`.
     Flag,
     /// Something that this tree cannot express; serde decides.
@@ -126,6 +128,8 @@ impl Reader<'_> {
                 // TOML's whole numbers end here.
                 _ => i64::MAX as u64,
             }),
+            // The only numbers with a fraction that there are.
+            Some("number") => Shape::Share,
             _ => Shape::Any,
         }
     }
@@ -214,6 +218,7 @@ mod tests {
     fn the_tree_knows_every_kind_of_value_that_the_parts_use() {
         assert_eq!(at(&["log", "format"]), Shape::Words(vec!["text".into(), "json".into()]));
         assert_eq!(at(&["proxy", "workers"]), Shape::Whole(i64::MAX as u64));
+        assert_eq!(at(&["traces", "sample_ratio"]), Shape::Share);
         assert_eq!(at(&["proxy", "idle_timeout"]), Shape::Duration);
         assert_eq!(at(&["proxy", "required_header"]), Shape::Text);
         assert_eq!(at(&["proxy", "allowed_hosts"]), Shape::List(Box::new(Shape::Text)));

@@ -146,6 +146,13 @@ impl Activity {
         }
     }
 
+    /// The head that was arriving is whole, and no request came of it.
+    pub(super) fn head_ended(&self) {
+        if self.state.get() == State::Head {
+            self.enter(State::Idle);
+        }
+    }
+
     /// hyper's buffer is empty.
     pub(super) fn flushed(&self) {
         self.flushed.set(true);
@@ -284,7 +291,8 @@ impl Activity {
         }
     }
 
-    fn wake(&self) {
+    /// Lets the task of the connection look again.
+    pub(super) fn wake(&self) {
         if let Some(task) = &*self.task.borrow() {
             task.wake_by_ref();
         }

@@ -12,7 +12,13 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{activity::Activity, caller::InFlight, upgrade::Tunnel, upstream::Lease};
+use super::{
+    activity::Activity,
+    caller::InFlight,
+    inflow::{BrokenOff, Inflow},
+    upgrade::Tunnel,
+    upstream::Lease,
+};
 
 /// Most of one request's body that is held.
 const HELD_PER_REQUEST: usize = 64 * 1024;
@@ -23,19 +29,20 @@ const HELD_IN_ALL: usize = 16 * 1024 * 1024;
 // A counter of the process, because the promise is one about the process.
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
-/// Why a body broke off. Nobody reads it: hyper closes the connection, so that what is truncated looks truncated.
-#[derive(Debug, thiserror::Error)]
+/// Why a body broke off. hyper closes the connection, and a stream is reset, so that what is truncated looks truncated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BodyError {
     #[error("the caller's body broke off")]
     Caller,
+    /// With the code that an HTTP/2 upstream gave.
     #[error("the upstream's body broke off")]
-    Upstream,
+    Upstream(Option<h2::Reason>),
 }
 
 /// The body of a request as it comes from the caller, with what is held of it.
 #[derive(Debug)]
 pub(super) struct Upload {
-    incoming: RefCell<Incoming>,
+    incoming: RefCell<Inflow>,
     // What has been sent already, as long as all of it is here.
     tape: RefCell<Tape>,
     failed: Cell<bool>,
@@ -95,7 +102,7 @@ impl Drop for Tape {
 
 impl Upload {
     /// `repeatable` says whether the request may be sent again at all.
-    pub(super) fn new(incoming: Incoming, repeatable: bool, activity: Rc<Activity>) -> Rc<Self> {
+    pub(super) fn new(incoming: Inflow, repeatable: bool, activity: Rc<Activity>) -> Rc<Self> {
         let mut tape = Tape::default();
         tape.torn = !repeatable;
         Rc::new(Self {
@@ -163,7 +170,7 @@ impl Body for RequestBody {
             let frame = ready!(Pin::new(&mut *upload.incoming.borrow_mut()).poll_frame(cx));
             return Poll::Ready(match frame {
                 None => None,
-                Some(Err(_)) => {
+                Some(Err(BrokenOff(_))) => {
                     upload.failed.set(true);
                     Some(Err(BodyError::Caller))
                 }
@@ -271,7 +278,7 @@ impl Body for AnswerBody {
         let (incoming, lease) = match &mut self.content {
             Content::Own(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Content::Tunnel(_) => return Poll::Ready(None),
-            Content::Broken => return Poll::Ready(Some(Err(BodyError::Upstream))),
+            Content::Broken => return Poll::Ready(Some(Err(BodyError::Upstream(None)))),
             Content::Upstream { incoming, lease, .. } => (incoming, lease),
         };
         if let Some(lease) = lease {
@@ -339,6 +346,24 @@ mod tests {
         assert_eq!((tape.chunks.len(), tape.held), (PIECES, PIECES * (1 + PIECE)));
         tape.record(&Bytes::from_static(b"x"));
         assert!(tape.torn && tape.chunks.is_empty() && tape.held == 0);
+    }
+
+    #[test]
+    fn promise_6_not_more_than_16_mib_are_held_for_all_requests() {
+        let body = Bytes::from(vec![0; HELD_PER_REQUEST]);
+        let tapes: Vec<Tape> = std::iter::repeat_with(|| {
+            let mut tape = Tape::default();
+            tape.record(&body);
+            tape
+        })
+        .take(300)
+        .collect();
+        let held = tapes.iter().filter(|tape| !tape.torn).count();
+        assert!((200..=HELD_IN_ALL / HELD_PER_REQUEST).contains(&held), "{held}");
+        drop(tapes);
+        let mut tape = Tape::default();
+        tape.record(&body);
+        assert!(!tape.torn);
     }
 
     #[test]

@@ -6,26 +6,32 @@ use std::{
     sync::Arc,
 };
 
-use http::Method;
+use http::{Method, Response, Uri, request::Parts};
 
 use super::{
     activity::Activity,
     config::AccessLog,
     error::Reason,
     io::SharedScanner,
+    route::Route,
     site::{Live, Site},
+    upstream::Upstream,
     worker::Worker,
 };
-use crate::telemetry::metrics::{RouteMetrics, Timer};
+use crate::telemetry::{
+    metrics::Timer,
+    traces::{OpenSpan, RequestSpan},
+};
 
 /// A site, counted within one worker: without atomic operations on a cache line that all workers share. That is worth
 /// one allocation a connection.
 pub(super) type LocalSite = Rc<Arc<Site>>;
 
-/// A connection of a caller, as its requests see it.
+/// A connection of a caller, or one stream of it, as its requests see it.
 pub(super) struct Caller {
     pub(super) worker: Rc<Worker>,
-    pub(super) scanner: SharedScanner,
+    /// What the heads looked like before hyper read them; over HTTP/2 there is nothing that is mended silently.
+    pub(super) scanner: Option<SharedScanner>,
     pub(super) activity: Rc<Activity>,
     /// Whether the end of the answer under way is that of the connection.
     pub(super) until_close: Cell<bool>,
@@ -42,7 +48,22 @@ impl Caller {
         activity: Rc<Activity>,
     ) -> Self {
         let known = RefCell::new(Rc::new(live.load_full()));
-        Self { worker, scanner, activity, until_close: Cell::new(false), live, known }
+        Self { worker, scanner: Some(scanner), activity, until_close: Cell::new(false), live, known }
+    }
+
+    /// One stream of an HTTP/2 connection, with time limits of its own.
+    pub(super) fn stream(&self) -> Rc<Self> {
+        let activity = Rc::new(Activity::new(Rc::clone(&self.worker.ticks)));
+        activity.serving();
+        self.worker.registry.add(&activity);
+        Rc::new(Self {
+            worker: Rc::clone(&self.worker),
+            scanner: None,
+            activity,
+            until_close: Cell::new(false),
+            live: Arc::clone(&self.live),
+            known: RefCell::new(self.site()),
+        })
     }
 
     /// What a request that begins now meets.
@@ -59,19 +80,26 @@ impl Caller {
 /// A request from its head to the last byte of its answer. Dropping it is the end of the request, however it ends.
 pub(super) struct InFlight {
     caller: Rc<Caller>,
-    access_log: AccessLog,
     timer: Option<Timer>,
-    line: Option<Box<Line>>,
+    // Nothing is remembered of a request that nobody wants to be told of.
+    told: Option<Box<Told>>,
 }
 
-/// What the access log tells of a request: never a query, a header or a body.
-struct Line {
+/// What the access log and the span tell of a request: never a header or a body, and a query only where it is wanted.
+struct Told {
+    access_log: AccessLog,
+    span: Option<OpenSpan>,
     method: Method,
-    path: String,
-    route: Box<str>,
+    uri: Uri,
+    route: Option<(Box<str>, Arc<Upstream>)>,
     status: u16,
     reason: Option<Reason>,
+    replayed: bool,
 }
+
+/// Stands in the extensions of an answer to a request that was sent once more with a new token.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Replayed;
 
 impl std::fmt::Debug for InFlight {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -80,59 +108,91 @@ impl std::fmt::Debug for InFlight {
 }
 
 impl InFlight {
-    /// A request begins.
-    pub(super) fn begin(caller: &Rc<Caller>, access_log: AccessLog, method: &Method, path: &str) -> Self {
+    /// A request begins. If it is traced, its span takes the place of the caller's.
+    pub(super) fn begin(caller: &Rc<Caller>, site: &Site, parts: &mut Parts) -> Self {
         caller.activity.serving();
-        // Nothing is remembered of a request whose line nobody reads.
-        let line = (access_log != AccessLog::Off).then(|| {
-            Box::new(Line {
-                method: method.clone(),
-                path: path.into(),
-                route: "".into(),
+        let span = site.traces.request(&mut parts.headers);
+        let told = (span.is_some() || site.access_log != AccessLog::Off).then(|| {
+            Box::new(Told {
+                access_log: site.access_log,
+                span,
+                method: parts.method.clone(),
+                uri: parts.uri.clone(),
+                route: None,
                 status: 0,
                 reason: None,
+                replayed: false,
             })
         });
-        Self { caller: Rc::clone(caller), access_log, timer: None, line }
+        Self { caller: Rc::clone(caller), timer: None, told }
     }
 
     /// The request belongs to a route.
-    pub(super) fn routed(&mut self, name: &str, metrics: &RouteMetrics) {
-        self.timer = Some(metrics.begin());
-        if let Some(line) = &mut self.line {
-            line.route = name.into();
+    pub(super) fn routed(&mut self, route: &Route) {
+        self.timer = Some(route.metrics.begin());
+        if let Some(told) = &mut self.told {
+            told.route = Some((route.name.clone(), Arc::clone(&route.upstream)));
         }
     }
 
     /// The head of the answer is known.
-    pub(super) fn answered(&mut self, status: u16, reason: Option<Reason>) {
-        if let Some(line) = &mut self.line {
-            line.status = status;
-            line.reason = reason;
+    pub(super) fn answered<B>(&mut self, response: &Response<B>, reason: Option<Reason>) {
+        if let Some(told) = &mut self.told {
+            told.status = response.status().as_u16();
+            told.reason = reason;
+            told.replayed = response.extensions().get::<Replayed>().is_some();
         }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.caller.activity.idle();
-        if self.caller.scanner.borrow().is_within_head() {
-            // The next request has begun to arrive already.
-            self.caller.activity.received(true);
+        let activity = &self.caller.activity;
+        match &self.caller.scanner {
+            Some(scanner) => {
+                activity.idle();
+                // The next request may have begun to arrive already.
+                activity.received(scanner.borrow().is_within_head());
+            }
+            // Between two requests there is no stream. Its connection is timed instead.
+            None => activity.serving(),
         }
-        if let Some(line) = &self.line
-            && (self.access_log == AccessLog::All || line.reason.is_some() || line.status >= 500)
-        {
+        if let Some(told) = &self.told {
+            told.tell(self.timer.as_ref());
+        }
+    }
+}
+
+impl Told {
+    fn tell(&self, timer: Option<&Timer>) {
+        let is_error = self.reason.is_some() || self.status >= 500;
+        if self.access_log == AccessLog::All || (self.access_log == AccessLog::Errors && is_error) {
             tracing::info!(
                 target: "attache::access",
-                method = %line.method,
-                path = %line.path,
-                route = %line.route,
-                status = line.status,
-                reason = line.reason.map_or("", Reason::word),
-                duration_ms = self.timer.as_ref().map_or(0, |timer| timer.elapsed().as_millis() as u64),
+                method = %self.method,
+                path = %self.uri.path(),
+                route = self.route.as_ref().map_or("", |(name, _)| name),
+                status = self.status,
+                reason = self.reason.map_or("", Reason::word),
+                duration_ms = timer.map_or(0, |timer| timer.elapsed().as_millis() as u64),
                 "request"
             );
+        }
+        if let Some(span) = &self.span {
+            let (path, query) = span.target(&self.uri);
+            let route = self.route.as_ref();
+            span.end(RequestSpan {
+                method: self.method.clone(),
+                path,
+                query,
+                route: route.map(|(name, upstream)| {
+                    let (host, port) = upstream.name.rsplit_once(':').unwrap_or((&upstream.name, ""));
+                    (name.clone(), host.into(), port.parse().unwrap_or_default())
+                }),
+                status: self.status,
+                reason: self.reason.map(Reason::word),
+                replayed: self.replayed,
+            });
         }
     }
 }

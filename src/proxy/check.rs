@@ -1,16 +1,26 @@
 //! What a request must be before anything else is asked of it: plain, unambiguous HTTP (RFC 9112 §2 to §6).
 
-use http::{HeaderMap, Method, Version, header::TRANSFER_ENCODING, request::Parts};
+use http::{
+    HeaderMap, Method, Version,
+    header::{HOST, TRANSFER_ENCODING},
+    request::Parts,
+};
 
 use super::{error::Reason, scan::Facts};
 
 /// Refuses what two readers could read differently, and the methods that are never forwarded.
+///
+/// Of HTTP/2, the library has refused by then what is malformed (RFC 9113 §8.1.1): connection-specific fields, a `TE` that is
+/// not `trailers`, pseudo-header fields that are missing, repeated or late, a body of another length than was told.
 pub(super) fn check(parts: &Parts, facts: Facts, has_body: bool) -> Result<(), Reason> {
     if is_refused(&parts.method) {
         return Err(Reason::MethodNotAllowed);
     }
     if facts.is_ambiguous() || !is_plain_encoding(&parts.headers) {
         return Err(Reason::AmbiguousFraming);
+    }
+    if parts.version == Version::HTTP_2 {
+        check_pseudo_headers(parts)?;
     }
     // HTTP/1.0 has no chunks, and gateways disagree on the bodies of its requests.
     if parts.version == Version::HTTP_10 && (has_body || parts.headers.contains_key(TRANSFER_ENCODING)) {
@@ -21,6 +31,19 @@ pub(super) fn check(parts: &Parts, facts: Facts, has_body: bool) -> Result<(), R
         return Err(Reason::MalformedTarget);
     }
     Ok(())
+}
+
+/// RFC 9113 §8.3.1: a `Host` that differs from `:authority` makes a request malformed. And it must be about HTTP.
+fn check_pseudo_headers(parts: &Parts) -> Result<(), Reason> {
+    if let (Some(authority), Some(host)) = (parts.uri.authority(), parts.headers.get(HOST))
+        && !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())
+    {
+        return Err(Reason::MalformedHost);
+    }
+    match parts.uri.scheme_str() {
+        None | Some("http" | "https") => Ok(()),
+        Some(_) => Err(Reason::MalformedTarget),
+    }
 }
 
 /// `CONNECT` makes a tunnel, `TRACE` and `TRACK` show the token (RFC 9110 §9.3.6, §9.3.8). Methods have a case, but not

@@ -12,7 +12,7 @@ use http::{
     header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER},
 };
 
-use super::body::AnswerBody;
+use super::{body::AnswerBody, caller::Replayed};
 
 /// Why attaché itself answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,11 +54,13 @@ pub enum Reason {
 pub(super) struct Error {
     pub(super) reason: Reason,
     pub(super) retry_after: Option<Duration>,
+    /// The request had been sent once more with a new token.
+    pub(super) replayed: bool,
 }
 
 impl From<Reason> for Error {
     fn from(reason: Reason) -> Self {
-        Self { reason, retry_after: None }
+        Self { reason, retry_after: None, replayed: false }
     }
 }
 
@@ -282,6 +284,9 @@ pub(super) fn answer(error: Error) -> Response<AnswerBody> {
     );
     let mut response = Response::new(AnswerBody::own(Bytes::from(body)));
     *response.status_mut() = status;
+    if error.replayed {
+        response.extensions_mut().insert(Replayed);
+    }
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     let proxy_status = format!("attache; error={}; details=\"{word}\"", reason.proxy_status());
@@ -331,7 +336,7 @@ mod tests {
     fn retry_after_is_whole_seconds_rounded_up() {
         for (after, seconds) in [(0, "1"), (400, "1"), (1000, "1"), (1001, "2")] {
             let error =
-                Error { reason: Reason::TokenUnavailable, retry_after: Some(Duration::from_millis(after)) };
+                Error { retry_after: Some(Duration::from_millis(after)), ..Reason::TokenUnavailable.into() };
             assert_eq!(answer(error).headers()[RETRY_AFTER], seconds);
         }
     }

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 
 use super::{
     body::{AnswerBody, RequestBody, Upload},
-    caller::Caller,
+    caller::{Caller, Replayed},
     check,
     error::{Error, Reason},
     route::Route,
@@ -75,7 +75,8 @@ pub(super) async fn exchange(
 ) -> Result<Response<AnswerBody>, Error> {
     let mut replayed = false;
     loop {
-        let (response, connection) = send(caller, route, &mut outgoing, &mut token).await?;
+        let sent = send(caller, route, &mut outgoing, &mut token).await;
+        let (mut response, connection) = sent.map_err(|error| Error { replayed, ..error })?;
         if response.status() == StatusCode::UNAUTHORIZED {
             let coming = unauthorized::reject(route, &response, &token);
             // A request that cannot be sent again does not wait for a token that it cannot use.
@@ -93,6 +94,9 @@ pub(super) async fn exchange(
         }
         if let Some((upload, _)) = &outgoing.upload {
             upload.release();
+        }
+        if replayed {
+            response.extensions_mut().insert(Replayed);
         }
         return Ok(answer(caller, route, response, connection, token.token()).await);
     }
@@ -179,7 +183,7 @@ async fn acquire(
         }
         Err(ConnectError::Busy) => {
             // When one comes free is not known; soon, more likely than not.
-            Err(Error { reason: Reason::UpstreamBusy, retry_after: Some(Duration::from_secs(1)) })
+            Err(Error { retry_after: Some(Duration::from_secs(1)), ..Reason::UpstreamBusy.into() })
         }
         Err(error) => {
             route.metrics.upstream_connection(UpstreamConnection::Failed);

@@ -20,7 +20,6 @@ use http::{
     uri::PathAndQuery,
 };
 use http_body::Body as _;
-use hyper::body::Incoming;
 
 use super::{
     body::{AnswerBody, Upload},
@@ -29,7 +28,9 @@ use super::{
     config::CallerAuthorization,
     error::{self, Error, Reason},
     exchange::{self, Outgoing},
-    hop, path,
+    hop,
+    inflow::Inflow,
+    path,
     route::Route,
     scan::Facts,
     site::Site,
@@ -38,19 +39,19 @@ use super::{
 use crate::guard::Refusal;
 
 /// Answers a request: with the upstream's answer, or with attaché's own.
-pub(super) async fn handle(caller: &Rc<Caller>, request: Request<Incoming>) -> Response<AnswerBody> {
-    let (parts, body) = request.into_parts();
+pub(super) async fn handle(caller: &Rc<Caller>, request: Request<Inflow>) -> Response<AnswerBody> {
+    let (mut parts, body) = request.into_parts();
     let version = parts.version;
     // One site for the whole request, whatever a reload does meanwhile.
     let site = caller.site();
-    let mut in_flight = InFlight::begin(caller, site.access_log, &parts.method, parts.uri.path());
+    let mut in_flight = InFlight::begin(caller, &site, &mut parts);
     let mut metrics = &site.unrouted;
     let routed = admit(caller, &site, &parts, &body);
     let outcome = match &routed {
         Err(reason) => Err(Error::from(*reason)),
         Ok(route) => {
             metrics = &route.metrics;
-            in_flight.routed(&route.name, metrics);
+            in_flight.routed(route);
             forward(caller, &site, route, parts, body).await
         }
     };
@@ -68,12 +69,13 @@ pub(super) async fn handle(caller: &Rc<Caller>, request: Request<Incoming>) -> R
     };
     let status = response.status().as_u16();
     metrics.answered(status);
-    if caller.worker.is_leaving() && status != StatusCode::SWITCHING_PROTOCOLS {
+    let is_http_1 = caller.scanner.is_some();
+    if is_http_1 && caller.worker.is_leaving() && status != StatusCode::SWITCHING_PROTOCOLS {
         // RFC 9112 §9.6: tells the caller to go elsewhere for its next request, before it would meet a closed port.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     caller.until_close.set(version == Version::HTTP_10 && response.body().size_hint().exact().is_none());
-    in_flight.answered(status, reason);
+    in_flight.answered(&response, reason);
     response.body_mut().ends(in_flight);
     response
 }
@@ -91,9 +93,12 @@ fn complain(caller: &Caller, route: &Route, reason: Reason) {
 }
 
 /// Steps 1 to 5: whether the request may go on, and on which route.
-fn admit<'a>(caller: &Caller, site: &'a Site, parts: &Parts, body: &Incoming) -> Result<&'a Route, Reason> {
-    // hyper has read a whole head, so the scanner has seen one.
-    let facts: Facts = caller.scanner.borrow_mut().next().ok_or(Reason::Internal)?;
+fn admit<'a>(caller: &Caller, site: &'a Site, parts: &Parts, body: &Inflow) -> Result<&'a Route, Reason> {
+    let facts = match &caller.scanner {
+        // hyper has read a whole head, so the scanner has seen one.
+        Some(scanner) => scanner.borrow_mut().next().ok_or(Reason::Internal)?,
+        None => Facts::of_http2(&parts.headers),
+    };
     check::check(parts, facts, !body.is_end_stream())?;
     let host = site.guard.check(&parts.headers, parts.uri.authority()).map_err(|refusal| match refusal {
         Refusal::MalformedHost => Reason::MalformedHost,
@@ -131,7 +136,7 @@ async fn forward(
     site: &Site,
     route: &Route,
     parts: Parts,
-    body: Incoming,
+    body: Inflow,
 ) -> Result<Response<AnswerBody>, Error> {
     if route.caller_authorization == CallerAuthorization::Reject && route.injection.is_in(&parts.headers) {
         return Err(Reason::CallerAuthorization.into());
@@ -154,7 +159,7 @@ async fn forward(
     if !(route.preserve_host && headers.contains_key(HOST)) {
         headers.insert(HOST, route.upstream.authority.clone());
     }
-    headers.append(VIA, site.identity.via.clone());
+    headers.append(VIA, site.identity.via(parts.version).clone());
     if upgrade {
         upgrade::ask(&mut headers);
     }
@@ -203,7 +208,7 @@ fn is_idempotent(method: &Method) -> bool {
 mod tests {
     use super::*;
 
-    fn room<'a, F>(_: fn(&'a Rc<Caller>, Request<Incoming>) -> F) -> usize {
+    fn room<'a, F>(_: fn(&'a Rc<Caller>, Request<Inflow>) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -2,11 +2,12 @@
 //!
 //! 1. `listener` accepts a connection and hands it to the least loaded `worker`, which is a thread of its own.
 //! 2. `serve` waits for its first byte and gives it to hyper; `io` and `scan` watch what hyper does not tell,
-//!    `activity` keeps the time and, by `presence`, sees callers go away.
+//!    `activity` keeps the time and, by `presence`, sees callers go away. A connection that begins as HTTP/2 goes to
+//!    `http2`.
 //! 3. `handle` is the road of each request, in order: `check`, the guard, the `route`, the `path` policy, the token,
 //!    `hop` and `inject`.
 //! 4. `exchange` sends it to the `upstream` and decides what may be sent once more; `unauthorized` is what a 401 leads to.
-//! 5. `body` streams both ways and ties the upstream's connection to the answer; after an `upgrade` to WebSocket,
+//! 5. `inflow` and `body` stream both ways and ties the upstream's connection to the answer; after an `upgrade` to WebSocket,
 //!    bytes go both ways instead.
 //! 6. `error` is the one place where an error becomes an answer; `complaint` keeps the log short when there are many.
 //!
@@ -22,6 +23,8 @@ mod error;
 mod exchange;
 mod handle;
 mod hop;
+mod http2;
+mod inflow;
 mod inject;
 mod io;
 mod listener;

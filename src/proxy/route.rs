@@ -83,8 +83,8 @@ impl Route {
         match self.credential.current() {
             Some(current) => Ok(current),
             None => self.credential.wait().await.map_err(|Unavailable { retry_after }| Error {
-                reason: Reason::TokenUnavailable,
                 retry_after: Some(retry_after),
+                ..Reason::TokenUnavailable.into()
             }),
         }
     }

@@ -47,6 +47,13 @@ pub(super) struct Facts {
 }
 
 impl Facts {
+    /// What the library lets through of HTTP/2, where frames say where a message ends (RFC 9113 §8.1.1). Only lines that
+    /// say the same length twice are left to be refused.
+    pub(super) fn of_http2(headers: &http::HeaderMap) -> Self {
+        let lengths = headers.get_all(http::header::CONTENT_LENGTH).iter().take(2).count();
+        Self { lengths: lengths as u8, ..Self::default() }
+    }
+
     /// Whether two readers could disagree on where the message ends.
     pub(super) fn is_ambiguous(self) -> bool {
         self.bare_line_feed

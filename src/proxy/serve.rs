@@ -28,6 +28,8 @@ use super::{
     caller::Caller,
     error::{self, Reason},
     handle::handle,
+    http2::{self, Opening},
+    inflow::Inflow,
     io::Watched,
     listener::{self, Accepted},
     presence::{self, Look, Shared},
@@ -53,27 +55,37 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, _load: Load) {
     let caller = Rc::new(Caller::new(worker, live, scanner, activity));
     // Without a request, a connection is nothing but this small future. hyper's buffers come with the first byte, and go
     // when it has been quiet for a while.
-    while has_begun(stream.stream(), &caller.activity).await {
+    let mut begun = first_bytes(stream.stream(), &caller.activity).await;
+    if begun == Some(Opening::Unclear) {
+        begun = Box::pin(http2::rest_of_preface(stream.stream(), &caller.activity)).await;
+    }
+    if begun == Some(Opening::Http2) {
+        return Box::pin(http2::serve(&caller, stream.into_inner().into_inner())).await;
+    }
+    while begun.is_some() {
         match Box::pin(converse(&caller, stream)).await {
             Some(parked) => stream = parked,
             None => return,
         }
+        // From here on it is HTTP/1, whatever it looks like.
+        begun = first_bytes(stream.stream(), &caller.activity).await;
     }
 }
 
-/// Waits for the first byte; false when the caller leaves or the connection is closed without one.
-async fn has_begun(stream: &Shared<TcpStream>, activity: &Activity) -> bool {
+/// Waits for the first byte; nothing when the caller leaves or the connection is closed without one.
+async fn first_bytes(stream: &Shared<TcpStream>, activity: &Activity) -> Option<Opening> {
     poll_fn(|cx| {
         activity.driven_by(cx);
         if activity.must_close() {
-            return Poll::Ready(false);
+            return Poll::Ready(None);
         }
         // A fresh socket is reported readable before it is: only a look tells.
-        let mut byte = [0; 1];
-        match stream.socket().poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
-            Poll::Ready(peeked) => Poll::Ready(peeked.is_ok_and(|count| count > 0)),
+        let mut bytes = [0; http2::PREFACE_LEN];
+        match stream.socket().poll_peek(cx, &mut ReadBuf::new(&mut bytes)) {
+            Poll::Ready(Ok(count)) if count > 0 => Poll::Ready(Some(http2::opening(&bytes[..count]))),
+            Poll::Ready(_) => Poll::Ready(None),
             // A request that is here already is answered also while the process drains.
-            Poll::Pending if activity.is_draining() => Poll::Ready(false),
+            Poll::Pending if activity.is_draining() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }
     })
@@ -90,7 +102,7 @@ async fn converse(
     let service = service_fn(|request| {
         let (caller, switched) = (Rc::clone(caller), &switched);
         async move {
-            let mut response = survive(&caller, handle(&caller, request)).await;
+            let mut response = survive(&caller, handle(&caller, request.map(Inflow::Http1))).await;
             if let Some(tunnel) = response.body_mut().take_tunnel() {
                 switched.set(Some(tunnel));
             }
@@ -191,7 +203,7 @@ async fn linger(mut stream: Watched<Shared<TcpStream>>) {
 }
 
 /// A panic is a bug, and stays in its request.
-async fn survive(
+pub(super) async fn survive(
     caller: &Caller,
     answering: impl Future<Output = Response<AnswerBody>>,
 ) -> Response<AnswerBody> {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Version};
 use tokio::sync::Notify;
 
 use super::{
@@ -19,7 +19,10 @@ use super::{
 use crate::{
     guard::Guard,
     invalid::Invalid,
-    telemetry::metrics::{Metrics, RouteMetrics},
+    telemetry::{
+        metrics::{Metrics, RouteMetrics},
+        traces::Tracer,
+    },
     token::Credential,
 };
 
@@ -54,6 +57,7 @@ pub(super) struct Kept {
     pub(super) watch: Watch,
     /// Tells the workers that requests wait for connections.
     pub(super) pressure: Arc<Notify>,
+    traces: Tracer,
 }
 
 /// What the requests of one listener meet.
@@ -65,6 +69,7 @@ pub(super) struct Site {
     pub(super) table: RouteTable,
     pub(super) unrouted: RouteMetrics,
     pub(super) access_log: AccessLog,
+    pub(super) traces: Tracer,
     pub(super) identity: Arc<Identity>,
 }
 
@@ -73,7 +78,8 @@ pub(super) struct Site {
 #[derive(Debug)]
 pub(super) struct Identity {
     pub(super) pseudonym: Box<str>,
-    pub(super) via: HeaderValue,
+    via: HeaderValue,
+    via_http_2: HeaderValue,
 }
 
 impl Identity {
@@ -83,8 +89,15 @@ impl Identity {
         let _ = aws_lc_rs::rand::fill(&mut bytes);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let pseudonym = format!("attache-{hex}");
-        let via = HeaderValue::try_from(format!("1.1 {pseudonym}")).expect("hex digits are visible ASCII");
-        Self { pseudonym: pseudonym.into(), via }
+        let via = |version: &str| {
+            HeaderValue::try_from(format!("{version} {pseudonym}")).expect("hex digits are visible ASCII")
+        };
+        Self { via: via("1.1"), via_http_2: via("2"), pseudonym: pseudonym.into() }
+    }
+
+    /// The `Via` of a request that came by this version of HTTP.
+    pub(super) fn via(&self, version: Version) -> &HeaderValue {
+        if version == Version::HTTP_2 { &self.via_http_2 } else { &self.via }
     }
 }
 
@@ -130,6 +143,7 @@ impl Routes {
             table: RouteTable::default(),
             unrouted: metrics.route(NO_ROUTE),
             access_log: proxy.access_log,
+            traces: before.traces.clone(),
             identity: Arc::clone(&identity),
         };
         let mut sites: Vec<Site> = Vec::new();
@@ -202,12 +216,23 @@ impl Routes {
         // The listener of `[proxy]` comes first: its address is the one that is told.
         sites.sort_by_key(|site| site.address != main);
         let (watch, pressure) = (before.watch.clone(), Arc::clone(&before.pressure));
-        let kept = Kept { upstreams, next_slot, identity: Some(identity), watch, pressure };
+        let traces = before.traces.clone();
+        let kept = Kept { upstreams, next_slot, identity: Some(identity), watch, pressure, traces };
         Ok(Self { listeners: sites, kept })
     }
 }
 
 impl Routes {
+    /// Traces their requests, and those of the routes that a reload puts in their place.
+    #[must_use]
+    pub fn traced(mut self, traces: &Tracer) -> Self {
+        self.kept.traces = traces.clone();
+        for site in &mut self.listeners {
+            site.traces = traces.clone();
+        }
+        self
+    }
+
     /// Reads the `listen` key of another port, which must not be one of these.
     pub fn address_of(&self, listen: &str) -> Result<SocketAddr, Invalid> {
         let address = address(listen)?;

@@ -26,6 +26,7 @@ use tokio::{
 
 use super::{
     activity::{Registry, Ticks},
+    http2,
     listener::{self, Accepted, Bound, Gate},
     serve,
     upstream::Pool,
@@ -42,6 +43,7 @@ pub(super) struct Worker {
     pub(super) pool: Rc<Pool>,
     pub(super) registry: Registry,
     pub(super) http: http1::Builder,
+    pub(super) http2: h2::server::Builder,
     stage: Cell<Stage>,
 }
 
@@ -102,6 +104,7 @@ impl Worker {
             ticks,
             registry: Registry::default(),
             http,
+            http2: http2::builder(limits.max_header_bytes),
             stage: Cell::new(Stage::Running),
         })
     }

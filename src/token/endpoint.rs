@@ -8,7 +8,7 @@ use url::Url;
 use super::{
     client_auth::ClientAuthMethod,
     error::FetchError,
-    http::{Http, provider_url},
+    http::{Answer, Http, provider_url},
     metadata::{Metadata, Wanted},
 };
 use crate::invalid::Invalid;
@@ -35,7 +35,6 @@ pub(super) struct Discovery {
     locations: [Url; 2],
     wanted: Wanted,
     mutual_tls: bool,
-    plaintext: bool,
     known: Option<Known>,
 }
 
@@ -57,21 +56,26 @@ impl Endpoint {
         mutual_tls: bool,
     ) -> Result<Self, Invalid> {
         match (issuer, token_endpoint) {
-            (_, Some(endpoint)) => {
-                let url = provider_url("token_endpoint", endpoint, plaintext)?;
-                if mutual_tls && url.scheme() != "https" {
-                    return Err(Invalid::new(
-                        "token_endpoint",
-                        "is not https, and a client certificate is shown during TLS",
-                    )
-                    .hint("use https, or another `client_auth`"));
-                }
-                Ok(Self::Given(url))
-            }
+            (_, Some(endpoint)) => Self::given("token_endpoint", endpoint, plaintext, mutual_tls),
             (Some(issuer), None) => Self::find_at(issuer, Wanted::Token, plaintext, mutual_tls),
             (None, None) => Err(Invalid::new("issuer", "is missing, and `token_endpoint` too")
                 .hint("name the provider's `issuer`, or its `token_endpoint`")),
         }
+    }
+
+    /// An endpoint whose URL stands under a key.
+    pub(super) fn given(
+        key: &'static str,
+        url: &str,
+        plaintext: bool,
+        mutual_tls: bool,
+    ) -> Result<Self, Invalid> {
+        let url = provider_url(key, url, plaintext)?;
+        if mutual_tls && url.scheme() != "https" {
+            return Err(Invalid::new(key, "is not https, and a client certificate is shown during TLS")
+                .hint("use https, or another `client_auth`"));
+        }
+        Ok(Self::Given(url))
     }
 
     /// An endpoint that the issuer's metadata names.
@@ -90,7 +94,6 @@ impl Endpoint {
             locations: [openid(&url), oauth(&url)],
             wanted,
             mutual_tls,
-            plaintext,
             known: None,
         })))
     }
@@ -153,22 +156,31 @@ impl Discovery {
     }
 
     async fn discover(&self, http: &mut Http) -> Result<Found, FetchError> {
+        let mut first = None;
         for location in self.locations.clone() {
-            let answer =
-                http.send(|client| client.get(location).header("accept", "application/json")).await?;
-            match answer.status {
-                200 => return self.read(&answer.body),
+            let answer = http.send(|client| client.get(location).header("accept", "application/json")).await;
+            let error = match answer {
+                Ok(answer) if answer.status == 200 => match self.read(&answer.body) {
+                    Ok(found) => return Ok(found),
+                    Err(error) => error,
+                },
                 // Not there: the other place is the other standard's.
-                404 | 405 | 410 => {}
-                status => return Err(FetchError::Status { status, retry_after: answer.retry_after }),
-            }
+                Ok(Answer { status: 404 | 405 | 410, .. }) => continue,
+                Ok(Answer { status, retry_after, .. }) => FetchError::Status { status, retry_after },
+                // Some servers send whoever asks for what is not there to a page for people.
+                Err(FetchError::Redirected) => FetchError::Redirected,
+                // The other place is at the same host.
+                Err(error) => return Err(error),
+            };
+            first.get_or_insert(error);
         }
-        Err(FetchError::Metadata("there is none"))
+        Err(first.unwrap_or(FetchError::Metadata("there is none")))
     }
 
     fn read(&self, body: &[u8]) -> Result<Found, FetchError> {
         let metadata = Metadata::read(body, &self.issuer)?;
-        Ok((metadata.url(self.wanted, self.mutual_tls, self.plaintext)?, metadata.methods()))
+        let plaintext = self.locations[0].scheme() == "http";
+        Ok((metadata.url(self.wanted, self.mutual_tls, plaintext)?, metadata.methods()))
     }
 }
 

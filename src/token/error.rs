@@ -40,6 +40,8 @@ pub enum FetchError {
     Malformed(&'static str),
     #[error("the token cannot be verified: {0}")]
     Unverified(&'static str),
+    #[error("the answer about the token is not usable: {0}")]
+    Introspection(&'static str),
     #[error("the provider's metadata is not usable: {0}")]
     Metadata(&'static str),
     #[error("the helper program {0}")]
@@ -114,6 +116,7 @@ impl FetchError {
                 "compare `issuer` and `verify_audience` with what `attache whoami` shows of the token without `verify`; \
                  an opaque token cannot be verified"
             }
+            Self::Introspection(_) => "check that `introspection_endpoint` is one (RFC 7662)",
             Self::Helper(_) => {
                 "run the `command` by hand with the `environment` that it is given, and compare what it prints with `output`"
             }
@@ -157,6 +160,7 @@ impl FetchError {
             Self::Malformed(_) => "malformed_answer",
             Self::Metadata(_) => "metadata",
             Self::Unverified(_) => "unverified_token",
+            Self::Introspection(_) => "introspection",
             Self::Helper(_) => "helper",
             Self::Stale => "stale_token",
             Self::Panicked => "internal",

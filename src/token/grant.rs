@@ -3,9 +3,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    sync::Arc,
 };
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use rustls::sign::CertifiedKey;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -22,7 +24,7 @@ use super::{
     signer::SigningAlg,
     source::Fetched,
 };
-use crate::{invalid::Invalid, secret::SecretRef};
+use crate::{duration::Span, invalid::Invalid, secret::SecretRef};
 
 /// The keys of every credential that comes from a token endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -64,6 +66,10 @@ pub struct OAuthConfig {
     pub verify: bool,
     /// Whom a verified token must be for; left out, it is `audience`, or one of `resource`.
     pub verify_audience: Option<String>,
+    /// How often the provider is asked whether the token is still good (RFC 7662); one that is not is replaced at once.
+    pub introspect: Option<Span>,
+    /// The introspection endpoint, instead of the one that the issuer's metadata names.
+    pub introspection_endpoint: Option<String>,
     /// A PEM file with an authority for the provider's certificate, beside those of the machine.
     pub ca_file: Option<PathBuf>,
     /// An HTTP proxy for token requests.
@@ -74,6 +80,18 @@ pub struct OAuthConfig {
     /// For servers that are behind the standards.
     #[serde(default)]
     pub compat: CompatConfig,
+}
+
+impl OAuthConfig {
+    /// How the provider is reached, with this certificate of the client.
+    pub(super) fn http(&self, identity: Option<Arc<CertifiedKey>>) -> HttpConfig {
+        HttpConfig {
+            ca_file: self.ca_file.clone(),
+            proxy: self.http_proxy.clone(),
+            identity,
+            ..HttpConfig::default()
+        }
+    }
 }
 
 /// A section `[credentials.NAME.compat]`.
@@ -152,11 +170,6 @@ impl Grant {
             config.client_auth.is_mutual_tls(),
         )?;
         let auth = ClientAuth::build(config, client_id)?;
-        let http = HttpConfig {
-            ca_file: config.ca_file.clone(),
-            proxy: config.http_proxy.clone(),
-            identity: auth.identity(),
-        };
         let mut form = vec![("grant_type".to_owned(), grant_type.to_owned())];
         let mut add = |name: &str, value: &str| form.push((name.to_owned(), value.to_owned()));
         if let Some(scope) = &config.scope {
@@ -172,7 +185,7 @@ impl Grant {
             add(name, value);
         }
         Ok(Self {
-            http: Http::new(http, clock.clone())?,
+            http: Http::new(config.http(auth.identity()), clock.clone())?,
             clock,
             endpoint,
             issuer: config.issuer.clone().filter(|_| !to_endpoint),

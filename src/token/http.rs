@@ -1,7 +1,13 @@
 //! The only place that makes an HTTP client for token requests: with limits, without redirects, without the proxy
 //! variables of the environment, and without an error that shows a URL.
 
-use std::{error::Error as _, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    error::Error as _,
+    net::{Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use reqwest::{
     Client, Response,
@@ -27,12 +33,20 @@ const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const MAX_ANSWER: usize = 256 * 1024;
 
 /// How a provider is reached.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct HttpConfig {
     pub(super) ca_file: Option<PathBuf>,
     pub(super) proxy: Option<String>,
     /// The certificate by which the provider knows us (RFC 8705).
     pub(super) identity: Option<Arc<CertifiedKey>>,
+    /// For one request, from the connection to the last byte of the answer.
+    pub(super) timeout: Duration,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self { ca_file: None, proxy: None, identity: None, timeout: TOTAL_TIMEOUT }
+    }
 }
 
 /// A client for one provider.
@@ -130,7 +144,9 @@ fn client(config: &HttpConfig) -> Result<Client, Invalid> {
         .no_proxy()
         .http1_only()
         .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(TOTAL_TIMEOUT)
+        .timeout(config.timeout)
+        // Plain text is allowed to this machine only, and the name must not lead elsewhere, whatever resolves it.
+        .resolve_to_addrs("localhost", &[(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()])
         // Requests are minutes apart: a kept connection would only be found closed.
         .pool_max_idle_per_host(0)
         .user_agent(concat!("attache/", env!("CARGO_PKG_VERSION")));
@@ -209,6 +225,24 @@ pub(super) fn provider_url(key: &str, text: &str, plaintext: bool) -> Result<Url
         "http" => Err(Invalid::new(key, "would carry the secret in plain text to another machine")
             .hint("use https, or set `unsafe_plaintext = true` if everybody on the way may read the secret")),
         _ => Err(Invalid::new(key, "is neither https nor http")),
+    }
+}
+
+#[cfg(test)]
+mod time {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_silent_provider_is_given_up_after_the_time_limit_which_is_10_s() {
+        // Accepts, as the kernel does for it, and never says a word.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", silent.local_addr().unwrap());
+        assert_eq!(HttpConfig::default().timeout, Duration::from_secs(10));
+        let config = HttpConfig { timeout: Duration::from_millis(50), ..HttpConfig::default() };
+        let mut http = Http::new(config, Clock::default()).unwrap();
+        assert!(matches!(http.send(|client| client.get(&url)).await, Err(FetchError::Timeout)));
     }
 }
 

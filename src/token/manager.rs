@@ -18,12 +18,17 @@ use super::{
     config::CredentialConfig,
     credential::{Credential, Phase},
     error::FetchError,
+    introspector::{Inquiry, Introspector},
     refresher::Refresher,
     source::Source,
     status::{CredentialStatus, Journal},
     verify::Verifier,
 };
-use crate::{invalid::Invalid, readiness::Readiness, telemetry::metrics::Metrics};
+use crate::{
+    invalid::Invalid,
+    readiness::Readiness,
+    telemetry::{metrics::Metrics, traces::Tracer},
+};
 
 /// How long a refresher that panicked is left alone.
 const RESTART: Duration = Duration::from_secs(1);
@@ -37,6 +42,8 @@ pub struct Environment {
     pub readiness: Readiness,
     /// Counts.
     pub metrics: Metrics,
+    /// Traces token requests.
+    pub traces: Tracer,
 }
 
 /// All credentials of the process. Cheap to clone; the refreshers end when the last clone is dropped.
@@ -54,6 +61,7 @@ struct Entry {
     config: CredentialConfig,
     // A lock of the control plane: nothing on the road of a request takes it.
     refresher: Mutex<Task>,
+    inquiry: Inquiry,
 }
 
 /// The refresher of a credential.
@@ -106,20 +114,14 @@ impl Manager {
             let section = format!("credentials.{name}");
             let source = Source::build(&config.source, &environment.clock)
                 .map_err(|invalid| invalid.under(&section))?;
-            let verifier = match config.source.oauth() {
-                Some((oauth, _)) => Verifier::build(oauth, environment.clock.clone())
-                    .map_err(|invalid| invalid.under(&section))?,
-                None => None,
-            };
             if config.common.default_lifetime.0 < Duration::from_secs(1) {
                 return Err(Invalid::new("default_lifetime", "is less than a second").under(&section));
             }
             // A process that is ready stays ready when a credential is added.
             let waited_for = previous.is_none() || !environment.readiness.is_started();
-            credentials.insert(
-                name.clone(),
-                Arc::new(entry(name, config, (source, verifier), environment, waited_for)),
-            );
+            let entry = entry(name, config, source, environment, waited_for)
+                .map_err(|invalid| invalid.under(&section))?;
+            credentials.insert(name.clone(), Arc::new(entry));
         }
         Ok(Self(Arc::new(Inner { credentials })))
     }
@@ -132,6 +134,7 @@ impl Manager {
                 Task::Waiting(refresher) => Task::Running(tokio::spawn(supervise(*refresher)).abort_handle()),
                 running => running,
             };
+            entry.inquiry.start();
         }
     }
 
@@ -154,11 +157,19 @@ impl Manager {
 fn entry(
     name: &str,
     config: &CredentialConfig,
-    (source, verifier): (Source, Option<Verifier>),
+    source: Source,
     environment: &Environment,
     waited_for: bool,
-) -> Entry {
-    let credential = Credential::new(name, config.common.token_wait.0, environment.clock.clone());
+) -> Result<Entry, Invalid> {
+    let clock = &environment.clock;
+    let credential = Credential::new(name, config.common.token_wait.0, clock.clone());
+    let metrics = environment.metrics.credential(name);
+    let (mut verifier, mut introspector) = (None, None);
+    if let Some((oauth, client_id)) = config.source.oauth() {
+        verifier = Verifier::build(oauth, clock.clone())?;
+        let (credential, metrics) = (credential.clone(), metrics.clone());
+        introspector = Introspector::build(oauth, client_id, clock.clone(), credential, metrics)?;
+    }
     let journal = Arc::new(Journal::default());
     let readiness = &environment.readiness;
     let latch =
@@ -170,7 +181,8 @@ fn entry(
         shared: Arc::clone(credential.shared()),
         default_lifetime: config.common.default_lifetime.0,
         latch,
-        metrics: environment.metrics.credential(name),
+        metrics,
+        traces: environment.traces.clone(),
         journal: Arc::clone(&journal),
         last: None,
         failures: 0,
@@ -178,12 +190,13 @@ fn entry(
         skew_told: false,
         narrowed_told: false,
     };
-    Entry {
+    Ok(Entry {
         credential,
         journal,
         config: config.clone(),
         refresher: Mutex::new(Task::Waiting(Box::new(refresher))),
-    }
+        inquiry: Inquiry::new(introspector),
+    })
 }
 
 /// A panic is a bug, and costs one attempt.

@@ -7,7 +7,6 @@ use url::Url;
 use super::{client_auth::ClientAuthMethod, error::FetchError, http::provider_url};
 
 /// An endpoint that is looked for.
-#[allow(dead_code, reason = "verification and introspection, which want the others, follow")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     Token,
@@ -61,7 +60,7 @@ impl Metadata {
     }
 
     /// The URL of an endpoint. A client that shows a certificate takes the one that asks for it, where there is one
-    /// (RFC 8705 §5), and takes none without TLS.
+    /// (RFC 8705 §5), and takes none without TLS. `plaintext`: the issuer itself is asked without TLS.
     pub(super) fn url(&self, wanted: Wanted, mutual_tls: bool, plaintext: bool) -> Result<Url, FetchError> {
         let member = wanted.member();
         let alias = self.0.get("mtls_endpoint_aliases").and_then(|aliases| aliases.get(member));
@@ -69,7 +68,8 @@ impl Metadata {
         let found = found.and_then(Value::as_str).ok_or_else(|| wanted.missing())?;
         let url = provider_url(member, found, plaintext).map_err(|_| wanted.unusable())?;
         let needs_tls = mutual_tls && matches!(wanted, Wanted::Token | Wanted::Introspection);
-        if needs_tls && url.scheme() != "https" {
+        // What an https issuer says must not lead to a port of this machine that anyone may have taken.
+        if url.scheme() != "https" && (needs_tls || !plaintext) {
             return Err(wanted.unusable());
         }
         Ok(url)
@@ -118,6 +118,7 @@ mod tests {
         assert_eq!(url(Wanted::Token, false).unwrap(), "https://a/t");
         assert_eq!(url(Wanted::Token, true).unwrap(), "https://m/t");
         assert!(url(Wanted::Introspection, false).is_ok() && url(Wanted::Introspection, true).is_err());
+        assert!(metadata.url(Wanted::Introspection, false, false).is_err(), "http only if the issuer is");
         assert_eq!(url(Wanted::Keys, false), Err(FetchError::Metadata("it has no `jwks_uri`")));
     }
 

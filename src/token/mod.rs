@@ -22,6 +22,9 @@ mod endpoint;
 pub mod error;
 mod grant;
 mod http;
+mod identity;
+mod introspection;
+mod introspector;
 mod jwks;
 mod kept_secret;
 mod manager;
@@ -34,6 +37,7 @@ mod signer;
 pub mod source;
 mod status;
 mod verify;
+mod walk;
 
 pub use self::{
     access_token::{AccessToken, Format, Generation},
@@ -44,7 +48,9 @@ pub use self::{
     credential::{Credential, Current, Phase, Rejection, Unavailable},
     error::FetchError,
     grant::{CompatConfig, OAuthConfig},
+    identity::{Authority, Identity, identify},
     manager::{Environment, Manager},
     signer::SigningAlg,
     status::{CredentialStatus, LastError, State},
+    walk::{Step, Trouble, Walk, walk},
 };

@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     readiness::Latch,
-    telemetry::metrics::{CredentialMetrics, RefreshOutcome},
+    telemetry::{
+        metrics::{CredentialMetrics, RefreshOutcome},
+        traces::{TokenSpan, Tracer},
+    },
 };
 
 /// How often the files that a source depends on are looked at.
@@ -37,6 +40,7 @@ pub(super) struct Refresher {
     pub(super) default_lifetime: Duration,
     pub(super) latch: Latch,
     pub(super) metrics: CredentialMetrics,
+    pub(super) traces: Tracer,
     pub(super) journal: Arc<Journal>,
     /// When the last token request was sent.
     pub(super) last: Option<Instant>,
@@ -73,7 +77,10 @@ impl Refresher {
             Err(_) => Err(FetchError::Timeout),
         };
         let took = begun.monotonic.elapsed();
-        match fetched.and_then(|fetched| self.publish(fetched, begun)) {
+        let outcome = fetched.and_then(|fetched| self.publish(fetched, begun));
+        let reason = outcome.as_ref().err().map(FetchError::word);
+        self.traces.token_request(begun.wall, took, TokenSpan { credential: Arc::clone(&self.name), reason });
+        match outcome {
             Ok(lifetime) => {
                 self.metrics.refreshed(RefreshOutcome::Success, took);
                 self.failures = 0;
@@ -213,9 +220,9 @@ impl Refresher {
     }
 }
 
-mod rand {
+pub(super) mod rand {
     /// A number from 0 to 1 that nobody can plan with.
-    pub(super) fn chance() -> f64 {
+    pub(in crate::token) fn chance() -> f64 {
         let mut bytes = [0; 4];
         // Without randomness sidecars refresh together, which is bearable.
         let _ = aws_lc_rs::rand::fill(&mut bytes);

@@ -15,14 +15,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    access_token::AccessToken,
-    clock::Clock,
-    endpoint::Endpoint,
-    error::FetchError,
-    grant::OAuthConfig,
-    http::{Http, HttpConfig},
-    jwks::Keys,
-    metadata::Wanted,
+    access_token::AccessToken, clock::Clock, endpoint::Endpoint, error::FetchError, grant::OAuthConfig,
+    http::Http, jwks::Keys, metadata::Wanted,
 };
 use crate::invalid::Invalid;
 
@@ -95,12 +89,7 @@ impl Verifier {
                 .hint("add `verify_audience` with the `aud` that the upstream wants"));
         }
         let endpoint = Endpoint::find_at(&issuer, Wanted::Keys, config.unsafe_plaintext, false)?;
-        let http = HttpConfig {
-            ca_file: config.ca_file.clone(),
-            proxy: config.http_proxy.clone(),
-            ..HttpConfig::default()
-        };
-        let http = Http::new(http, clock.clone())?;
+        let http = Http::new(config.http(None), clock.clone())?;
         Ok(Some(Self { http, clock, keys: Keys::new(endpoint), issuer, audiences }))
     }
 

@@ -18,6 +18,7 @@ pub(super) struct Families {
     duration: HistogramVec,
     ready: IntGaugeVec,
     clock_skew: GaugeVec,
+    introspections: IntCounterVec,
 }
 
 impl Families {
@@ -68,6 +69,16 @@ impl Families {
                     &["credential"],
                 ),
             ),
+            introspections: register(
+                registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "attache_token_introspections_total",
+                        "Questions to the provider whether a token is still good, by outcome.",
+                    ),
+                    &["credential", "outcome"],
+                ),
+            ),
         }
     }
 
@@ -79,6 +90,8 @@ impl Families {
             duration: self.duration.with_label_values(&[credential]),
             ready: self.ready.with_label_values(&[credential]),
             clock_skew: self.clock_skew.with_label_values(&[credential]),
+            introspections: IntrospectionOutcome::ALL
+                .map(|outcome| self.introspections.with_label_values(&[credential, outcome.word()])),
         }
     }
 }
@@ -119,6 +132,29 @@ impl RefreshOutcome {
     }
 }
 
+/// How a question to the provider about a token ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IntrospectionOutcome {
+    /// The token is good.
+    Active,
+    /// It is not.
+    Inactive,
+    /// There was no answer, or none that makes sense.
+    Failed,
+}
+
+impl IntrospectionOutcome {
+    const ALL: [Self; 3] = [Self::Active, Self::Inactive, Self::Failed];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Inactive => "inactive",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// The handles of one credential.
 #[derive(Clone, Debug)]
 pub struct CredentialMetrics {
@@ -127,9 +163,15 @@ pub struct CredentialMetrics {
     duration: Histogram,
     ready: IntGauge,
     clock_skew: Gauge,
+    introspections: [IntCounter; 3],
 }
 
 impl CredentialMetrics {
+    /// The provider was asked about a token.
+    pub fn introspected(&self, outcome: IntrospectionOutcome) {
+        self.introspections[outcome as usize].inc();
+    }
+
     /// A token request ended.
     pub fn refreshed(&self, outcome: RefreshOutcome, took: Duration) {
         self.refreshes[outcome as usize].inc();

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
 pub use self::{
-    credential::{CredentialMetrics, RefreshOutcome},
-    process::{ConnectionMetrics, ReloadOutcome},
+    credential::{CredentialMetrics, IntrospectionOutcome, RefreshOutcome},
+    process::{ConnectionMetrics, ReloadOutcome, SpanMetrics},
     route::{RejectionOutcome, RouteMetrics, Timer, UpstreamConnection},
     upstream::UpstreamMetrics,
 };
@@ -90,6 +90,11 @@ impl Metrics {
     /// Counts the lines that this log loses.
     pub fn watch_log(&self, log: &super::logging::Log) {
         log.count_losses(self.0.process.log_lines_lost());
+    }
+
+    /// The handles of the spans.
+    pub fn spans(&self) -> SpanMetrics {
+        self.0.process.spans()
     }
 
     /// Counts a load of the configuration.

@@ -13,6 +13,7 @@ pub(super) struct Families {
     log_lines_lost: IntCounter,
     reloads: IntCounterVec,
     unsafe_settings: IntGaugeVec,
+    spans: SpanMetrics,
 }
 
 impl Families {
@@ -72,6 +73,7 @@ impl Families {
                     &["key"],
                 ),
             ),
+            spans: SpanMetrics::register(registry),
         }
     }
 
@@ -81,6 +83,10 @@ impl Families {
             total: self.connections_total.clone(),
             refused: self.connections_refused.clone(),
         }
+    }
+
+    pub(super) fn spans(&self) -> SpanMetrics {
+        self.spans.clone()
     }
 
     pub(super) fn log_lines_lost(&self) -> IntCounter {
@@ -108,6 +114,42 @@ pub enum ReloadOutcome {
     Success,
     /// It was invalid; the old one stays.
     Rejected,
+}
+
+/// The handles of the spans.
+#[derive(Clone, Debug)]
+pub struct SpanMetrics {
+    exported: IntCounter,
+    dropped: IntCounter,
+    failed: IntCounter,
+}
+
+impl SpanMetrics {
+    fn register(registry: &Registry) -> Self {
+        let help = "Spans that ended, by whether the collector took them.";
+        let family = register(
+            registry,
+            IntCounterVec::new(Opts::new("attache_trace_spans_total", help), &["outcome"]),
+        );
+        let [exported, dropped, failed] =
+            ["exported", "dropped", "failed"].map(|outcome| family.with_label_values(&[outcome]));
+        Self { exported, dropped, failed }
+    }
+
+    /// The collector took them.
+    pub fn exported(&self, spans: u64) {
+        self.exported.inc_by(spans);
+    }
+
+    /// There was no room to keep them until they could be sent.
+    pub fn dropped(&self, spans: u64) {
+        self.dropped.inc_by(spans);
+    }
+
+    /// The collector did not take them.
+    pub fn failed(&self, spans: u64) {
+        self.failed.inc_by(spans);
+    }
 }
 
 /// The handles of the callers' connections.

@@ -43,7 +43,12 @@ fn bench(steps: impl IntoIterator<Item = Step>) -> Bench {
         wall - secs(1_000_000) + secs(u64::try_from(offset + 1_000_000).unwrap()) - secs(1_000_000)
     });
     let readiness = Readiness::new();
-    let environment = Environment { clock, readiness: readiness.clone(), metrics: Metrics::new() };
+    let environment = Environment {
+        clock,
+        readiness: readiness.clone(),
+        metrics: Metrics::new(),
+        traces: Tracer::default(),
+    };
     let config = CredentialConfig {
         source: SourceConfig::ClientCredentials(
             serde_json::from_str("{\"client_id\":\"x\",\"token_endpoint\":\"https://idp.example/t\"}")
@@ -51,7 +56,7 @@ fn bench(steps: impl IntoIterator<Item = Step>) -> Bench {
         ),
         common: Default::default(),
     };
-    let entry = entry("orders", &config, (Source::Scripted(script.clone()), None), &environment, true);
+    let entry = entry("orders", &config, Source::Scripted(script.clone()), &environment, true).unwrap();
     let inner = Inner { credentials: BTreeMap::from([("orders".to_owned(), Arc::new(entry))]) };
     Bench { manager: Manager(Arc::new(inner)), script, readiness, wall_offset, began }
 }

@@ -22,6 +22,7 @@ async def main(check: Check) -> None:
     settings = config(provider.server.url, upstream.server.url)
     await refused(check, settings)
     await drained(check, settings, upstream)
+    await farewell(check, settings)
     await hurried(check, settings)
 
 
@@ -144,6 +145,41 @@ async def drained(check: Check, settings: str, upstream: FakeUpstream) -> None:
         check.that(False, "the port is closed")
     except Broken:
         check.that(True, "the port is closed")
+
+
+async def farewell(check: Check, settings: str) -> None:
+    """SIGTERM with the defaults, where nobody is told to stop before: connections that are in use are told so, and lose nothing."""
+    sidecar = await Sidecar.run(check, settings, {"CLIENT_SECRET": SECRET})
+    await until_ready(sidecar)
+    kept = [await Connection.open(sidecar.proxy) for _ in range(50)]
+    leaving, answers, broken, told = asyncio.Event(), 0, [], 0
+
+    async def use(connection: Connection) -> None:
+        nonlocal answers, told
+        while True:
+            try:
+                answer = await connection.request("GET", "/farewell")
+            except Broken as error:
+                broken.append(error)
+                return
+            answers += 1
+            if answers == 500:
+                leaving.set()
+            if (answer.header("connection") or "").lower() == "close":
+                told += 1
+                return
+            await asyncio.sleep(0.05)  # the pace of a busy service
+
+    using = [asyncio.create_task(use(connection)) for connection in kept]
+    await asyncio.wait_for(leaving.wait(), 20)
+    at = time.monotonic()
+    sidecar.signal(signal.SIGTERM)
+    await asyncio.wait_for(asyncio.gather(*using), 20)
+    check.that(not broken, f"SIGTERM without a delay: {len(broken)} of {answers} requests broke {broken[:3] or ''}")
+    check.that(told == len(kept), f"{told} of {len(kept)} connections in use are told to go elsewhere")
+    code = await sidecar.ended(10)
+    took = time.monotonic() - at
+    check.that(code == 0 and took < 5, f"exit {code}, {took:.1f} s after SIGTERM")
 
 
 async def hurried(check: Check, settings: str) -> None:

@@ -26,10 +26,19 @@ fn run_with(
     upstream: &FakeServer,
     credential: &str,
 ) -> (Child, SocketAddr, impl Iterator<Item = Value> + use<>) {
+    run_filtered("info", lines, upstream, credential)
+}
+
+fn run_filtered(
+    filter: &str,
+    lines: &str,
+    upstream: &FakeServer,
+    credential: &str,
+) -> (Child, SocketAddr, impl Iterator<Item = Value> + use<>) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("attache.toml");
     let configuration = format!(
-        "[log]\nformat = \"json\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[proxy]\nlisten = \"127.0.0.1:0\"\n{lines}\n{credential}\
+        "[log]\nformat = \"json\"\nfilter = \"{filter}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[proxy]\nlisten = \"127.0.0.1:0\"\n{lines}\n{credential}\
          [routes.main]\nupstream = \"{}\"\ncredential = \"main\"\n",
         upstream.url()
     );
@@ -136,4 +145,16 @@ fn why_an_upstream_fails_is_told_once_and_not_with_every_request() {
     let told: Vec<_> = lines.iter().filter(|line| line.contains("upstream_closed")).collect();
     assert_eq!(told.len(), 1, "{lines:?}");
     assert!(told[0].contains("WARN") && told[0].contains("main"), "{told:?}");
+}
+
+#[test]
+fn the_filter_decides_what_is_logged() {
+    for (filter, told) in [("info", true), ("info,attache::token=off", false)] {
+        let (provider, upstream) = (provider(), echo());
+        let (child, proxy, lines) = run_filtered(filter, "", &upstream, &credential(&provider));
+        request(proxy);
+        let lines = rest(child, lines);
+        assert_eq!(lines.iter().any(|line| line.contains("token refreshed")), told, "{filter}: {lines:?}");
+        assert!(lines.iter().any(|line| line.contains("draining")), "{lines:?}");
+    }
 }

@@ -10,7 +10,8 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{attache, reload::server, text};
+use super::{attache, reload::server, text as text_of};
+use crate::support::{FakeServer, Reply};
 
 /// Answers every request with these bytes and closes.
 fn answering(bytes: &'static str) -> SocketAddr {
@@ -43,7 +44,7 @@ fn config(provider: &str, upstream: &str) -> (TempDir, PathBuf) {
 
 fn run(arguments: &[&str], file: &std::path::Path) -> (Option<i32>, String, String) {
     let output = attache(arguments).arg("--config").arg(file).output().unwrap();
-    let (out, message) = text(&output);
+    let (out, message) = text_of(&output);
     (output.status.code(), out, message)
 }
 
@@ -72,8 +73,8 @@ fn a_walk_names_the_step_that_failed_and_the_cure() {
         (format!("token_endpoint = \"http://{not_there}/t\""), ["status 404", "token_endpoint"]),
         (format!("issuer = \"http://{not_there}\""), ["metadata", "exactly"]),
         (format!("token_endpoint = \"http://{garbage}/t\""), ["not a token", "token endpoint"]),
-        (format!("token_endpoint = \"http://{}/t\"", nobody()), ["cannot be reached", "firewall"]),
-        (format!("token_endpoint = \"https://{garbage}/t\""), ["TLS", "ca_file"]),
+        (format!("token_endpoint = \"http://{}/t\"", nobody()), ["firewall", "nothing accepts a connection"]),
+        (format!("token_endpoint = \"https://{garbage}/t\""), ["TLS", "does not speak TLS"]),
     ] {
         let (_folder, file) = config(&provider, &format!("http://{}", nobody()));
         let (code, out, message) = run(&["check", "--online"], &file);
@@ -107,4 +108,114 @@ fn a_token_is_printed_alone_and_an_unknown_name_is_told() {
     assert_eq!(run(&["token", "orders"], &file), (Some(0), "idp-1\n".to_owned(), String::new()));
     let (code, out, message) = run(&["token", "order"], &file);
     assert!(code == Some(1) && out.is_empty() && message.contains("there are: orders"), "{message}");
+}
+
+/// A provider with all endpoints, whose metadata lists these methods and whose endpoints answer so.
+fn provider(listed: &'static str, token: (u16, &'static str), about: (u16, &'static str)) -> FakeServer {
+    FakeServer::start(move |request| {
+        let own = format!("http://{}", request.fields("host")[0]);
+        match request.line().split(' ').nth(1).unwrap() {
+            "/token" => Reply::json(token.0, token.1),
+            "/userinfo" | "/introspect" => Reply::json(about.0, about.1),
+            _ => Reply::json(
+                200,
+                &format!(
+                    "{{\"issuer\":\"{own}\",\"token_endpoint\":\"{own}/token\",\
+                     \"userinfo_endpoint\":\"{own}/userinfo\",\"introspection_endpoint\":\"{own}/introspect\",\
+                     \"token_endpoint_auth_methods_supported\":[\"{listed}\"]}}"
+                ),
+            ),
+        }
+    })
+}
+
+const GRANTED: (u16, &str) = (200, "{\"access_token\":\"hunter2\",\"expires_in\":60,\"scope\":\"a openid\"}");
+
+#[test]
+fn a_walk_tells_each_step_and_names_the_one_that_failed() {
+    let upstream = server("upstream");
+    let upstream = format!("http://{}", upstream.address);
+    let secret = "client_secret = { env = \"SECRET\" }\nscope = \"a b\"";
+    for (listed, token, lines) in [
+        (
+            "private_key_jwt",
+            (401, "{\"error\":\"invalid_client\"}"),
+            &[
+                "credential orders: failed at client authentication",
+                "ok      discovery: token endpoint at http://127.0.0.1:",
+                "failed  client authentication: invalid_client with client_secret_basic; the provider's metadata lists \
+                 only private_key_jwt\n    hint: set `client_auth`",
+            ][..],
+        ),
+        (
+            "client_secret_basic",
+            GRANTED,
+            &[
+                "credential orders: failed at granted scope (narrowed_scope)",
+                "ok      dns: 127.0.0.1 is 127.0.0.1\n  ok      tcp: connected to 127.0.0.1:",
+                "ok      client authentication: client_secret_basic\n  ok      grant: a token for 60 s",
+                "failed  granted scope: the provider did not grant `b`",
+            ],
+        ),
+    ] {
+        let provider = provider(listed, token, (404, ""));
+        let (_folder, file) = config(&format!("issuer = \"{}\"\n{secret}", provider.url()), &upstream);
+        let text = fs::read_to_string(&file).unwrap().replace("client_auth = \"none\"\n", "");
+        fs::write(&file, text).unwrap();
+        let arguments = ["check", "--online", "--config", file.to_str().unwrap()];
+        let output = attache(&arguments).env("SECRET", "hunter2").output().unwrap();
+        let (out, message) = text_of(&output);
+        assert_eq!(output.status.code(), Some(1), "{out}{message}");
+        assert!(lines.iter().all(|line| out.contains(line)), "{out}");
+        assert!(!out.contains("hunter2") && !message.contains("hunter2"));
+    }
+}
+
+#[test]
+fn whoami_asks_userinfo_then_introspection_then_the_token_itself() {
+    // {"sub":"me"}, signed by nobody.
+    let jwt: (u16, &str) = (200, "{\"access_token\":\"e30.eyJzdWIiOiJtZSJ9.x\",\"expires_in\":60}");
+    let about = (200, "{\"active\":true,\"sub\":\"me\",\"token\":\"hunter2\"}");
+    for (scope, token, about, says, verified) in [
+        ("a openid", GRANTED, about, "the provider's userinfo endpoint", true),
+        ("a", GRANTED, about, "the provider's introspection endpoint", true),
+        ("a", jwt, (403, ""), "the token's own claims, not verified", false),
+    ] {
+        let provider = provider("none", token, about);
+        let (_folder, file) =
+            config(&format!("issuer = \"{}\"\nscope = \"{scope}\"", provider.url()), "http://localhost:1");
+        let (code, out, message) = run(&["whoami", "orders"], &file);
+        assert_eq!(code, Some(0), "{message}");
+        let told: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((&told["according_to"], &told["verified"]), (&says.into(), &verified.into()), "{message}");
+        assert_eq!(told["identity"]["sub"], "me");
+        assert!(!out.contains("hunter2") && message.is_empty() == verified, "{out}{message}");
+        let asked = provider.received();
+        let last = asked.last().unwrap();
+        match scope {
+            "a openid" => assert_eq!(last.fields("authorization"), ["Bearer hunter2"]),
+            _ => assert!(last.line().starts_with("POST /introspect ")),
+        }
+    }
+    let opaque = provider("none", GRANTED, (404, ""));
+    let (_folder, file) = config(&format!("issuer = \"{}\"", opaque.url()), "http://localhost:1");
+    let (code, out, message) = run(&["whoami", "orders"], &file);
+    assert!(code == Some(1) && out.is_empty() && message.contains("opaque"), "{out}{message}");
+    let inactive = provider("none", GRANTED, (200, "{\"active\":false}"));
+    let (_folder, file) = config(&format!("issuer = \"{}\"", inactive.url()), "http://localhost:1");
+    let (code, _, message) = run(&["whoami", "orders"], &file);
+    assert!(code == Some(1) && message.contains("not active"), "{message}");
+}
+
+#[test]
+fn the_proxy_variables_of_the_environment_are_ignored() {
+    let (idp, proxy) = (server("idp"), FakeServer::start(|_| Reply::text(502, "")));
+    let (_folder, file) =
+        config(&format!("token_endpoint = \"http://{}/t\"", idp.address), "http://localhost:1");
+    let mut command = attache(&["token", "orders", "--config", file.to_str().unwrap()]);
+    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
+        command.env(name, proxy.url());
+    }
+    assert_eq!(text_of(&command.output().unwrap()).0, "idp-1\n");
+    assert_eq!(proxy.connections(), 0);
 }

@@ -4,6 +4,8 @@ mod answers;
 mod gone;
 mod hostile_callers;
 mod hostile_upstreams;
+mod http2_callers;
+mod http2_streams;
 mod http_proxy;
 mod refused;
 mod road;

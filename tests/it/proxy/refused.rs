@@ -124,7 +124,7 @@ pub(super) const HOSTILE: &[(&str, &str, u16, &str)] = &[
     ("carriage return in a value", "GET / HTTP/1.1\r\nHost: localhost\r\nX: a\rb\r\n\r\n", 400, ""),
     ("no version", "GET /\r\n\r\n", 400, ""),
     ("odd version", "GET / HTTP/1.2\r\nHost: localhost\r\n\r\n", 400, ""),
-    ("h2 preface in parts", "PRI * HTTP/2.0\r\n\r\n", 400, ""),
+    ("almost the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nXM\r\n\r\n", 400, ""),
     ("not http", "\x16\x03\x01\x02\r\n\r\n", 400, ""),
 ];
 

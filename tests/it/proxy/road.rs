@@ -284,3 +284,18 @@ fn a_body_that_is_absent_is_said_to_be_absent_where_one_is_expected() {
         assert!(request.fields("transfer-encoding").is_empty());
     }
 }
+
+#[test]
+fn connections_are_spread_over_the_workers_and_each_has_its_own_pool() {
+    let (provider, upstream) = (provider(), echo());
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+    let mut callers = Vec::new();
+    for _ in 0..8 {
+        let mut caller = Caller::connect(sidecar.proxy);
+        caller.send("GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(caller.answer().status, 200);
+        callers.push(caller);
+    }
+    // Two workers, and a kept connection on each: with one worker there would be one, without pools eight.
+    assert_eq!(upstream.connections(), 2);
+}

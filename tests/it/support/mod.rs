@@ -2,6 +2,7 @@
 
 mod caller;
 mod fake_server;
+mod http2;
 mod sidecar;
 mod tls_server;
 mod tls_upstream;
@@ -9,6 +10,7 @@ mod tls_upstream;
 pub use self::{
     caller::{Answer, Caller, get, post},
     fake_server::{FakeServer, PATIENCE, Received, Reply},
+    http2::{Http2Caller, OPENING, block, frame, http2_request},
     sidecar::{Sidecar, credential},
     tls_server::{Authority, Seen, TlsServer},
     tls_upstream::{Files, TlsUpstream, mark},

@@ -42,6 +42,40 @@ fn metadata_is_found_at_the_place_of_either_standard() {
 }
 
 #[test]
+fn the_other_place_is_asked_whatever_the_first_one_answers() {
+    let replies = [400, 401, 403, 500].map(|status| (Reply::text(status, ""), "status"));
+    let redirect = Reply::raw("HTTP/1.1 302 X\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n");
+    let others = [(redirect, "redirected"), (Reply::text(200, "<html>"), "metadata")];
+    for (reply, reason) in replies.into_iter().chain(others) {
+        for there in [true, false] {
+            let reply = reply.clone();
+            let provider = FakeServer::start(move |request| {
+                let own = format!("http://{}", request.fields("host")[0]);
+                let endpoint = format!("\"token_endpoint\":\"{own}/elsewhere\"");
+                match request.line() {
+                    OPENID => reply.clone(),
+                    OAUTH if there => {
+                        Reply::json(200, &format!("{{\"issuer\":\"{own}/realms/prod\",{endpoint}}}"))
+                    }
+                    OAUTH => Reply::text(404, ""),
+                    _ => token(1, 3600),
+                }
+            });
+            let upstream = echo();
+            let sidecar = sidecar(&provider, &upstream);
+            if there {
+                assert_eq!(get(sidecar.proxy, "/").status, 200);
+                continue;
+            }
+            while sidecar.status()["last_error"].is_null() {
+                thread::yield_now();
+            }
+            assert_eq!(sidecar.status()["last_error"]["reason"], reason, "the first error counts");
+        }
+    }
+}
+
+#[test]
 fn metadata_of_another_issuer_is_refused_and_no_secret_is_sent() {
     for issuer in ["/realms/prod/", "/realms/other", ""] {
         let (provider, upstream) = (provider(OPENID, issuer), echo());

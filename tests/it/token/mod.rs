@@ -6,6 +6,7 @@ mod discovery;
 mod faults;
 mod file;
 mod grants;
+mod introspect;
 mod mutual_tls;
 mod refused;
 mod secrets;

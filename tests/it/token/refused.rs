@@ -69,6 +69,8 @@ fn what_a_client_authentication_lacks_or_would_ignore_is_refused() {
         (format!("{issuer}client_auth = \"none\"\nprivate_key = KEY"), "private_key"),
         (format!("{issuer}client_auth = \"none\"\nclient_secret = TEXT"), "client_secret"),
         (format!("{issuer}client_secret = TEXT\nkey_id = \"k\""), "key_id"),
+        (format!("{issuer}client_auth = \"none\"\nintrospect = \"10ms\""), "introspect"),
+        (format!("{endpoint}client_auth = \"none\"\nintrospect = \"60s\""), "introspection_endpoint"),
         (format!("{endpoint}client_auth = \"none\"\nverify = true\naudience = \"a\""), "verify"),
         (format!("{issuer}client_auth = \"none\"\nverify = true"), "verify"),
         (format!("{issuer}client_auth = \"none\"\nverify_audience = \"a\""), "verify_audience"),

@@ -1,0 +1,228 @@
+//! A caller's connection: its streams, what they share, and its end.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::{Future as _, poll_fn},
+    io,
+    os::fd::AsFd as _,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{
+    RecvStream,
+    server::{Connection, SendResponse},
+};
+use http::Request;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{self, Sleep},
+};
+
+use super::{frames::Frames, stream};
+use crate::proxy::{caller::Caller, error::Reason, presence};
+
+/// How long a connection without a stream is kept once it has been told to end, for the caller to read that.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Stream states that are kept for the next requests of a connection.
+const SPARE: usize = 8;
+
+/// What the streams of one connection have in common.
+struct Conversation {
+    /// Its activity is that of the connection: idle without a stream.
+    caller: Rc<Caller>,
+    frames: RefCell<Frames>,
+    open: Cell<u32>,
+    spare: RefCell<Vec<Rc<Caller>>>,
+}
+
+/// One stream of a conversation.
+pub(super) struct Turn {
+    conversation: Rc<Conversation>,
+    caller: Rc<Caller>,
+}
+
+impl Turn {
+    fn begin(conversation: &Rc<Conversation>) -> Self {
+        conversation.open.set(conversation.open.get() + 1);
+        conversation.caller.activity.serving();
+        let spare = conversation.spare.borrow_mut().pop();
+        let caller = spare.unwrap_or_else(|| conversation.caller.stream());
+        Self { conversation: Rc::clone(conversation), caller }
+    }
+
+    /// The connection as this request sees it.
+    pub(super) fn caller(&self) -> &Rc<Caller> {
+        &self.caller
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let conversation = &self.conversation;
+        conversation.open.set(conversation.open.get() - 1);
+        if conversation.open.get() == 0 {
+            conversation.rest();
+        }
+        let mut spare = conversation.spare.borrow_mut();
+        if spare.len() < SPARE {
+            spare.push(Rc::clone(&self.caller));
+        }
+    }
+}
+
+impl Conversation {
+    /// No stream is open.
+    fn rest(&self) {
+        let activity = &self.caller.activity;
+        activity.idle();
+        activity.flushed();
+        // The next head may have begun to arrive.
+        activity.received(self.frames.borrow().is_within());
+        if activity.is_draining() {
+            activity.wake();
+        }
+    }
+
+    fn received(&self, bytes: &[u8]) {
+        let mut frames = self.frames.borrow_mut();
+        frames.scan(bytes);
+        if self.open.get() == 0 {
+            match frames.is_within() {
+                true => self.caller.activity.received(true),
+                false => self.caller.activity.head_ended(),
+            }
+        }
+    }
+}
+
+/// Serves a connection to its end.
+pub(in crate::proxy) async fn serve(caller: &Rc<Caller>, stream: TcpStream) {
+    let conversation = Rc::new(Conversation {
+        caller: Rc::clone(caller),
+        frames: RefCell::default(),
+        open: Cell::new(0),
+        spare: RefCell::default(),
+    });
+    let activity = &caller.activity;
+    // Whoever closes is seen at once, because this always reads; whoever vanishes must be asked.
+    presence::keep_alive(stream.as_fd());
+    let stream = Followed { stream, conversation: Rc::clone(&conversation) };
+    let mut handshake = pin!(caller.worker.http2.handshake::<_, Bytes>(stream));
+    let connection = poll_fn(|cx| {
+        activity.driven_by(cx);
+        if activity.must_close() {
+            return Poll::Ready(None);
+        }
+        handshake.as_mut().poll(cx).map(Some)
+    })
+    .await;
+    let Some(Ok(mut connection)) = connection else { return };
+    let mut end = End::default();
+    loop {
+        match poll_fn(|cx| next(&conversation, &mut connection, &mut end, cx)).await {
+            Some(Ok((request, respond))) => {
+                // A task of its own: a stream that fails takes no other with it.
+                tokio::task::spawn_local(stream::answer(Turn::begin(&conversation), request, respond));
+            }
+            Some(Err(error)) => {
+                if error.is_library() {
+                    let site = caller.site();
+                    site.unrouted.own_answer(Reason::MalformedRequest.word());
+                    site.unrouted.answered(Reason::MalformedRequest.status().as_u16());
+                }
+                return;
+            }
+            None => return,
+        }
+    }
+}
+
+/// How far a connection is on its way to its end.
+#[derive(Default)]
+struct End {
+    told: bool,
+    over: Option<Pin<Box<Sleep>>>,
+}
+
+type Accepted = Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>;
+
+/// The next stream, or the end.
+fn next(
+    conversation: &Conversation,
+    connection: &mut Connection<Followed, Bytes>,
+    end: &mut End,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Accepted>> {
+    let activity = &conversation.caller.activity;
+    activity.driven_by(cx);
+    let late = activity.must_close();
+    if late && conversation.frames.borrow().is_within() {
+        // A head that is too slow: there is nobody to be polite to.
+        return Poll::Ready(None);
+    }
+    if (late || activity.is_draining()) && !end.told {
+        // GOAWAY (RFC 9113 §6.8): first for what comes later, and once that is acknowledged, for what did come.
+        end.told = true;
+        connection.graceful_shutdown();
+    }
+    let accepted = connection.poll_accept(cx);
+    if accepted.is_pending() && end.told {
+        if conversation.open.get() > 0 {
+            end.over = None;
+        } else if end.over.get_or_insert_with(|| Box::pin(time::sleep(LINGER))).as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+    }
+    accepted
+}
+
+/// A connection whose incoming frames are followed.
+struct Followed {
+    stream: TcpStream,
+    conversation: Rc<Conversation>,
+}
+
+impl AsyncRead for Followed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.conversation.received(&buffer.filled()[before..]);
+        polled
+    }
+}
+
+impl AsyncWrite for Followed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

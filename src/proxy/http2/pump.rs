@@ -1,0 +1,105 @@
+//! A body on its way into a stream, as fast as the other side opens its window (RFC 9113 §5.2).
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use h2::{Reason, SendStream};
+use http_body::Body;
+
+use crate::proxy::body::BodyError;
+
+/// Sends a body to its end. Dropping it before resets the stream.
+#[derive(Debug)]
+pub(in crate::proxy) struct Pump<B> {
+    body: B,
+    stream: SendStream<Bytes>,
+    // What the window has no room for yet.
+    rest: Bytes,
+}
+
+/// Why a body did not get to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Broken {
+    /// It broke off, and the other side has been told so.
+    Body,
+    /// The other side wants no more of it.
+    Stream,
+}
+
+impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Pump<B> {
+    pub(in crate::proxy) fn new(body: B, stream: SendStream<Bytes>) -> Self {
+        Self { body, stream, rest: Bytes::new() }
+    }
+
+    /// Sends what can be sent.
+    pub(in crate::proxy) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        loop {
+            if self.stream.poll_reset(cx).is_ready() {
+                return Poll::Ready(Err(Broken::Stream));
+            }
+            if !self.rest.is_empty() {
+                ready!(self.send_rest(cx))?;
+                if self.body.is_end_stream() && self.rest.is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
+                continue;
+            }
+            let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                None => return Poll::Ready(self.send(Bytes::new(), true)),
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => {
+                    self.stream.send_reset(error.reset_code());
+                    return Poll::Ready(Err(Broken::Body));
+                }
+            };
+            match frame.into_data() {
+                Ok(chunk) if chunk.is_empty() && self.body.is_end_stream() => {
+                    return Poll::Ready(self.send(chunk, true));
+                }
+                Ok(chunk) => self.rest = chunk,
+                Err(frame) => {
+                    // There are no other frames than these two.
+                    let Ok(trailers) = frame.into_trailers() else { continue };
+                    self.stream.reserve_capacity(0);
+                    return Poll::Ready(self.stream.send_trailers(trailers).map_err(|_| Broken::Stream));
+                }
+            }
+        }
+    }
+
+    /// Sends as much of the rest as the window lets through.
+    fn send_rest(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        self.stream.reserve_capacity(self.rest.len());
+        while self.stream.capacity() == 0 {
+            match ready!(self.stream.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Poll::Ready(Err(Broken::Stream)),
+            }
+        }
+        let part = self.rest.split_to(self.stream.capacity().min(self.rest.len()));
+        let last = self.rest.is_empty() && self.body.is_end_stream();
+        Poll::Ready(self.send(part, last))
+    }
+
+    fn send(&mut self, data: Bytes, last: bool) -> Result<(), Broken> {
+        self.stream.send_data(data, last).map_err(|_| Broken::Stream)
+    }
+}
+
+impl BodyError {
+    /// What the other side is told (RFC 9113 §7): the code that the upstream gave, so that its own HTTP/2 and gRPC
+    /// callers read what they would have read without us.
+    fn reset_code(&self) -> Reason {
+        match self {
+            Self::Caller => Reason::CANCEL,
+            // These two invite a repetition, and this request has had its effect.
+            Self::Upstream(
+                Some(Reason::REFUSED_STREAM | Reason::HTTP_1_1_REQUIRED | Reason::NO_ERROR) | None,
+            ) => Reason::INTERNAL_ERROR,
+            Self::Upstream(Some(reason)) => *reason,
+        }
+    }
+}

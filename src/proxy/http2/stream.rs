@@ -1,0 +1,130 @@
+//! One request on a stream of a caller's connection, from its head to the last byte of its answer.
+
+use std::{
+    cell::Cell,
+    future::{Future as _, poll_fn},
+    pin::pin,
+    rc::Rc,
+    task::Poll,
+    time::SystemTime,
+};
+
+use bytes::Bytes;
+use h2::{RecvStream, server::SendResponse};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{CONNECTION, CONTENT_LENGTH, COOKIE, DATE, EXPECT, HOST},
+    request::Parts,
+};
+use http_body::Body as _;
+
+use super::{connection::Turn, pump::Pump};
+use crate::proxy::{body::AnswerBody, handle::handle, inflow::Inflow, serve::survive};
+
+/// Answers a request. The caller's reset drops whatever is under way for it, towards the upstream too.
+pub(super) async fn answer(turn: Turn, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    let (mut parts, recv) = request.into_parts();
+    let mut body = Inflow::http2(recv, &parts.headers);
+    let is_head = parts.method == Method::HEAD;
+    let wanted = expects_continue(&parts.headers).then(|| Rc::new(Cell::new(false)));
+    if let Some(wanted) = &wanted {
+        body.tell_when_wanted(Rc::clone(wanted));
+    }
+    as_http_1_has_it(&mut parts);
+    let caller = turn.caller();
+    let response = {
+        let mut handling = pin!(survive(caller, handle(caller, Request::from_parts(parts, body))));
+        poll_fn(|cx| {
+            caller.activity.driven_by(cx);
+            if let Poll::Ready(response) = handling.as_mut().poll(cx) {
+                return Poll::Ready(Some(response));
+            }
+            if wanted.as_ref().is_some_and(|wanted| wanted.take()) {
+                let mut head = Response::new(());
+                *head.status_mut() = StatusCode::CONTINUE;
+                // A stream that is gone is seen on the next line.
+                let _ = respond.send_informational(head);
+            }
+            respond.poll_reset(cx).map(|_reset| None)
+        })
+        .await
+    };
+    let Some(response) = response else { return };
+    let (head, body) = into_http_2(response);
+    let bodiless = is_head || body.is_end_stream();
+    let Ok(stream) = respond.send_response(head, bodiless) else { return };
+    if !bodiless {
+        let mut pump = Pump::new(body, stream);
+        // Whatever breaks it off, the caller has been told by a reset, or has told us.
+        let _ = poll_fn(|cx| pump.poll(cx)).await;
+    }
+}
+
+/// Whether the caller waits with its body until it is asked for it (RFC 9110 §10.1.1).
+fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// What the rest of the road reads: a `Host` (RFC 9113 §8.3.1), and one `Cookie` instead of its crumbs (§8.2.3).
+fn as_http_1_has_it(parts: &mut Parts) {
+    if let Some(authority) = parts.uri.authority()
+        && !parts.headers.contains_key(HOST)
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        parts.headers.insert(HOST, host);
+    }
+    let mut crumbs = parts.headers.get_all(COOKIE).iter();
+    if let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) {
+        let mut joined = [first.as_bytes(), b"; ", second.as_bytes()].concat();
+        for crumb in crumbs {
+            joined.extend_from_slice(b"; ");
+            joined.extend_from_slice(crumb.as_bytes());
+        }
+        // Its parts were values, so the whole is one.
+        if let Ok(cookie) = HeaderValue::from_bytes(&joined) {
+            parts.headers.insert(COOKIE, cookie);
+        }
+    }
+}
+
+/// The head as HTTP/2 has it, and what hyper adds to an answer over HTTP/1.
+fn into_http_2(response: Response<AnswerBody>) -> (Response<()>, AnswerBody) {
+    let (mut head, body) = response.into_parts();
+    head.version = Version::HTTP_2;
+    // RFC 9113 §8.2.2. attaché's own answers say `close` to callers of HTTP/1.
+    head.headers.remove(CONNECTION);
+    if !head.headers.contains_key(DATE)
+        && let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now()))
+    {
+        head.headers.insert(DATE, date);
+    }
+    let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if let (false, Some(length)) = (bodiless, body.size_hint().exact()) {
+        set_if_missing(&mut head.headers, CONTENT_LENGTH, length);
+    }
+    (Response::from_parts(head, ()), body)
+}
+
+fn set_if_missing(headers: &mut HeaderMap, name: HeaderName, value: u64) {
+    if !headers.contains_key(&name) {
+        headers.insert(name, HeaderValue::from(value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crumbs_of_a_cookie_are_joined_and_a_host_is_made_of_the_authority() {
+        let request = Request::builder()
+            .uri("http://localhost:7080/a")
+            .header(COOKIE, "a=b")
+            .header(COOKIE, "c=d")
+            .header(COOKIE, "e=f");
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        as_http_1_has_it(&mut parts);
+        assert_eq!(parts.headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=b; c=d; e=f"]);
+        assert_eq!(parts.headers[HOST], "localhost:7080");
+    }
+}

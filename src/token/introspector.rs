@@ -1,0 +1,153 @@
+//! The task that asks, at an interval, whether a token is still good (`introspect = "60s"`), so that a revoked one is
+//! replaced before an upstream refuses it.
+//!
+//! It is a task of its own: the refresher never waits for it. What it finds out it says as an upstream would, by rejecting
+//! a generation, with the same limits: one replacement in 30 s. An answer that does not come, or makes no sense, changes
+//! nothing.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::FutureExt as _;
+use serde_json::Value;
+use tokio::{task::AbortHandle, time};
+
+use super::{
+    clock::Clock,
+    credential::{Credential, Rejection},
+    error::FetchError,
+    grant::OAuthConfig,
+    introspection::Introspection,
+};
+use crate::{
+    invalid::Invalid,
+    telemetry::metrics::{CredentialMetrics, IntrospectionOutcome},
+};
+
+/// For one question, discovery included.
+const ATTEMPT: Duration = Duration::from_secs(10);
+
+/// Least interval: the provider is not to be asked all the time.
+const LEAST: Duration = Duration::from_secs(1);
+
+/// Asks about the token of one credential.
+pub(super) struct Introspector {
+    interval: Duration,
+    introspection: Introspection,
+    credential: Credential,
+    metrics: CredentialMetrics,
+    /// The kind of failure that was told last: one warning a change.
+    told: Option<FetchError>,
+}
+
+impl Introspector {
+    /// Nothing, when nobody wants to know.
+    pub(super) fn build(
+        config: &OAuthConfig,
+        client_id: Option<&str>,
+        clock: Clock,
+        credential: Credential,
+        metrics: CredentialMetrics,
+    ) -> Result<Option<Self>, Invalid> {
+        let Some(interval) = config.introspect else { return Ok(None) };
+        if interval.0 < LEAST {
+            return Err(Invalid::new("introspect", "is less than a second"));
+        }
+        let introspection = Introspection::build(config, client_id, clock)?;
+        Ok(Some(Self { interval: interval.0, introspection, credential, metrics, told: None }))
+    }
+
+    async fn run(&mut self) {
+        loop {
+            // Sidecars that started together do not ask together.
+            time::sleep(self.interval.mul_f64(super::refresher::rand::chance().mul_add(-0.1, 1.0))).await;
+            self.once().await;
+        }
+    }
+
+    async fn once(&mut self) {
+        let Some(current) = self.credential.current() else { return };
+        let asked = time::timeout(ATTEMPT, self.introspection.ask(current.token())).await;
+        match asked.unwrap_or(Err(FetchError::Timeout)) {
+            Ok(told) if told.get("active") == Some(&Value::Bool(true)) => {
+                self.metrics.introspected(IntrospectionOutcome::Active);
+                self.told = None;
+            }
+            Ok(_) => {
+                self.metrics.introspected(IntrospectionOutcome::Inactive);
+                self.told = None;
+                let generation = current.generation();
+                let rejection = self.credential.reject(generation);
+                if rejection != Rejection::Superseded {
+                    tracing::warn!(
+                        credential = self.credential.name(),
+                        generation = generation.0,
+                        replaced = rejection == Rejection::Refreshing,
+                        "the provider says that the token is not active any more"
+                    );
+                }
+            }
+            Err(error) => {
+                self.metrics.introspected(IntrospectionOutcome::Failed);
+                if self.told.as_ref() != Some(&error) {
+                    tracing::warn!(
+                        credential = self.credential.name(),
+                        reason = error.word(),
+                        %error,
+                        "the provider cannot be asked about the token, which stays in use"
+                    );
+                    self.told = Some(error);
+                }
+            }
+        }
+    }
+}
+
+/// The task of a credential, or none. It ends with it.
+// A lock of the control plane: nothing on the road of a request takes it.
+pub(super) struct Inquiry(Mutex<State>);
+
+enum State {
+    Waiting(Box<Introspector>),
+    Running(AbortHandle),
+    Nothing,
+}
+
+impl Inquiry {
+    pub(super) fn new(introspector: Option<Introspector>) -> Self {
+        Self(Mutex::new(
+            introspector.map_or(State::Nothing, |introspector| State::Waiting(introspector.into())),
+        ))
+    }
+
+    /// Starts it, unless it runs, on the runtime of the caller.
+    pub(super) fn start(&self) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = match std::mem::replace(&mut *state, State::Nothing) {
+            State::Waiting(introspector) => {
+                State::Running(tokio::spawn(supervise(*introspector)).abort_handle())
+            }
+            other => other,
+        };
+    }
+}
+
+impl Drop for Inquiry {
+    fn drop(&mut self) {
+        if let State::Running(task) = self.0.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            task.abort();
+        }
+    }
+}
+
+/// A panic is a bug, and costs one question.
+async fn supervise(mut introspector: Introspector) {
+    let name: Arc<str> = introspector.credential.name().into();
+    loop {
+        let _panic = AssertUnwindSafe(introspector.run()).catch_unwind().await;
+        tracing::error!(credential = &*name, "asking about a token met a bug in attaché; please report it");
+    }
+}
