@@ -13,6 +13,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::{runtime, sync::Notify, time};
@@ -32,6 +33,9 @@ use crate::{
     telemetry::{metrics::Metrics, traces::Traces},
     token::{Clock, Environment, Manager},
 };
+
+/// How long the end waits for answers of providers that must not be lost: as long as a token request may take.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
 /// Everything that is ready before a port is bound.
 struct Parts {
@@ -163,6 +167,7 @@ impl Bound {
         self.manager.start();
         // From here on the credentials in force are those of `changes`: one that a reload takes away must end.
         drop(self.manager);
+        let live = self.changes.live.clone();
         if let Some((watcher, hangup)) = self.watcher {
             let (metrics, mut changes) = (self.metrics, self.changes);
             tokio::spawn(watcher.run(hangup, metrics, move |loaded| changes.apply(loaded)));
@@ -180,6 +185,13 @@ impl Bound {
         tokio::select! {
             ended = workers.ended() => ended?,
             () = end(trigger, shutdown.clone(), &self.shutdown, &self.readiness) => {}
+        }
+        // A refresh token that is being replaced would be lost with the answer.
+        let (mut now, manager) = (shutdown.clone(), live.manager());
+        tokio::select! {
+            () = manager.finish() => {}
+            () = now.reached(Stage::Now) => {}
+            () = time::sleep(LAST_ANSWERS) => {}
         }
         trigger.advance(Stage::Now);
         // It ends with the last stage, and its answers are small.

@@ -46,6 +46,11 @@ impl Live {
         }
     }
 
+    /// The credentials in force.
+    pub(super) fn manager(&self) -> Manager {
+        self.state().manager.clone()
+    }
+
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -10,6 +10,7 @@ use super::{
     access_token::AccessToken,
     error::{ErrorCode, FetchError},
 };
+use crate::secret::Secret;
 
 /// No lifetime is believed to be longer; a token that lives for years is refreshed once in a while all the same.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86400);
@@ -23,6 +24,17 @@ pub struct Issued {
     pub lifetime: Lifetime,
     /// What was granted, when the answer tells (RFC 6749 §5.1: it may stay silent when it is what was asked for).
     pub scope: Option<BTreeSet<String>>,
+    /// The refresh token that came with it.
+    pub refresh: Option<IssuedRefresh>,
+}
+
+/// A refresh token as it was issued (RFC 6749 §6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuedRefresh {
+    /// The token. It goes into a form, so that it may hold anything but nothing.
+    pub token: Secret,
+    /// How long it lives, as some providers tell.
+    pub lifetime: Option<Duration>,
 }
 
 /// What an answer says about a token's lifetime.
@@ -44,6 +56,13 @@ struct Success<'a> {
     expires_in: Option<&'a RawValue>,
     #[serde(borrow)]
     scope: Option<&'a RawValue>,
+    #[serde(borrow)]
+    refresh_token: Option<&'a RawValue>,
+    // No standard has the name: Keycloak and others say the first, GitHub, Microsoft and others the second.
+    #[serde(borrow)]
+    refresh_expires_in: Option<&'a RawValue>,
+    #[serde(borrow)]
+    refresh_token_expires_in: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -66,7 +85,15 @@ pub fn success(body: &[u8]) -> Result<Issued, FetchError> {
         }
     }
     let scope = text(answer.scope).map(|scope| scope.split_ascii_whitespace().map(str::to_owned).collect());
-    Ok(Issued { token, lifetime: lifetime(answer.expires_in), scope })
+    let refresh = text(answer.refresh_token).filter(|token| !token.is_empty()).map(|token| IssuedRefresh {
+        token: Secret::new(token.as_str()),
+        lifetime: match lifetime(answer.refresh_token_expires_in.or(answer.refresh_expires_in)) {
+            // Keycloak's 0 means: no end of its own.
+            Lifetime::Known(lifetime) => Some(lifetime).filter(|lifetime| !lifetime.is_zero()),
+            Lifetime::Unknown => None,
+        },
+    });
+    Ok(Issued { token, lifetime: lifetime(answer.expires_in), scope, refresh })
 }
 
 /// The OAuth error code of any other answer.
@@ -152,6 +179,20 @@ mod tests {
         ] {
             assert!(success(body.as_bytes()).is_err(), "{body}");
         }
+    }
+
+    #[test]
+    fn a_refresh_token_comes_with_the_life_that_some_providers_tell() {
+        let refresh = |extra: &str| with(extra).unwrap().refresh.map(|refresh| refresh.lifetime);
+        let token = ",\"refresh_token\":\"r\"";
+        assert_eq!(refresh(""), None);
+        assert_eq!(refresh(",\"refresh_token\":\"\""), None);
+        assert_eq!(refresh(",\"refresh_token\":7"), None);
+        assert_eq!(refresh(token), Some(None));
+        assert_eq!(refresh(&format!("{token},\"refresh_expires_in\":0")), Some(None));
+        let minute = Some(Some(Duration::from_secs(60)));
+        assert_eq!(refresh(&format!("{token},\"refresh_expires_in\":60")), minute);
+        assert_eq!(refresh(&format!("{token},\"refresh_token_expires_in\":\"60\"")), minute);
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! What the operator wrote about credentials.
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::source::SourceConfig;
-use crate::duration::Span;
+use crate::{duration::Span, secret::SecretRef};
 
 /// A section `[credentials.NAME]`: which source, and what is the same for all sources. The keys of both stand in the
 /// one section.
@@ -21,7 +23,7 @@ pub struct CredentialConfig {
 
 /// The keys of a credential that every `type` has. Unknown keys are not refused here: the keys of the type stand in the
 /// same section, and whoever loads it checks both together.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct CommonConfig {
     /// Lifetime of a token whose answer does not tell one.
@@ -30,10 +32,23 @@ pub struct CommonConfig {
     pub token_wait: Span,
     /// Whether readiness waits for this credential.
     pub required: bool,
+    /// Most token requests within an hour; nothing means that only the pace of retries limits them.
+    pub max_requests_per_hour: Option<u32>,
+    /// The file that outlives the process: refresh tokens, and encrypted access tokens. In a folder of attaché's own.
+    pub store: Option<PathBuf>,
+    /// What the store is encrypted with: 32 characters or more. Access tokens are kept only in an encrypted store.
+    pub store_key: Option<SecretRef>,
 }
 
 impl Default for CommonConfig {
     fn default() -> Self {
-        Self { default_lifetime: Span::secs(300), token_wait: Span::secs(5), required: true }
+        Self {
+            default_lifetime: Span::secs(300),
+            token_wait: Span::secs(5),
+            required: true,
+            max_requests_per_hour: None,
+            store: None,
+            store_key: None,
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use super::store::StoreError;
 use crate::secret::SecretError;
 
 /// The least and the most that a `Retry-After` is believed.
@@ -48,6 +49,16 @@ pub enum FetchError {
     Helper(&'static str),
     #[error("the token has expired, and no other one has come")]
     Stale,
+    #[error("the provider does not accept the refresh token any more")]
+    RefreshRefused { fallback: bool },
+    #[error("two answers to the same refresh token were lost: whether it is spent is not known")]
+    RefreshInDoubt { fallback: bool },
+    #[error("the store cannot be used: {0}")]
+    Store(StoreError),
+    #[error("as many token requests as `max_requests_per_hour` allows have been sent within the last hour")]
+    Quota,
+    #[error("a secret file or the store does not answer")]
+    Blocked,
     #[error("the token request met a bug in attaché")]
     Panicked,
 }
@@ -59,6 +70,8 @@ pub enum Class {
     Transient,
     /// The client, its secret or its scope is at fault: only the operator can help, but it is tried again all the same.
     Client,
+    /// What is presented is used up: trying again soon cannot help, but later all the same.
+    Spent,
     /// Our own side: nothing was sent.
     Local,
 }
@@ -67,7 +80,13 @@ impl FetchError {
     /// How it is handled.
     pub fn class(&self) -> Class {
         match self {
-            Self::Secret(_) | Self::Signing | Self::Helper(_) => Class::Local,
+            Self::Secret(_)
+            | Self::Signing
+            | Self::Helper(_)
+            | Self::Store(_)
+            | Self::Quota
+            | Self::Blocked => Class::Local,
+            Self::RefreshRefused { .. } | Self::RefreshInDoubt { .. } => Class::Spent,
             Self::OAuth { code, .. } if code.is_client_fault() => Class::Client,
             Self::CertificateRefused => Class::Client,
             // RFC 6749 §5.2: 401 is a client that failed to authenticate, with or without a body that says so.
@@ -82,6 +101,11 @@ impl FetchError {
             Self::Status { retry_after, .. } | Self::OAuth { retry_after, .. } => *retry_after,
             _ => None,
         }
+    }
+
+    /// Whether the next attempt goes another way, so that there is no reason to wait for it.
+    pub fn leaves_another_way(&self) -> bool {
+        matches!(self, Self::RefreshRefused { fallback: true } | Self::RefreshInDoubt { fallback: true })
     }
 
     /// What the operator can do about it.
@@ -123,6 +147,16 @@ impl FetchError {
             Self::Stale => {
                 "whatever gives the token, a provider or the writer of a file, should give a new one in time"
             }
+            Self::RefreshRefused { fallback: true } | Self::RefreshInDoubt { fallback: true } => {
+                "the `fallback` grant takes over; to have refresh tokens again, put a new one where `refresh_token` says"
+            }
+            Self::RefreshRefused { .. } | Self::RefreshInDoubt { .. } => {
+                "get a new refresh token from the provider and put it where `refresh_token` says; it is tried within \
+                 seconds"
+            }
+            Self::Store(error) => error.cure(),
+            Self::Quota => "raise `max_requests_per_hour`, or find out why so many token requests fail",
+            Self::Blocked => "look at the file system that the credential's files are on",
             Self::Panicked => "report the bug",
             Self::OAuth { code, .. } => match code.as_str() {
                 "invalid_client" => {
@@ -163,6 +197,11 @@ impl FetchError {
             Self::Introspection(_) => "introspection",
             Self::Helper(_) => "helper",
             Self::Stale => "stale_token",
+            Self::RefreshRefused { .. } => "refresh_token_refused",
+            Self::RefreshInDoubt { .. } => "refresh_token_in_doubt",
+            Self::Store(_) => "store",
+            Self::Quota => "quota",
+            Self::Blocked => "blocked",
             Self::Panicked => "internal",
         }
     }

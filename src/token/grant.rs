@@ -114,13 +114,16 @@ pub(super) struct Grant {
     auth: ClientAuth,
     // What the provider's metadata has against the method: one warning a change.
     contradiction: Option<String>,
-    // Everything in the body that is the same each time.
+    grant_type: &'static str,
+    // Everything else in the body that is the same each time.
     form: Vec<(String, String)>,
     asked: Option<BTreeSet<String>>,
+    /// The last fetch came as far as the token request.
+    sent: bool,
 }
 
 /// Parameters that attaché sets itself: a second value would be ambiguous (RFC 6749 §3.2).
-const RESERVED: [&str; 14] = [
+const RESERVED: [&str; 16] = [
     "grant_type",
     "scope",
     "audience",
@@ -135,6 +138,8 @@ const RESERVED: [&str; 14] = [
     "subject_token",
     "actor_token",
     "requested_token_type",
+    "username",
+    "password",
 ];
 
 impl Grant {
@@ -142,7 +147,7 @@ impl Grant {
     pub(super) fn build(
         config: &OAuthConfig,
         client_id: Option<&str>,
-        grant_type: &str,
+        grant_type: &'static str,
         clock: Clock,
     ) -> Result<Self, Invalid> {
         if client_id.is_some_and(str::is_empty) {
@@ -170,7 +175,7 @@ impl Grant {
             config.client_auth.is_mutual_tls(),
         )?;
         let auth = ClientAuth::build(config, client_id)?;
-        let mut form = vec![("grant_type".to_owned(), grant_type.to_owned())];
+        let mut form = Vec::new();
         let mut add = |name: &str, value: &str| form.push((name.to_owned(), value.to_owned()));
         if let Some(scope) = &config.scope {
             add("scope", scope);
@@ -193,20 +198,32 @@ impl Grant {
             method: config.client_auth,
             auth,
             contradiction: None,
+            grant_type,
             form,
             asked: config
                 .scope
                 .as_deref()
                 .map(|scope| scope.split_ascii_whitespace().map(str::to_owned).collect()),
+            sent: false,
         })
     }
 
     /// Asks for a token once, with these parameters beside those that are the same each time.
     pub(super) async fn fetch(&mut self, extra: &[(&str, &str)]) -> Result<Fetched, FetchError> {
-        self.look();
+        self.fetch_as(self.grant_type, extra).await
+    }
+
+    /// The same with another grant, for a credential that has two.
+    pub(super) async fn fetch_as(
+        &mut self,
+        grant_type: &str,
+        extra: &[(&str, &str)],
+    ) -> Result<Fetched, FetchError> {
+        self.sent = false;
         let url = self.endpoint.find(&mut self.http).await?;
         self.compare_method();
-        let (authorization, body) = self.request(url.as_str(), extra)?;
+        let (authorization, body) = self.request(url.as_str(), grant_type, extra)?;
+        self.sent = true;
         let sent = self.http.send(|client| {
             let request = client
                 .post(url)
@@ -218,7 +235,7 @@ impl Grant {
             };
             request.body(body.as_bytes().to_vec())
         });
-        let Answer { status, body, retry_after, skew } = match sent.await {
+        let Answer { status, body, retry_after, skew, .. } = match sent.await {
             Ok(answer) => answer,
             Err(error) => {
                 self.endpoint.doubt();
@@ -246,14 +263,20 @@ impl Grant {
     fn request(
         &self,
         endpoint: &str,
+        grant_type: &str,
         extra: &[(&str, &str)],
     ) -> Result<(Option<HeaderValue>, Zeroizing<String>), FetchError> {
         let mut form = form_urlencoded::Serializer::new(String::new());
-        form.extend_pairs(&self.form).extend_pairs(extra);
+        form.append_pair("grant_type", grant_type).extend_pairs(&self.form).extend_pairs(extra);
         let audience = self.issuer.as_deref().unwrap_or(endpoint);
         let addressed = Addressed { audience, now: self.clock.now().wall };
         let authorization = self.auth.apply(self.client_id.as_deref(), &addressed, &mut form)?;
         Ok((authorization, Zeroizing::new(form.finish())))
+    }
+
+    /// Whether the last fetch may have reached the provider: it came as far as the token request.
+    pub(super) fn was_sent(&self) -> bool {
+        self.sent
     }
 
     /// Whether a secret or the client's certificate has been replaced, so that it is worth asking at once. A token that

@@ -63,6 +63,8 @@ pub(super) struct Answer {
     pub(super) retry_after: Option<Duration>,
     /// The provider's clock less ours, in seconds.
     pub(super) skew: Option<f64>,
+    /// `Metadata-Flavor`, by which a metadata server says what it is.
+    pub(super) flavor: Option<String>,
 }
 
 impl Http {
@@ -111,6 +113,8 @@ impl Http {
         let retry_after = field(response.headers(), &RETRY_AFTER)
             .and_then(|value| error::retry_after(value, self.clock.now().wall));
         let skew = self.skew(response.headers());
+        let flavor = response.headers().get("metadata-flavor").and_then(|value| value.to_str().ok());
+        let flavor = flavor.map(str::to_owned);
         let mut body = Zeroizing::new(Vec::new());
         while let Some(chunk) = response.chunk().await.map_err(|error| explain(&error))? {
             if body.len() + chunk.len() > MAX_ANSWER {
@@ -118,7 +122,7 @@ impl Http {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Answer { status, body, retry_after, skew })
+        Ok(Answer { status, body, retry_after, skew, flavor })
     }
 
     fn skew(&self, headers: &HeaderMap) -> Option<f64> {
@@ -172,8 +176,9 @@ fn explain(error: &reqwest::Error) -> FetchError {
         source = cause.source();
     }
     match () {
-        () if error.is_timeout() => FetchError::Timeout,
+        // A connection that does not come about in time included: nothing was sent.
         () if error.is_connect() => FetchError::Unreachable,
+        () if error.is_timeout() => FetchError::Timeout,
         () => FetchError::Broken,
     }
 }

@@ -63,7 +63,7 @@ impl Introspector {
     async fn run(&mut self) {
         loop {
             // Sidecars that started together do not ask together.
-            time::sleep(self.interval.mul_f64(super::refresher::rand::chance().mul_add(-0.1, 1.0))).await;
+            time::sleep(self.interval.mul_f64(super::rand::chance().mul_add(-0.1, 1.0))).await;
             self.once().await;
         }
     }

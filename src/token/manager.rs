@@ -8,21 +8,18 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
-use tokio::{
-    task::AbortHandle,
-    time::{self, Instant},
-};
+use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
     clock::Clock,
     config::CredentialConfig,
     credential::{Credential, Phase},
-    error::FetchError,
     introspector::{Inquiry, Introspector},
-    refresher::Refresher,
-    source::Source,
+    named::{Named, Names},
+    refresher::{Progress, Refresher},
+    source::SourceConfig,
     status::{CredentialStatus, Journal},
-    verify::Verifier,
+    supplier::Supplier,
 };
 use crate::{
     invalid::Invalid,
@@ -50,15 +47,22 @@ pub struct Environment {
 #[derive(Clone)]
 pub struct Manager(Arc<Inner>);
 
+#[derive(Default)]
 struct Inner {
-    // Shared with the manager of the configuration before, where a credential has not changed.
+    // Shared with the manager of the configuration before, where a credential has not changed, and between names whose
+    // sections are the same.
     credentials: BTreeMap<String, Arc<Entry>>,
+    // Names that credentials of the configuration before get when this one is in force.
+    joining: Mutex<Vec<(Arc<Entry>, Named)>>,
 }
 
 struct Entry {
     credential: Credential,
+    names: Arc<Names>,
     journal: Arc<Journal>,
     config: CredentialConfig,
+    // Dropped, it stops the refresher before its next attempt.
+    stop: Mutex<Option<watch::Sender<()>>>,
     // A lock of the control plane: nothing on the road of a request takes it.
     refresher: Mutex<Task>,
     inquiry: Inquiry,
@@ -68,16 +72,14 @@ struct Entry {
 enum Task {
     /// Until `start`.
     Waiting(Box<Refresher>),
-    Running(AbortHandle),
-    /// In between.
-    Starting,
+    Running(JoinHandle<()>),
+    /// In between, and after the end.
+    Gone,
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        if let Task::Running(task) = self.refresher.get_mut().unwrap_or_else(PoisonError::into_inner) {
-            task.abort();
-        }
+        // Not aborted: an answer that is on its way may hold the only refresh token there is.
         // Whoever still holds the credential need not wait for a token that nobody fetches any more.
         self.credential.shared().enter(Phase::Stopped);
     }
@@ -104,37 +106,81 @@ impl Manager {
         configs: &BTreeMap<String, CredentialConfig>,
         environment: &Environment,
     ) -> Result<Self, Invalid> {
-        let mut credentials = BTreeMap::new();
+        let mut inner = Inner::default();
         for (name, config) in configs {
-            let kept = previous.and_then(|previous| previous.0.credentials.get(name));
-            if let Some(kept) = kept.filter(|kept| kept.config == *config) {
-                credentials.insert(name.clone(), Arc::clone(kept));
-                continue;
-            }
-            let section = format!("credentials.{name}");
-            let source = Source::build(&config.source, &environment.clock)
-                .map_err(|invalid| invalid.under(&section))?;
-            if config.common.default_lifetime.0 < Duration::from_secs(1) {
-                return Err(Invalid::new("default_lifetime", "is less than a second").under(&section));
-            }
+            let before = previous.map(|previous| &previous.0.credentials);
+            let same = |entry: &&Arc<Entry>| entry.config == *config;
+            // Its own first; else one that asks for the same token in the same way, now or under another name before.
+            let kept = before
+                .and_then(|before| before.get(name).filter(same))
+                .or_else(|| inner.credentials.values().find(same))
+                .or_else(|| before.and_then(|before| before.values().find(same)));
             // A process that is ready stays ready when a credential is added.
             let waited_for = previous.is_none() || !environment.readiness.is_started();
-            let entry = entry(name, config, source, environment, waited_for)
-                .map_err(|invalid| invalid.under(&section))?;
-            credentials.insert(name.clone(), Arc::new(entry));
+            let entry = match kept.map(Arc::clone) {
+                Some(kept) => {
+                    if !kept.names.contain(name) {
+                        let named = named(name, config, environment, waited_for);
+                        inner.joining().push((Arc::clone(&kept), named));
+                    }
+                    kept
+                }
+                None => {
+                    let section = format!("credentials.{name}");
+                    let build = || {
+                        let supplier = Supplier::build(config, &environment.clock)?;
+                        if config.common.default_lifetime.0 < Duration::from_secs(1) {
+                            return Err(Invalid::new("default_lifetime", "is less than a second"));
+                        }
+                        entry(name, config, supplier, environment, waited_for)
+                    };
+                    Arc::new(build().map_err(|invalid| invalid.under(&section))?)
+                }
+            };
+            inner.credentials.insert(name.clone(), entry);
         }
-        Ok(Self(Arc::new(Inner { credentials })))
+        inner.check_stores()?;
+        Ok(Self(Arc::new(inner)))
     }
 
     /// Starts the refreshers that do not run yet, on the runtime of the caller.
     pub fn start(&self) {
+        for (entry, named) in self.0.joining().drain(..) {
+            entry.names.add(named);
+        }
+        for entry in self.0.credentials.values() {
+            let mine =
+                |name: &str| self.0.credentials.get(name).is_some_and(|other| Arc::ptr_eq(other, entry));
+            entry.names.retain(mine);
+        }
         for entry in self.0.credentials.values() {
             let mut task = entry.refresher.lock().unwrap_or_else(PoisonError::into_inner);
-            *task = match std::mem::replace(&mut *task, Task::Starting) {
-                Task::Waiting(refresher) => Task::Running(tokio::spawn(supervise(*refresher)).abort_handle()),
+            *task = match std::mem::replace(&mut *task, Task::Gone) {
+                Task::Waiting(refresher) => {
+                    legacy(&entry.config, &entry.credential);
+                    Task::Running(tokio::spawn(supervise(*refresher)))
+                }
                 running => running,
             };
             entry.inquiry.start();
+        }
+    }
+
+    /// Stops the refreshers, and waits for answers that must not be lost: those that may hold a new refresh token.
+    pub async fn finish(&self) {
+        let entries = || self.0.credentials.values();
+        for entry in entries() {
+            entry.stop.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+        for entry in entries().filter(|entry| matches!(entry.config.source, SourceConfig::RefreshToken(_))) {
+            let task = {
+                let mut task = entry.refresher.lock().unwrap_or_else(PoisonError::into_inner);
+                std::mem::replace(&mut *task, Task::Gone)
+            };
+            if let Task::Running(task) = task {
+                // A refresher that panicked has nothing left to lose.
+                let _ = task.await;
+            }
         }
     }
 
@@ -145,75 +191,103 @@ impl Manager {
 
     /// What can be told about each credential.
     pub fn statuses(&self) -> Vec<CredentialStatus> {
-        let entries = self.0.credentials.values();
-        let status = |entry: &Arc<Entry>| {
+        let status = |(name, entry): (&String, &Arc<Entry>)| {
             let config = &entry.config;
-            entry.journal.status(&entry.credential, config.source.name(), config.common.required)
+            entry.journal.status(name, &entry.credential, config.source.name(), config.common.required)
         };
-        entries.map(status).collect()
+        self.0.credentials.iter().map(status).collect()
     }
+}
+
+impl Inner {
+    fn joining(&self) -> std::sync::MutexGuard<'_, Vec<(Arc<Entry>, Named)>> {
+        self.joining.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A store belongs to one credential: each would overwrite what the other has written.
+    fn check_stores(&self) -> Result<(), Invalid> {
+        let mut known: Vec<(&std::path::Path, &String, &Arc<Entry>)> = Vec::new();
+        for (name, entry) in &self.credentials {
+            let Some(store) = &entry.config.common.store else { continue };
+            if let Some((_, other, _)) =
+                known.iter().find(|(path, _, known)| path == store && !Arc::ptr_eq(known, entry))
+            {
+                let key = format!("credentials.{name}.store");
+                return Err(Invalid::new(key, format!("is the store of `credentials.{other}` already"))
+                    .hint("give each credential a file of its own"));
+            }
+            known.push((store, name, entry));
+        }
+        Ok(())
+    }
+}
+
+fn named(name: &str, config: &CredentialConfig, environment: &Environment, waited_for: bool) -> Named {
+    let readiness = &environment.readiness;
+    let latch =
+        if config.common.required && waited_for { readiness.require(name) } else { readiness.optional(name) };
+    Named { name: name.to_owned(), latch, metrics: environment.metrics.credential(name) }
 }
 
 fn entry(
     name: &str,
     config: &CredentialConfig,
-    source: Source,
+    supplier: Supplier,
     environment: &Environment,
     waited_for: bool,
 ) -> Result<Entry, Invalid> {
     let clock = &environment.clock;
     let credential = Credential::new(name, config.common.token_wait.0, clock.clone());
-    let metrics = environment.metrics.credential(name);
-    let (mut verifier, mut introspector) = (None, None);
+    let mut introspector = None;
     if let Some((oauth, client_id)) = config.source.oauth() {
-        verifier = Verifier::build(oauth, clock.clone())?;
-        let (credential, metrics) = (credential.clone(), metrics.clone());
+        let (credential, metrics) = (credential.clone(), environment.metrics.credential(name));
         introspector = Introspector::build(oauth, client_id, clock.clone(), credential, metrics)?;
     }
-    let journal = Arc::new(Journal::default());
-    let readiness = &environment.readiness;
-    let latch =
-        if config.common.required && waited_for { readiness.require(name) } else { readiness.optional(name) };
+    let (journal, names) = (Arc::new(Journal::default()), Arc::new(Names::default()));
+    names.add(named(name, config, environment, waited_for));
+    let (stop, stopped) = watch::channel(());
     let refresher = Refresher {
         name: name.into(),
-        source,
-        verifier,
+        names: Arc::clone(&names),
+        supplier: Arc::new(tokio::sync::Mutex::new(supplier)),
         shared: Arc::clone(credential.shared()),
         default_lifetime: config.common.default_lifetime.0,
-        latch,
-        metrics,
         traces: environment.traces.clone(),
         journal: Arc::clone(&journal),
-        last: None,
-        failures: 0,
-        told: None,
-        skew_told: false,
-        narrowed_told: false,
+        stop: stopped,
+        progress: Progress::default(),
     };
     Ok(Entry {
         credential,
+        names,
         journal,
         config: config.clone(),
+        stop: Mutex::new(Some(stop)),
         refresher: Mutex::new(Task::Waiting(Box::new(refresher))),
         inquiry: Inquiry::new(introspector),
     })
 }
 
+/// What is told at every start.
+fn legacy(config: &CredentialConfig, credential: &Credential) {
+    if matches!(config.source, SourceConfig::Password(_)) {
+        tracing::warn!(
+            credential = credential.name(),
+            "the password grant is legacy (RFC 9700 section 2.4): use another type as soon as the provider offers one"
+        );
+    }
+}
+
 /// A panic is a bug, and costs one attempt.
 async fn supervise(mut refresher: Refresher) {
-    loop {
-        let _panic = AssertUnwindSafe(refresher.run()).catch_unwind().await;
+    while AssertUnwindSafe(refresher.run()).catch_unwind().await.is_err() {
         tracing::error!(
             credential = &*refresher.name,
             "a token request met a bug in attaché; please report it with the lines above"
         );
-        let next = Instant::now() + RESTART;
-        refresher.failures = refresher.failures.saturating_add(1);
-        refresher.journal.failed(&FetchError::Panicked, next);
-        refresher.shared.stand_by();
-        refresher.shared.enter(Phase::BackingOff(next));
-        time::sleep_until(next).await;
+        refresher.panicked(RESTART).await;
     }
+    refresher.shared.enter(Phase::Stopped);
 }
 
 #[cfg(test)]

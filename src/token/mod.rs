@@ -20,6 +20,7 @@ mod config;
 pub mod credential;
 mod endpoint;
 pub mod error;
+mod family;
 mod grant;
 mod http;
 mod identity;
@@ -29,13 +30,18 @@ mod jwks;
 mod kept_secret;
 mod manager;
 mod metadata;
+mod named;
 mod private_key;
+mod quota;
+mod rand;
 mod refresher;
 mod rfc3339;
 pub mod schedule;
 mod signer;
 pub mod source;
 mod status;
+mod store;
+mod supplier;
 mod verify;
 mod walk;
 
@@ -47,10 +53,14 @@ pub use self::{
     config::{CommonConfig, CredentialConfig},
     credential::{Credential, Current, Phase, Rejection, Unavailable},
     error::FetchError,
+    family::{FamilyState, FamilyStatus},
     grant::{CompatConfig, OAuthConfig},
     identity::{Authority, Identity, identify},
     manager::{Environment, Manager},
+    quota::QuotaStatus,
     signer::SigningAlg,
     status::{CredentialStatus, LastError, State},
+    store::StoreError,
+    supplier::SupplyStatus,
     walk::{Step, Trouble, Walk, walk},
 };

@@ -2,28 +2,37 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{self, Instant};
+use tokio::{
+    sync::{Mutex, watch},
+    time::{self, Instant},
+};
 
 use super::{
     answer::Lifetime,
     clock::{Clock, Moment},
     credential::{Phase, Shared},
     error::{Class, FetchError},
+    named::Names,
+    rand,
     schedule::{self, Failed, LEAST_INTERVAL},
-    source::{Fetched, Source},
+    source::Fetched,
     status::Journal,
-    verify::Verifier,
+    store::StoreError,
+    supplier::{Kept, Supplier},
 };
-use crate::{
-    readiness::Latch,
-    telemetry::{
-        metrics::{CredentialMetrics, RefreshOutcome},
-        traces::{TokenSpan, Tracer},
-    },
+use crate::telemetry::{
+    metrics::RefreshOutcome,
+    traces::{TokenSpan, Tracer},
 };
 
-/// How often the files that a source depends on are looked at.
+mod files;
+
+/// How often the files that a source depends on are looked at, and what could not be written to its store is tried again.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// How long a look at the files may keep a token request waiting. Whoever hangs on a dead file system goes on hanging, but
+/// on a thread that nobody else needs.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// For one attempt, discovery and token request together.
 const ATTEMPT: Duration = Duration::from_secs(10);
@@ -34,74 +43,152 @@ const SKEW_TOLD: f64 = 30.0;
 /// One credential's refresher.
 pub(super) struct Refresher {
     pub(super) name: Arc<str>,
-    pub(super) source: Source,
-    pub(super) verifier: Option<Verifier>,
+    pub(super) names: Arc<Names>,
+    // A lock, because a look at the files leaves this thread with it, and may never come back.
+    pub(super) supplier: Arc<Mutex<Supplier>>,
     pub(super) shared: Arc<Shared>,
     pub(super) default_lifetime: Duration,
-    pub(super) latch: Latch,
-    pub(super) metrics: CredentialMetrics,
     pub(super) traces: Tracer,
     pub(super) journal: Arc<Journal>,
+    /// Closed when nobody wants the credential any more.
+    pub(super) stop: watch::Receiver<()>,
+    pub(super) progress: Progress,
+}
+
+/// What it remembers from one attempt to the next.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
     /// When the last token request was sent.
-    pub(super) last: Option<Instant>,
+    last: Option<Instant>,
     pub(super) failures: u32,
     /// The kind of failure that was told last: one warning a change.
-    pub(super) told: Option<FetchError>,
-    pub(super) skew_told: bool,
-    pub(super) narrowed_told: bool,
+    told: Option<FetchError>,
+    told_of_store: Option<StoreError>,
+    skew_told: bool,
+    narrowed_told: bool,
+    /// The store has been asked for a token.
+    began: bool,
+    /// A replaced secret was tried before the provider's `Retry-After` was over: not again before an answer without one.
+    hurried: bool,
 }
 
 impl Refresher {
-    /// Fetches, waits, fetches again; never ends by itself.
+    /// Fetches, waits, fetches again; ends only when it is stopped, and never in the middle of an attempt: an answer that
+    /// nobody takes may hold the only refresh token.
     pub(super) async fn run(&mut self) {
         loop {
             let wait = self.attempt().await;
-            self.rest(Instant::now() + wait).await;
+            let mut stop = self.stop.clone();
+            tokio::select! {
+                () = self.rest(Instant::now() + wait) => {}
+                _ = stop.changed() => return,
+            }
         }
+    }
+
+    /// A bug ended an attempt: waits, and counts it as one that failed.
+    pub(super) async fn panicked(&mut self, pause: Duration) {
+        let next = Instant::now() + pause;
+        self.progress.failures = self.progress.failures.saturating_add(1);
+        self.journal.failed(&FetchError::Panicked, next);
+        self.shared.stand_by();
+        self.shared.enter(Phase::BackingOff(next));
+        time::sleep_until(next).await;
     }
 
     /// One attempt; returns how long until the next.
     async fn attempt(&mut self) -> Duration {
         // Whatever woke us: never more than one request a second.
-        if let Some(last) = self.last {
+        if let Some(last) = self.progress.last {
             time::sleep_until(last + LEAST_INTERVAL).await;
         }
         // While the provider fails, callers are told so at once instead of waiting for one more failure.
-        if self.failures == 0 {
+        if self.progress.failures == 0 {
             self.shared.enter(Phase::Fetching);
         }
+        self.look().await;
         let begun = self.shared.clock().now();
-        self.last = Some(begun.monotonic);
-        let fetched = match time::timeout(ATTEMPT, self.fetch()).await {
+        let supplier = Arc::clone(&self.supplier);
+        let Ok(mut supplier) = time::timeout(PATIENCE, supplier.lock()).await else {
+            return self.failed(FetchError::Blocked, Duration::ZERO, Duration::ZERO);
+        };
+        let wait = self.ask(&mut supplier, begun).await;
+        self.tell(&supplier);
+        wait
+    }
+
+    /// The same with what is asked.
+    async fn ask(&mut self, supplier: &mut Supplier, begun: Moment) -> Duration {
+        if let Err(error) = self.open(supplier, begun).await {
+            return self.failed(error, begun.monotonic.elapsed(), Duration::ZERO);
+        }
+        if !std::mem::replace(&mut self.progress.began, true)
+            && let Some(kept) = supplier.kept(begun)
+            && let Some(wait) = self.take_up(kept, begun)
+        {
+            return wait;
+        }
+        if let Some(wait) = supplier.hold_off(begun) {
+            return self.failed(FetchError::Quota, Duration::ZERO, wait);
+        }
+        supplier.note(begun).await;
+        self.progress.last = Some(Instant::now());
+        let fetched = match time::timeout(ATTEMPT, supplier.fetch()).await {
             Ok(fetched) => fetched,
             Err(_) => Err(FetchError::Timeout),
         };
         let took = begun.monotonic.elapsed();
+        let token = fetched.as_ref().ok().map(|fetched| fetched.issued.token.clone());
         let outcome = fetched.and_then(|fetched| self.publish(fetched, begun));
         let reason = outcome.as_ref().err().map(FetchError::word);
         self.traces.token_request(begun.wall, took, TokenSpan { credential: Arc::clone(&self.name), reason });
         match outcome {
             Ok(lifetime) => {
-                self.metrics.refreshed(RefreshOutcome::Success, took);
-                self.failures = 0;
-                self.told = None;
-                let planned = schedule::refresh_after(lifetime, rand::chance());
-                let wait = planned.saturating_sub(took);
-                self.journal.succeeded(Instant::now() + wait);
-                self.shared.enter(Phase::Resting);
+                self.names.refreshed(RefreshOutcome::Success, took);
+                let wait = schedule::refresh_after(lifetime, rand::chance()).saturating_sub(took);
+                self.succeeded(wait);
+                if let Some(token) = token {
+                    // After it is in use: a slow disk holds nobody up.
+                    supplier.keep(&token, begun, begun.after(lifetime)).await;
+                }
                 wait
             }
-            Err(error) => self.failed(error, took),
+            Err(error) => self.failed(error, took, supplier.pace()),
         }
     }
 
-    /// Asks, and verifies what came. The source has kept by then what it must keep, whatever becomes of the token.
-    async fn fetch(&mut self) -> Result<Fetched, FetchError> {
-        let fetched = self.source.fetch().await?;
-        if let Some(verifier) = &mut self.verifier {
-            verifier.verify(&fetched.issued.token, fetched.skew).await?;
+    /// Opens the store. A process that takes over from another one, or a new configuration from an old one, waits for it a
+    /// little.
+    async fn open(&mut self, supplier: &mut Supplier, now: Moment) -> Result<(), FetchError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match supplier.open(now).await {
+                Err(FetchError::Store(StoreError::InUse)) if Instant::now() < deadline => {
+                    time::sleep(Duration::from_millis(50)).await;
+                }
+                opened => return opened,
+            }
         }
-        Ok(fetched)
+    }
+
+    /// Uses a token that the store held; returns how long until the next is asked for, if it is any good.
+    fn take_up(&mut self, kept: Kept, now: Moment) -> Option<Duration> {
+        let Kept { token, lifetime, age } = kept;
+        let left = (lifetime - schedule::margin(lifetime)).checked_sub(age).filter(|left| !left.is_zero())?;
+        self.shared.publish(token, now.after(left), now.after(lifetime - age));
+        self.names.published(now.after(lifetime - age).wall);
+        tracing::info!(credential = &*self.name, left_s = left.as_secs(), "the token in the store is used");
+        let wait = schedule::refresh_after(lifetime, rand::chance()).saturating_sub(age);
+        self.succeeded(wait);
+        Some(wait)
+    }
+
+    fn succeeded(&mut self, wait: Duration) {
+        self.progress.failures = 0;
+        self.progress.told = None;
+        self.progress.hurried = false;
+        self.journal.succeeded(Instant::now() + wait);
+        self.shared.enter(Phase::Resting);
     }
 
     /// Makes what was fetched the current token; returns its lifetime.
@@ -118,19 +205,18 @@ impl Refresher {
             return Err(FetchError::Malformed("the token had expired when it came"));
         }
         if let Some(skew) = skew {
-            self.metrics.clock_skew(skew);
+            self.names.clock_skew(skew);
             let told = skew.abs() >= SKEW_TOLD;
-            if told && !self.skew_told {
+            if told && !self.progress.skew_told {
                 tracing::warn!(
                     credential = &*self.name,
                     skew_seconds = skew,
                     "the provider's clock differs from ours"
                 );
             }
-            self.skew_told = told;
+            self.progress.skew_told = told;
         }
         let (generation, new) = self.shared.publish(issued.token, usable_until, expires);
-        self.metrics.published(expires.wall);
         let (name, generation, lifetime_s) = (&*self.name, generation.0, lifetime.as_secs());
         if new {
             tracing::info!(credential = name, generation, lifetime_s, "token refreshed");
@@ -140,30 +226,36 @@ impl Refresher {
                 return Err(FetchError::Stale);
             }
         }
-        if narrowed && !self.narrowed_told {
+        if narrowed && !self.progress.narrowed_told {
             tracing::warn!(credential = &*self.name, "the provider granted less scope than was asked for");
         }
-        self.narrowed_told = narrowed;
-        self.latch.open();
+        self.progress.narrowed_told = narrowed;
+        self.names.published(expires.wall);
         Ok(lifetime)
     }
 
-    /// Notes a failure; returns how long until the next attempt.
-    fn failed(&mut self, error: FetchError, took: Duration) -> Duration {
-        self.failures = self.failures.saturating_add(1);
+    /// Notes a failure; returns how long until the next attempt, which is `least` at least.
+    fn failed(&mut self, error: FetchError, took: Duration, least: Duration) -> Duration {
+        if error.leaves_another_way() {
+            self.progress.failures = 0;
+        }
+        self.progress.failures = self.progress.failures.saturating_add(1);
+        self.progress.hurried &= error.retry_after().is_some();
         let class = error.class();
-        self.metrics.refreshed(
+        self.names.refreshed(
             match class {
                 Class::Transient => RefreshOutcome::Transient,
-                Class::Client => RefreshOutcome::Rejected,
+                Class::Client | Class::Spent => RefreshOutcome::Rejected,
+                Class::Local if error == FetchError::Quota => RefreshOutcome::Quota,
                 Class::Local => RefreshOutcome::Local,
             },
             took,
         );
         let held = self.held(self.shared.clock());
-        let failed = Failed { count: self.failures, class, retry_after: error.retry_after(), held };
-        let wait = schedule::retry_after(failed, rand::chance());
-        if self.told.as_ref() != Some(&error) {
+        let class = if error.leaves_another_way() { Class::Transient } else { class };
+        let failed = Failed { count: self.progress.failures, class, retry_after: error.retry_after(), held };
+        let wait = schedule::retry_after(failed, rand::chance()).max(least);
+        if self.progress.told.as_ref() != Some(&error) {
             tracing::warn!(
                 credential = &*self.name,
                 reason = error.word(),
@@ -172,7 +264,7 @@ impl Refresher {
                 token_held = held.is_some(),
                 "no new token"
             );
-            self.told = Some(error.clone());
+            self.progress.told = Some(error.clone());
         }
         let next = Instant::now() + wait;
         self.journal.failed(&error, next);
@@ -201,15 +293,17 @@ impl Refresher {
             if woken {
                 // Backing off is not cut short by callers, only by the operator.
                 let wanted = self.shared.is_suspect() || self.held(self.shared.clock()).is_none();
-                if wanted && self.failures == 0 {
+                if wanted && self.progress.failures == 0 {
                     return;
                 }
-            } else if self.source.look() {
-                tracing::info!(credential = &*self.name, "a secret has been replaced");
+            } else if self.look().await && self.may_hurry() {
                 return;
+            } else {
+                self.tend().await;
             }
             // A token that only the wall clock has ended was counted on when the back-off was planned.
             let planned_with_token = self
+                .progress
                 .told
                 .as_ref()
                 .is_some_and(|error| error.class() == Class::Transient && error.retry_after().is_none());
@@ -217,15 +311,5 @@ impl Refresher {
                 until = until.min(Instant::now() + schedule::CAP_NONE);
             }
         }
-    }
-}
-
-pub(super) mod rand {
-    /// A number from 0 to 1 that nobody can plan with.
-    pub(in crate::token) fn chance() -> f64 {
-        let mut bytes = [0; 4];
-        // Without randomness sidecars refresh together, which is bearable.
-        let _ = aws_lc_rs::rand::fill(&mut bytes);
-        f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
     }
 }

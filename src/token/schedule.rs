@@ -60,11 +60,14 @@ pub struct Failed {
 /// longer than the token lasts.
 pub fn retry_after(failed: Failed, chance: f64) -> Duration {
     let cap = match (failed.class, failed.held) {
-        (Class::Client, _) => CAP_CLIENT,
+        (Class::Client | Class::Spent, _) => CAP_CLIENT,
         (_, Some(_)) => CAP_HELD,
         (_, None) => CAP_NONE,
     };
-    let doubled = Duration::from_secs(1).saturating_mul(1 << failed.count.saturating_sub(1).min(16)).min(cap);
+    let doubled = match failed.class {
+        Class::Spent => cap,
+        _ => Duration::from_secs(1).saturating_mul(1 << failed.count.saturating_sub(1).min(16)).min(cap),
+    };
     // A tenth either way, so that the average is what the cap says.
     let own = doubled.mul_f64(0.9 + chance / 5.0);
     let own = failed.held.map_or(own, |held| own.min(held));
@@ -127,6 +130,8 @@ mod tests {
         assert_eq!(delays(None, Class::Transient), [1, 2, 4, 8, 10, 10, 10, 10, 10, 10]);
         assert_eq!(delays(Some(secs(3600)), Class::Transient), [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]);
         assert_eq!(delays(None, Class::Client), [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]);
+        assert_eq!(delays(None, Class::Spent), [300; 10]);
+        assert_eq!(delays(Some(secs(60)), Class::Spent), [60; 10], "once more when the token ends");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{credential::Credential, error::FetchError};
+use super::{credential::Credential, error::FetchError, supplier::SupplyStatus};
 
 /// A credential as `/status` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -32,6 +32,9 @@ pub struct CredentialStatus {
     pub last_error: Option<LastError>,
     /// How many seconds until the next token request.
     pub next_attempt_in_seconds: Option<u64>,
+    /// The refresh token, the store and the limit, where there are such.
+    #[serde(flatten)]
+    pub supply: SupplyStatus,
 }
 
 /// Whether requests can be sent with a credential.
@@ -75,26 +78,34 @@ pub(super) struct Journal(Mutex<Entry>);
 struct Entry {
     error: Option<LastError>,
     next: Option<Instant>,
+    supply: SupplyStatus,
 }
 
 impl Journal {
     pub(super) fn succeeded(&self, next: Instant) {
-        *self.entry() = Entry { error: None, next: Some(next) };
+        let mut entry = self.entry();
+        (entry.error, entry.next) = (None, Some(next));
     }
 
     pub(super) fn failed(&self, error: &FetchError, next: Instant) {
         let error = LastError { reason: error.word(), message: error.to_string(), hint: error.cure() };
-        *self.entry() = Entry { error: Some(error), next: Some(next) };
+        let mut entry = self.entry();
+        (entry.error, entry.next) = (Some(error), Some(next));
+    }
+
+    pub(super) fn supplied(&self, supply: SupplyStatus) {
+        self.entry().supply = supply;
     }
 
     /// The status of a credential whose refresher writes here.
     pub(super) fn status(
         &self,
+        name: &str,
         credential: &Credential,
         kind: &'static str,
         required: bool,
     ) -> CredentialStatus {
-        let Entry { error, next } = self.entry().clone();
+        let Entry { error, next, supply } = self.entry().clone();
         let usable = credential.current().is_some();
         let expires = credential.expires();
         let state = match (expires.is_some(), usable, &error) {
@@ -107,7 +118,7 @@ impl Journal {
             |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let now = credential.shared().clock().now();
         CredentialStatus {
-            name: credential.name().to_owned(),
+            name: name.to_owned(),
             kind,
             state,
             expires_at: expires.map(|expires| since_epoch(expires.wall)),
@@ -116,6 +127,7 @@ impl Journal {
             required,
             last_error: error,
             next_attempt_in_seconds: next.map(|next| next.saturating_duration_since(now.monotonic).as_secs()),
+            supply,
         }
     }
 

@@ -21,7 +21,8 @@ use super::{
     grant::OAuthConfig,
     http::Http,
     metadata::contradiction,
-    source::{Fetched, Source},
+    source::Fetched,
+    supplier::Supplier,
     verify::Verifier,
 };
 use crate::invalid::Invalid;
@@ -78,17 +79,17 @@ impl From<&FetchError> for Trouble {
 
 /// Walks the way to a token of this credential. The token is dropped at its end.
 pub async fn walk(config: &CredentialConfig, clock: Clock) -> Result<Walk, Invalid> {
-    let mut source = Source::build(&config.source, &clock)?;
+    let mut supplier = Supplier::build(config, &clock)?;
     let mut walk = Walk::default();
     let Some((oauth, _)) = config.source.oauth() else {
-        match source.fetch().await {
+        match ask(&mut supplier, &clock).await {
             Ok(fetched) => walk.token(fetched, "token"),
             Err(error) => walk.fail("token", (&error).into()),
         }
         return Ok(walk);
     };
     let Some(listed) = walk.approach(oauth, clock.clone()).await? else { return Ok(walk) };
-    match source.fetch().await {
+    match ask(&mut supplier, &clock).await {
         Ok(fetched) => {
             let skew = fetched.skew;
             let token = fetched.issued.token.clone();
@@ -105,6 +106,13 @@ pub async fn walk(config: &CredentialConfig, clock: Clock) -> Result<Walk, Inval
         Err(error) => walk.refused(oauth, &error, listed.as_deref()),
     }
     Ok(walk)
+}
+
+/// One token request. A refresh token that is replaced by it is kept: the sidecar goes on with the new one.
+async fn ask(supplier: &mut Supplier, clock: &Clock) -> Result<Fetched, FetchError> {
+    supplier.open(clock.now()).await?;
+    supplier.note(clock.now()).await;
+    supplier.ask().await
 }
 
 /// What the provider lists of client authentication, if it lists any.

@@ -19,6 +19,10 @@ pub(super) struct Families {
     ready: IntGaugeVec,
     clock_skew: GaugeVec,
     introspections: IntCounterVec,
+    store_failing: IntGaugeVec,
+    family_usable: IntGaugeVec,
+    family_began: GaugeVec,
+    family_ends: GaugeVec,
 }
 
 impl Families {
@@ -59,15 +63,30 @@ impl Families {
                     &["credential"],
                 ),
             ),
-            clock_skew: register(
+            clock_skew: gauges(
                 registry,
-                GaugeVec::new(
-                    Opts::new(
-                        "attache_provider_clock_skew_seconds",
-                        "The identity provider's clock less ours, from the `Date` of its last answer.",
-                    ),
-                    &["credential"],
-                ),
+                "attache_provider_clock_skew_seconds",
+                "The identity provider's clock less ours, from the `Date` of its last answer.",
+            ),
+            store_failing: int_gauges(
+                registry,
+                "attache_token_store_failing",
+                "1 while the credential's store cannot be opened, or what is new is not on the disk.",
+            ),
+            family_usable: int_gauges(
+                registry,
+                "attache_refresh_token_usable",
+                "0 once the provider does not accept the refresh token any more.",
+            ),
+            family_began: gauges(
+                registry,
+                "attache_refresh_token_family_start_timestamp_seconds",
+                "When the family of refresh tokens began, in seconds since 1970.",
+            ),
+            family_ends: gauges(
+                registry,
+                "attache_refresh_token_family_end_timestamp_seconds",
+                "When the family of refresh tokens ends, in seconds since 1970; 0 as long as that is not known.",
             ),
             introspections: register(
                 registry,
@@ -92,6 +111,11 @@ impl Families {
             clock_skew: self.clock_skew.with_label_values(&[credential]),
             introspections: IntrospectionOutcome::ALL
                 .map(|outcome| self.introspections.with_label_values(&[credential, outcome.word()])),
+            store_failing: self.store_failing.clone(),
+            family_usable: self.family_usable.clone(),
+            family_began: self.family_began.clone(),
+            family_ends: self.family_ends.clone(),
+            name: credential.into(),
         }
     }
 }
@@ -103,7 +127,21 @@ impl Families {
         let _ = self.expiry.remove_label_values(&[credential]);
         let _ = self.ready.remove_label_values(&[credential]);
         let _ = self.clock_skew.remove_label_values(&[credential]);
+        for gauges in [&self.store_failing, &self.family_usable] {
+            let _ = gauges.remove_label_values(&[credential]);
+        }
+        for gauges in [&self.family_began, &self.family_ends] {
+            let _ = gauges.remove_label_values(&[credential]);
+        }
     }
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str) -> GaugeVec {
+    register(registry, GaugeVec::new(Opts::new(name, help), &["credential"]))
+}
+
+fn int_gauges(registry: &Registry, name: &str, help: &str) -> IntGaugeVec {
+    register(registry, IntGaugeVec::new(Opts::new(name, help), &["credential"]))
 }
 
 /// How a token request ended.
@@ -117,10 +155,12 @@ pub enum RefreshOutcome {
     Rejected,
     /// No request was sent, because our own side is at fault (a secret that cannot be read).
     Local,
+    /// No request was sent, because `max_requests_per_hour` have been.
+    Quota,
 }
 
 impl RefreshOutcome {
-    const ALL: [Self; 4] = [Self::Success, Self::Transient, Self::Rejected, Self::Local];
+    const ALL: [Self; 5] = [Self::Success, Self::Transient, Self::Rejected, Self::Local, Self::Quota];
 
     fn word(self) -> &'static str {
         match self {
@@ -128,6 +168,7 @@ impl RefreshOutcome {
             Self::Transient => "transient",
             Self::Rejected => "rejected",
             Self::Local => "local",
+            Self::Quota => "quota",
         }
     }
 }
@@ -159,11 +200,17 @@ impl IntrospectionOutcome {
 #[derive(Clone, Debug)]
 pub struct CredentialMetrics {
     expiry: Gauge,
-    refreshes: [IntCounter; 4],
+    refreshes: [IntCounter; 5],
     duration: Histogram,
     ready: IntGauge,
     clock_skew: Gauge,
     introspections: [IntCounter; 3],
+    // Only a credential that has such a thing has a series for it.
+    store_failing: IntGaugeVec,
+    family_usable: IntGaugeVec,
+    family_began: GaugeVec,
+    family_ends: GaugeVec,
+    name: Box<str>,
 }
 
 impl CredentialMetrics {
@@ -187,5 +234,19 @@ impl CredentialMetrics {
     /// The provider's clock is ahead of ours by so many seconds (negative: behind).
     pub fn clock_skew(&self, seconds: f64) {
         self.clock_skew.set(seconds);
+    }
+
+    /// Whether the store fails.
+    pub fn store_failing(&self, failing: bool) {
+        self.store_failing.with_label_values(&[&*self.name]).set(i64::from(failing));
+    }
+
+    /// Whether the refresh token can be used; when its family began, and when it ends if that is known, in seconds since
+    /// 1970.
+    pub fn refresh_token_family(&self, usable: bool, began: u64, ends: Option<u64>) {
+        let name = &[&*self.name];
+        self.family_usable.with_label_values(name).set(i64::from(usable));
+        self.family_began.with_label_values(name).set(began as f64);
+        self.family_ends.with_label_values(name).set(ends.unwrap_or_default() as f64);
     }
 }

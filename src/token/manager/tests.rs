@@ -2,11 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
+use tokio::time::{self, Instant};
+
 use super::*;
 use crate::token::{
-    error::ErrorCode,
+    error::{ErrorCode, FetchError},
     source::{
-        SourceConfig,
+        Source, SourceConfig,
         scripted::{Scripted, Step},
     },
     status::State,
@@ -56,8 +58,10 @@ fn bench(steps: impl IntoIterator<Item = Step>) -> Bench {
         ),
         common: Default::default(),
     };
-    let entry = entry("orders", &config, Source::Scripted(script.clone()), &environment, true).unwrap();
-    let inner = Inner { credentials: BTreeMap::from([("orders".to_owned(), Arc::new(entry))]) };
+    let supplier = Supplier::of(Source::Scripted(script.clone()));
+    let entry = entry("orders", &config, supplier, &environment, true).unwrap();
+    let credentials = BTreeMap::from([("orders".to_owned(), Arc::new(entry))]);
+    let inner = Inner { credentials, ..Inner::default() };
     Bench { manager: Manager(Arc::new(inner)), script, readiness, wall_offset, began }
 }
 

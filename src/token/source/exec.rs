@@ -131,7 +131,6 @@ impl Exec {
 
     /// Runs the program once.
     pub(in crate::token) async fn fetch(&mut self) -> Result<Fetched, FetchError> {
-        self.look();
         let output = match time::timeout(self.time_limit.0, self.run()).await {
             Ok(output) => output?,
             Err(_) => return Err(FetchError::Helper("did not end in time")),
@@ -258,7 +257,7 @@ fn exec_credential(bytes: &[u8], now: SystemTime) -> Result<Issued, FetchError> 
 
 fn token(text: &str, lifetime: Lifetime) -> Result<Issued, FetchError> {
     let token = AccessToken::new(text).map_err(|_| FetchError::Helper("prints no token"))?;
-    Ok(Issued { token, lifetime, scope: None })
+    Ok(Issued { token, lifetime, scope: None, refresh: None })
 }
 
 #[cfg(test)]

@@ -70,7 +70,6 @@ impl FileSource {
 
     /// Reads the token.
     pub(in crate::token) fn fetch(&mut self) -> Result<Fetched, FetchError> {
-        self.look();
         let lifetime = match self.good.expires {
             None => Lifetime::Unknown,
             Some(expires) => match expires.duration_since(self.clock.now().wall) {
@@ -78,7 +77,7 @@ impl FileSource {
                 _ => return Err(FetchError::Stale),
             },
         };
-        let issued = Issued { token: self.good.token.clone(), lifetime, scope: None };
+        let issued = Issued { token: self.good.token.clone(), lifetime, scope: None, refresh: None };
         Ok(Fetched { issued, narrowed: false, skew: None })
     }
 

@@ -95,13 +95,9 @@ impl JwtBearer {
 
     /// Asks for a token once.
     pub(in crate::token) async fn fetch(&mut self) -> Result<Fetched, FetchError> {
-        let assertion = match &mut self.assertion {
-            Assertion::Written(file) => {
-                file.look();
-                Zeroizing::new(file.value().expose().to_owned())
-            }
+        let assertion = match &self.assertion {
+            Assertion::Written(file) => Zeroizing::new(file.value().expose().to_owned()),
             Assertion::Signed(signed) => {
-                signed.key.look();
                 let addressed = Addressed { audience: &signed.audience, now: self.clock.now().wall };
                 signed.key.sign(&signed.issuer, &signed.subject, &addressed, &signed.claims)?
             }

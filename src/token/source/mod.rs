@@ -4,6 +4,10 @@ mod client_credentials;
 mod exec;
 mod file;
 mod jwt_bearer;
+mod metadata;
+mod metadata_answer;
+mod password;
+mod refresh_token;
 #[cfg(test)]
 pub(super) mod scripted;
 mod token_exchange;
@@ -12,16 +16,19 @@ use serde::{Deserialize, Serialize};
 
 use self::{
     client_credentials::ClientCredentials, exec::Exec, file::FileSource, jwt_bearer::JwtBearer,
-    token_exchange::TokenExchange,
+    metadata::Metadata, password::Password, refresh_token::RefreshToken, token_exchange::TokenExchange,
 };
 pub use self::{
     client_credentials::ClientCredentialsConfig,
     exec::{ExecConfig, Output},
     file::{Expiry, FileConfig},
     jwt_bearer::JwtBearerConfig,
+    metadata::{MetadataConfig, Server},
+    password::PasswordConfig,
+    refresh_token::{FallbackGrant, RefreshTokenConfig},
     token_exchange::TokenExchangeConfig,
 };
-use super::{answer::Issued, clock::Clock, error::FetchError, grant::OAuthConfig};
+use super::{answer::Issued, clock::Clock, error::FetchError, grant::OAuthConfig, store::Store};
 use crate::invalid::Invalid;
 
 /// The values of `credentials.NAME.type`.
@@ -36,6 +43,12 @@ pub enum SourceType {
     File,
     /// RFC 7523 §2.1.
     JwtBearer,
+    /// A cloud's metadata server.
+    Metadata,
+    /// RFC 6749 §4.3.
+    Password,
+    /// RFC 6749 §6.
+    RefreshToken,
     /// RFC 8693.
     TokenExchange,
 }
@@ -52,6 +65,12 @@ pub enum SourceConfig {
     File(FileConfig),
     /// RFC 7523 §2.1.
     JwtBearer(Box<JwtBearerConfig>),
+    /// A cloud's metadata server.
+    Metadata(Box<MetadataConfig>),
+    /// RFC 6749 §4.3: legacy.
+    Password(Box<PasswordConfig>),
+    /// RFC 6749 §6.
+    RefreshToken(Box<RefreshTokenConfig>),
     /// RFC 8693.
     TokenExchange(Box<TokenExchangeConfig>),
 }
@@ -64,6 +83,9 @@ impl SourceConfig {
             Self::Exec(_) => "exec",
             Self::File(_) => "file",
             Self::JwtBearer(_) => "jwt_bearer",
+            Self::Metadata(_) => "metadata",
+            Self::Password(_) => "password",
+            Self::RefreshToken(_) => "refresh_token",
             Self::TokenExchange(_) => "token_exchange",
         }
     }
@@ -76,7 +98,9 @@ impl SourceConfig {
             Self::ClientCredentials(config) => Some((&config.oauth, Some(&config.client_id))),
             Self::JwtBearer(config) => Some((&config.oauth, config.client_id.as_deref())),
             Self::TokenExchange(config) => Some((&config.oauth, config.client_id.as_deref())),
-            Self::Exec(_) | Self::File(_) => None,
+            Self::Password(config) => Some((&config.oauth, config.client_id.as_deref())),
+            Self::RefreshToken(config) => Some((&config.oauth, Some(&config.client_id))),
+            Self::Exec(_) | Self::File(_) | Self::Metadata(_) => None,
         }
     }
 }
@@ -86,6 +110,9 @@ pub(super) enum Source {
     ClientCredentials(Box<ClientCredentials>),
     Exec(Box<Exec>),
     JwtBearer(Box<JwtBearer>),
+    Metadata(Box<Metadata>),
+    Password(Box<Password>),
+    RefreshToken(Box<RefreshToken>),
     TokenExchange(Box<TokenExchange>),
     File(Box<FileSource>),
     #[cfg(test)]
@@ -113,6 +140,15 @@ impl Source {
             SourceConfig::JwtBearer(config) => {
                 Self::JwtBearer(Box::new(JwtBearer::build(config, clock.clone())?))
             }
+            SourceConfig::Metadata(config) => {
+                Self::Metadata(Box::new(Metadata::build(config, clock.clone())?))
+            }
+            SourceConfig::Password(config) => {
+                Self::Password(Box::new(Password::build(config, clock.clone())?))
+            }
+            SourceConfig::RefreshToken(config) => {
+                Self::RefreshToken(Box::new(RefreshToken::build(config, clock.clone())?))
+            }
             SourceConfig::TokenExchange(config) => {
                 Self::TokenExchange(Box::new(TokenExchange::build(config, clock.clone())?))
             }
@@ -121,11 +157,14 @@ impl Source {
     }
 
     /// Asks for a token once. Each call is one token request at most.
-    pub(super) async fn fetch(&mut self) -> Result<Fetched, FetchError> {
+    pub(super) async fn fetch(&mut self, store: Option<&mut Store>) -> Result<Fetched, FetchError> {
         match self {
             Self::ClientCredentials(source) => source.fetch().await,
             Self::Exec(source) => source.fetch().await,
             Self::JwtBearer(source) => source.fetch().await,
+            Self::Metadata(source) => source.fetch().await,
+            Self::Password(source) => source.fetch().await,
+            Self::RefreshToken(source) => source.fetch(store).await,
             Self::TokenExchange(source) => source.fetch().await,
             Self::File(source) => source.fetch(),
             #[cfg(test)]
@@ -139,6 +178,9 @@ impl Source {
             Self::ClientCredentials(source) => source.look(),
             Self::Exec(source) => source.look(),
             Self::JwtBearer(source) => source.look(),
+            Self::Metadata(source) => source.look(),
+            Self::Password(source) => source.look(),
+            Self::RefreshToken(source) => source.look(),
             Self::TokenExchange(source) => source.look(),
             Self::File(source) => source.look(),
             #[cfg(test)]

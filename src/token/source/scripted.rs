@@ -75,7 +75,8 @@ impl Scripted {
             match step {
                 Step::Token { lifetime } => {
                     let token = AccessToken::new(format!("token-{number}")).unwrap();
-                    let issued = Issued { token, lifetime: Lifetime::Known(lifetime), scope: None };
+                    let issued =
+                        Issued { token, lifetime: Lifetime::Known(lifetime), scope: None, refresh: None };
                     return Ok(Fetched { issued, narrowed: false, skew: None });
                 }
                 Step::Fail(error) => return Err(error),

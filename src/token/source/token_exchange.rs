@@ -76,14 +76,11 @@ impl TokenExchange {
 
     /// Asks for a token once.
     pub(in crate::token) async fn fetch(&mut self) -> Result<Fetched, FetchError> {
-        // A projected token is replaced long before it ends: the newest is the best.
-        self.subject.value.look();
         let mut extra = vec![
             ("subject_token", self.subject.value.value().expose()),
             ("subject_token_type", &self.subject.kind),
         ];
-        if let Some(actor) = &mut self.actor {
-            actor.value.look();
+        if let Some(actor) = &self.actor {
             extra.push(("actor_token", actor.value.value().expose()));
             extra.push(("actor_token_type", &actor.kind));
         }

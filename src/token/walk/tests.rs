@@ -57,8 +57,12 @@ fn a_refused_client_is_told_which_methods_the_provider_lists() {
 fn a_scope_that_was_not_granted_is_named_and_nothing_of_the_provider_is() {
     let mut walk = Walk::default();
     let scope = ["orders.read", "hunter2"].map(str::to_owned).into();
-    let issued =
-        Issued { token: AccessToken::new("t").unwrap(), lifetime: Lifetime::Unknown, scope: Some(scope) };
+    let issued = Issued {
+        token: AccessToken::new("t").unwrap(),
+        lifetime: Lifetime::Unknown,
+        scope: Some(scope),
+        refresh: None,
+    };
     let fetched = Fetched { issued, narrowed: true, skew: None };
     walk.granted(&oauth(",\"scope\":\"orders.read orders.write\""), fetched, None);
     let (step, trouble) = walk.failed().unwrap();

@@ -97,6 +97,7 @@ def check_config(text, ending):
             return f"{match[1]}{path}"
 
         text = re.sub(r'(\b(?:ca_file|file|certificate)\b["\s]*[=:]\s*["\']?)([\w./-]+)(?=["\'\s},])', secret, text)
+        text = re.sub(r'(\bstore\b\s*[=:]\s*["\'])[\w./-]+(?=["\'])', rf"\1{folder}/store", text)
         for name in re.findall(r'\benv\b\s*[=:]\s*["\']?([A-Z][A-Z0-9_]*)', text):
             environment[name] = "a-secret"
         config = pathlib.Path(folder, f"attache.{ending}")
@@ -117,4 +118,4 @@ def _content(path):
             return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
 
         return f"{part({'alg': 'none'})}.{part({'exp': int(time.time()) + 3600})}.c2lnbmF0dXJl"
-    return "a-secret"
+    return "a-secret-that-is-long-enough-to-be-a-key"

@@ -1,6 +1,7 @@
 //! Fakes, once. Each listens on a port of its own, records what it saw, and lets a test wait for it.
 
 mod caller;
+mod fake_rotation;
 mod fake_server;
 mod http2;
 mod sidecar;
@@ -9,6 +10,7 @@ mod tls_upstream;
 
 pub use self::{
     caller::{Answer, Caller, get, post},
+    fake_rotation::{Mood, Rotation},
     fake_server::{FakeServer, PATIENCE, Received, Reply},
     http2::{Http2Caller, OPENING, block, frame, http2_request},
     sidecar::{Sidecar, credential},

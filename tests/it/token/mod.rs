@@ -7,9 +7,14 @@ mod faults;
 mod file;
 mod grants;
 mod introspect;
+mod metadata;
 mod mutual_tls;
+mod quota;
+mod refresh;
 mod refused;
 mod secrets;
+mod shared;
+mod store;
 mod verify;
 
 use std::io::Write as _;

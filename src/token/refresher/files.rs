@@ -1,0 +1,84 @@
+//! What a refresher does about files: it looks at those that the source depends on, writes what its store could not, and
+//! tells of both.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{task, time};
+
+use super::{PATIENCE, Refresher};
+use crate::token::{error::FetchError, supplier::Supplier};
+
+/// A file that has changed is read again after so long, until it is the same twice: somebody may be writing it.
+const SETTLE: Duration = Duration::from_millis(250);
+
+impl Refresher {
+    /// Whether a new secret may be tried now. Once before a `Retry-After` is over: what the provider complained of may have
+    /// been the old secret. If it says so again, the next change waits like everything else.
+    pub(super) fn may_hurry(&mut self) -> bool {
+        let asked_to_wait = self.progress.told.as_ref().and_then(FetchError::retry_after).is_some();
+        if asked_to_wait && std::mem::replace(&mut self.progress.hurried, true) {
+            tracing::info!(
+                credential = &*self.name,
+                "the new secret is tried when the provider's Retry-After is over"
+            );
+            return false;
+        }
+        true
+    }
+
+    /// Whether a file that the source depends on holds something new. Read on a thread for blocking work, and read until
+    /// it is the same twice.
+    pub(super) async fn look(&mut self) -> bool {
+        let mut changed = false;
+        // Whoever writes all the time does not keep us from asking.
+        for _ in 0..4 {
+            if !self.look_once().await {
+                break;
+            }
+            changed = true;
+            time::sleep(SETTLE).await;
+        }
+        if changed {
+            tracing::info!(
+                credential = &*self.name,
+                "a secret has been replaced; the next token request uses it"
+            );
+        }
+        changed
+    }
+
+    async fn look_once(&self) -> bool {
+        // Taken already: an earlier look hangs.
+        let Ok(mut supplier) = Arc::clone(&self.supplier).try_lock_owned() else { return false };
+        let look = task::spawn_blocking(move || supplier.look());
+        time::timeout(PATIENCE, look).await.is_ok_and(|looked| looked.unwrap_or(false))
+    }
+
+    /// Tries again to write what is not on the disk yet.
+    pub(super) async fn tend(&mut self) {
+        let Ok(mut supplier) = Arc::clone(&self.supplier).try_lock_owned() else { return };
+        supplier.tend().await;
+        self.tell(&supplier);
+    }
+
+    /// Tells what there is beside the token: one line a change of the store.
+    pub(super) fn tell(&mut self, supplier: &Supplier) {
+        let status = supplier.status();
+        self.names.supplied(&status);
+        self.journal.supplied(status);
+        let problem = supplier.problem();
+        if problem != self.progress.told_of_store {
+            match problem {
+                Some(error) => tracing::warn!(
+                    credential = &*self.name,
+                    reason = error.word(),
+                    %error,
+                    cure = error.cure(),
+                    "the store fails; what is new is kept in memory"
+                ),
+                None => tracing::info!(credential = &*self.name, "the store works again"),
+            }
+            self.progress.told_of_store = problem;
+        }
+    }
+}

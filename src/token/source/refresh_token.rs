@@ -1,0 +1,274 @@
+//! The refresh token grant (RFC 6749 §6), with rotation (RFC 9700 §4.14).
+//!
+//! 1. A family of refresh tokens begins with the token that the configuration refers to. What came of it by rotation is in
+//!    the store; another token in its place begins a new family.
+//! 2. A token that came with an answer takes the place of the one before it, for good, and is on the disk before the access
+//!    token is used.
+//! 3. When an answer is lost on its way, nobody knows whether the token is spent. It is tried once more soon: most providers
+//!    allow for that. After that it is tried at the pace of a refused client only, because giving it up would end a family
+//!    that may well be alive.
+//! 4. `invalid_grant` ends the family. The fallback grant takes over if there is one, and may begin the next family.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::Fetched;
+use crate::{
+    duration::Span,
+    invalid::Invalid,
+    secret::SecretRef,
+    token::{
+        client_auth::kept,
+        clock::Clock,
+        error::FetchError,
+        family::{Family, FamilyState, FamilyStatus, origin},
+        grant::{Grant, OAuthConfig},
+        kept_secret::KeptSecret,
+        source::password::Login,
+        store::Store,
+    },
+};
+
+/// The keys of a credential of type `refresh_token`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+pub struct RefreshTokenConfig {
+    /// What the provider knows this service by.
+    pub client_id: String,
+    /// The refresh token to begin with; required. Another one in its place begins a new family.
+    pub refresh_token: SecretRef,
+    /// How long the provider lets refresh tokens that came from one another live, where its answers do not tell.
+    pub family_lifetime: Option<Span>,
+    /// The grant that takes over when the refresh token is not accepted any more.
+    pub fallback: Option<FallbackGrant>,
+    /// The user, with `fallback = "password"`.
+    pub username: Option<String>,
+    /// The user's password, with `fallback = "password"`.
+    pub password: Option<SecretRef>,
+    /// Keep new refresh tokens in memory only: they are lost with the process.
+    #[serde(default)]
+    pub unsafe_no_store: bool,
+    /// The keys of every token endpoint.
+    #[serde(flatten)]
+    pub oauth: OAuthConfig,
+}
+
+/// The grants that can take over from a refresh token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FallbackGrant {
+    /// RFC 6749 §4.4.
+    ClientCredentials,
+    /// RFC 6749 §4.3.
+    Password,
+}
+
+/// After so many lost answers to one token it is asked for slowly.
+const TRIES: u32 = 2;
+
+/// A refresh token grant that is ready to be asked for.
+pub(in crate::token) struct RefreshToken {
+    grant: Grant,
+    initial: KeptSecret,
+    /// Whom the tokens are presented to, and as whom.
+    audience: String,
+    family_lifetime: Option<Duration>,
+    fallback: Option<Fallback>,
+    clock: Clock,
+    family: Option<Family>,
+    /// The family that was in use when the token in the configuration was replaced: it goes on if that one is no good.
+    before: Option<Family>,
+    /// A fetch that was cut off leaves this behind.
+    asking: bool,
+    /// The operator has replaced the token since the start.
+    replaced: bool,
+    told_of_no_store: bool,
+}
+
+enum Fallback {
+    ClientCredentials,
+    Password(Login),
+}
+
+impl RefreshToken {
+    /// Checks the section; the token must be there now.
+    pub(in crate::token) fn build(config: &RefreshTokenConfig, clock: Clock) -> Result<Self, Invalid> {
+        let needs = |key: &str| {
+            Invalid::new(key, "is given, but `fallback` does not use it")
+                .hint("remove it, or write `fallback = \"password\"`")
+        };
+        let fallback = match config.fallback {
+            Some(FallbackGrant::Password) => {
+                Some(Fallback::Password(Login::build(config.username.as_deref(), config.password.as_ref())?))
+            }
+            _ if config.username.is_some() => return Err(needs("username")),
+            _ if config.password.is_some() => return Err(needs("password")),
+            Some(FallbackGrant::ClientCredentials) => Some(Fallback::ClientCredentials),
+            None => None,
+        };
+        let provider = config.oauth.issuer.as_ref().or(config.oauth.token_endpoint.as_ref());
+        Ok(Self {
+            grant: Grant::build(&config.oauth, Some(&config.client_id), "refresh_token", clock.clone())?,
+            initial: kept("refresh_token", Some(&config.refresh_token))?,
+            audience: format!("{} {}", provider.map_or("", String::as_str), config.client_id),
+            family_lifetime: config.family_lifetime.map(|span| span.0),
+            fallback,
+            clock,
+            family: None,
+            before: None,
+            asking: false,
+            replaced: false,
+            told_of_no_store: config.unsafe_no_store,
+        })
+    }
+
+    /// Asks for a token once, and keeps the refresh token that comes with it.
+    pub(in crate::token) async fn fetch(&mut self, store: Option<&mut Store>) -> Result<Fetched, FetchError> {
+        if std::mem::take(&mut self.asking)
+            && self.grant.was_sent()
+            && let Some(family) = &mut self.family
+        {
+            family.unanswered = family.unanswered.saturating_add(1);
+        }
+        self.choose(store.as_deref());
+        let Some(family) = &mut self.family else { return Err(FetchError::Panicked) };
+        if family.refused || family.unanswered >= TRIES {
+            match &self.fallback {
+                Some(Fallback::ClientCredentials) => {
+                    let fetched = self.grant.fetch_as("client_credentials", &[]).await?;
+                    return self.begin_again(fetched, store).await;
+                }
+                Some(Fallback::Password(login)) => {
+                    let fetched = self.grant.fetch_as("password", &login.form()).await?;
+                    return self.begin_again(fetched, store).await;
+                }
+                None => {}
+            }
+        }
+        // This future may never be polled again: then the answer is lost.
+        self.asking = true;
+        let token = family.stored.token.clone();
+        let answer = self.grant.fetch(&[("refresh_token", token.expose())]).await;
+        self.asking = false;
+        match answer {
+            Ok(fetched) => {
+                self.before = None;
+                self.rotate(&fetched, store).await;
+                Ok(fetched)
+            }
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    /// The family to use: the one in use, the one in the store, or a new one from the configuration.
+    fn choose(&mut self, store: Option<&Store>) {
+        let origin = origin(self.initial.value(), &self.audience);
+        let stored = || store.and_then(Store::refresh).cloned().map(Family::of_store);
+        let in_use = self.family.take().or_else(stored);
+        match in_use {
+            Some(family) if family.stored.origin == origin || family.outlived.as_ref() == Some(&origin) => {
+                self.family = Some(family);
+            }
+            in_use => {
+                if in_use.is_some() {
+                    tracing::info!("a new refresh token in the configuration begins a new family");
+                }
+                self.before = in_use.filter(|family| !family.refused);
+                let now = self.clock.now().wall;
+                self.family = Some(Family::begin(self.initial.value().clone(), origin, now));
+            }
+        }
+    }
+
+    /// What an answer says of the refresh token.
+    async fn rotate(&mut self, fetched: &Fetched, store: Option<&mut Store>) {
+        let Some(family) = &mut self.family else { return };
+        let rotated =
+            family.answered(fetched.issued.refresh.as_ref(), self.clock.now().wall, self.family_lifetime);
+        match store {
+            Some(store) => {
+                // It stays in memory, and in the store's, when it cannot be written; the store tells.
+                let _ = store.keep_refresh(family.stored.clone()).await;
+            }
+            None if rotated && !self.told_of_no_store => {
+                self.told_of_no_store = true;
+                tracing::warn!("the provider rotates refresh tokens, and there is no store to keep them in");
+            }
+            None => {}
+        }
+    }
+
+    fn failed(&mut self, error: FetchError) -> FetchError {
+        let Some(family) = &mut self.family else { return error };
+        let lost = match &error {
+            FetchError::Timeout | FetchError::Broken | FetchError::TooLarge | FetchError::Malformed(_) => {
+                true
+            }
+            // A gateway's word about an answer that it did not get.
+            FetchError::Status { status, .. } => matches!(status, 502 | 504),
+            _ => false,
+        };
+        let fallback = self.fallback.is_some();
+        let lost = lost && self.grant.was_sent();
+        family.unanswered = family.unanswered.saturating_add(u32::from(lost));
+        match error {
+            FetchError::OAuth { code, .. } if code.as_str() == "invalid_grant" => {
+                family.refused = true;
+                let goes_on = self.before.is_some();
+                if let Some(mut before) = self.before.take() {
+                    tracing::warn!("the new refresh token is refused; the one before it stays in use");
+                    before.outlived = Some(family.stored.origin.clone());
+                    self.family = Some(before);
+                }
+                FetchError::RefreshRefused { fallback: fallback || goes_on }
+            }
+            error if lost && family.unanswered >= TRIES => {
+                tracing::debug!(%error, "the answer to a refresh token was lost again");
+                FetchError::RefreshInDoubt { fallback }
+            }
+            error => error,
+        }
+    }
+
+    /// A token came by the fallback grant, perhaps with a refresh token that begins a family.
+    async fn begin_again(
+        &mut self,
+        fetched: Fetched,
+        store: Option<&mut Store>,
+    ) -> Result<Fetched, FetchError> {
+        if let (Some(refresh), Some(family)) = (&fetched.issued.refresh, &mut self.family) {
+            let origin = family.stored.origin.clone();
+            *family = Family::begin(refresh.token.clone(), origin, self.clock.now().wall);
+            self.rotate(&fetched, store).await;
+        }
+        Ok(fetched)
+    }
+
+    /// Whether something has been replaced.
+    pub(in crate::token) fn look(&mut self) -> bool {
+        let replaced = self.initial.look();
+        self.replaced |= replaced;
+        let login = match &mut self.fallback {
+            Some(Fallback::Password(login)) => login.look(),
+            _ => false,
+        };
+        replaced | login | self.grant.look()
+    }
+
+    /// Whether the operator has given another token since the start: what the store holds does not matter any more.
+    pub(in crate::token) fn is_replaced(&self) -> bool {
+        self.replaced
+    }
+
+    /// How the family is.
+    pub(in crate::token) fn family(&self) -> Option<FamilyStatus> {
+        let family = self.family.as_ref()?;
+        let state = match (family.refused, family.unanswered >= TRIES) {
+            (true, _) => FamilyState::Refused,
+            (false, true) => FamilyState::InDoubt,
+            (false, false) => FamilyState::Usable,
+        };
+        Some(FamilyStatus { state, began_at: family.stored.began, ends_at: family.stored.ends })
+    }
+}

@@ -1,0 +1,70 @@
+//! What can be wrong with a store. Nothing in it comes from the file.
+
+use std::io;
+
+/// Why a store cannot be used as it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant's message says it")]
+pub enum StoreError {
+    #[error("another process uses it")]
+    InUse,
+    #[error("it cannot be read: {0}")]
+    Unreadable(io::ErrorKind),
+    #[error("it is not a regular file")]
+    NotAFile,
+    #[error("it belongs to another user")]
+    ForeignOwner,
+    #[error("other users can read or write it")]
+    OpenToOthers,
+    #[error("it is larger than 1 MiB")]
+    TooLarge,
+    #[error("it does not hold what attaché writes")]
+    Corrupt,
+    #[error("it cannot be decrypted with this `store_key`")]
+    Undecipherable,
+    #[error("it cannot be written: {0}")]
+    Unwritable(io::ErrorKind),
+    #[error("writing it met a bug in attaché")]
+    Panicked,
+}
+
+impl StoreError {
+    /// A fixed word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::InUse => "in_use",
+            Self::Unreadable(_) => "unreadable",
+            Self::NotAFile => "not_a_file",
+            Self::ForeignOwner => "foreign_owner",
+            Self::OpenToOthers => "open_to_others",
+            Self::TooLarge => "too_large",
+            Self::Corrupt => "corrupt",
+            Self::Undecipherable => "undecipherable",
+            Self::Unwritable(_) => "unwritable",
+            Self::Panicked => "internal",
+        }
+    }
+
+    /// What the operator can do about it.
+    pub fn cure(self) -> &'static str {
+        match self {
+            Self::InUse => "give each process a `store` of its own, or wait until the other one has ended",
+            Self::Unreadable(_) | Self::NotAFile => {
+                "name a file in a folder that attaché's user can read and write"
+            }
+            Self::ForeignOwner => "run `chown` so that the file belongs to the user that attaché runs as",
+            Self::OpenToOthers => "run `chmod 600` on the file",
+            Self::TooLarge | Self::Corrupt => {
+                "remove the file, and put a new refresh token where `refresh_token` says"
+            }
+            Self::Undecipherable => {
+                "bring back the `store_key` that it was written with, or remove the file and put a new refresh \
+                 token where `refresh_token` says"
+            }
+            Self::Unwritable(_) => {
+                "make room on the disk, or make the folder writable for attaché; it is tried again every 5 s"
+            }
+            Self::Panicked => "report the bug",
+        }
+    }
+}

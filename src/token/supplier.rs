@@ -1,0 +1,231 @@
+//! A source with its store and its quota: what the refresher asks.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{
+    access_token::AccessToken,
+    clock::{Clock, Moment},
+    config::CredentialConfig,
+    error::FetchError,
+    family::{FamilyStatus, fingerprint},
+    quota::{Quota, QuotaStatus},
+    source::{Fetched, Source, SourceConfig},
+    store::{Store, StoreError, StoredAccess, at_millis, millis},
+    verify::Verifier,
+};
+use crate::{invalid::Invalid, secret::Secret};
+
+/// What a refresher asks for tokens.
+pub(super) struct Supplier {
+    source: Source,
+    store: Option<Store>,
+    verifier: Option<Verifier>,
+    quota: Option<Quota>,
+    /// A digest of everything that a token request depends on.
+    config: String,
+    opened: bool,
+}
+
+/// An access token that the store held.
+pub(super) struct Kept {
+    pub(super) token: AccessToken,
+    pub(super) lifetime: Duration,
+    /// How long ago it was asked for.
+    pub(super) age: Duration,
+}
+
+/// What there is beside the token, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SupplyStatus {
+    /// The family of refresh tokens, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refresh_token: Option<FamilyStatus>,
+    /// `ok`, or what is wrong with the store, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<&'static str>,
+    /// The limit of token requests, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota: Option<QuotaStatus>,
+}
+
+impl Supplier {
+    /// Checks the section; the secrets must be there now.
+    pub(super) fn build(config: &CredentialConfig, clock: &Clock) -> Result<Self, Invalid> {
+        let common = &config.common;
+        match &config.source {
+            SourceConfig::RefreshToken(source) if common.store.is_none() && !source.unsafe_no_store => {
+                return Err(Invalid::new("store", "is missing: a provider may replace the refresh token at any time")
+                    .hint(
+                        "name a file on a volume that outlives the process, such as `store = \"/var/lib/attache/orders\"`, \
+                         or set `unsafe_no_store = true` if the provider never rotates refresh tokens",
+                    ));
+            }
+            SourceConfig::RefreshToken(source) if common.store.is_some() && source.unsafe_no_store => {
+                return Err(
+                    Invalid::new("unsafe_no_store", "is given, and `store` too").hint("remove one of them")
+                );
+            }
+            SourceConfig::RefreshToken(_) => {}
+            _ if common.store.is_some() && common.store_key.is_none() => {
+                return Err(Invalid::new("store_key", "is missing: access tokens are kept encrypted only")
+                    .hint("make a key with `openssl rand -base64 32`, put it into a file and name that file here"));
+            }
+            SourceConfig::File(_) if common.max_requests_per_hour.is_some() || common.store.is_some() => {
+                let key = if common.store.is_some() { "store" } else { "max_requests_per_hour" };
+                return Err(Invalid::new(key, "is given, but a token from a file needs no token request")
+                    .hint("remove it"));
+            }
+            _ => {}
+        }
+        let store = match (&common.store, &common.store_key) {
+            (Some(path), key) => Some(Store::build(path, key.as_ref())?),
+            (None, Some(_)) => {
+                return Err(
+                    Invalid::new("store_key", "is given, but there is no `store`").hint("add `store`")
+                );
+            }
+            (None, None) => None,
+        };
+        if common.max_requests_per_hour == Some(0) {
+            return Err(Invalid::new("max_requests_per_hour", "is 0, which allows no token at all"));
+        }
+        let oauth = config.source.oauth();
+        Ok(Self {
+            store,
+            verifier: oauth.map_or(Ok(None), |(oauth, _)| Verifier::build(oauth, clock.clone()))?,
+            quota: common.max_requests_per_hour.map(Quota::new),
+            config: digest(config),
+            ..Self::of(Source::build(&config.source, clock)?)
+        })
+    }
+
+    /// A source by itself.
+    pub(super) fn of(source: Source) -> Self {
+        Self { source, store: None, verifier: None, quota: None, config: String::new(), opened: false }
+    }
+
+    /// Opens the store, once. Only a refresh token cannot do without it.
+    pub(super) async fn open(&mut self, now: Moment) -> Result<(), FetchError> {
+        let Some(store) = self.store.as_mut().filter(|_| !self.opened) else { return Ok(()) };
+        let (opened, vital) = match &self.source {
+            Source::RefreshToken(source) if source.is_replaced() => (store.open_anew().await, true),
+            Source::RefreshToken(_) => (store.open().await, true),
+            _ => (store.open().await, false),
+        };
+        match opened {
+            Ok(()) => {
+                self.opened = true;
+                if let Some(quota) = &mut self.quota {
+                    quota.remember(store.requests(), now);
+                }
+                Ok(())
+            }
+            Err(error) if vital => Err(FetchError::Store(error)),
+            // What it holds is of no use; what comes next takes its place.
+            Err(StoreError::Corrupt | StoreError::Undecipherable | StoreError::TooLarge) => {
+                let _ = store.open_anew().await;
+                self.opened = true;
+                Ok(())
+            }
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// The access token that the store holds, if it is still good.
+    pub(super) fn kept(&self, now: Moment) -> Option<Kept> {
+        let kept = self.store.as_ref()?.access(&self.config)?;
+        let (asked, expires) = (at_millis(kept.asked)?, at_millis(kept.expires)?);
+        // A token from the future is one from before the clock was set: its end cannot be believed.
+        let age = now.wall.duration_since(asked).ok()?;
+        let lifetime = expires.duration_since(asked).ok()?;
+        let token = AccessToken::new(kept.token.expose()).ok()?;
+        (age < lifetime).then_some(Kept { token, lifetime, age })
+    }
+
+    /// How long until a token request may be sent; nothing when it may be now.
+    pub(super) fn hold_off(&mut self, now: Moment) -> Option<Duration> {
+        self.quota.as_mut()?.wait(now)
+    }
+
+    /// What a retry may not do sooner.
+    pub(super) fn pace(&self) -> Duration {
+        self.quota.as_ref().map_or(Duration::ZERO, Quota::pace)
+    }
+
+    /// Notes that a token request is sent now, so that also a process that is killed meanwhile knows of it.
+    pub(super) async fn note(&mut self, now: Moment) {
+        let Some(quota) = &mut self.quota else { return };
+        quota.note(now);
+        if let Some(store) = &mut self.store {
+            // What cannot be written is told by `status`, and is no reason to have no token.
+            let _ = store.keep_requests(quota.history(now)).await;
+        }
+    }
+
+    /// Asks for a token once, and verifies what came. Each call is one token request at most. The source has kept by then
+    /// what it must keep, whatever becomes of the token.
+    pub(super) async fn fetch(&mut self) -> Result<Fetched, FetchError> {
+        let fetched = self.ask().await?;
+        if let Some(verifier) = &mut self.verifier {
+            verifier.verify(&fetched.issued.token, fetched.skew).await?;
+        }
+        Ok(fetched)
+    }
+
+    /// The same without verifying it.
+    pub(super) async fn ask(&mut self) -> Result<Fetched, FetchError> {
+        self.source.fetch(self.store.as_mut()).await
+    }
+
+    /// Keeps an access token for a restart, where there is a place for it.
+    pub(super) async fn keep(&mut self, token: &AccessToken, asked: Moment, expires: Moment) {
+        if let Some(store) = self.store.as_mut().filter(|store| store.is_sealed()) {
+            let access = StoredAccess {
+                token: Secret::new(token.expose()),
+                config: self.config.clone(),
+                asked: millis(asked.wall),
+                expires: millis(expires.wall),
+            };
+            let _ = store.keep_access(access).await;
+        }
+    }
+
+    /// Writes what could not be written before.
+    pub(super) async fn tend(&mut self) {
+        if let Some(store) = self.store.as_mut().filter(|store| store.is_behind()) {
+            let _ = store.flush().await;
+        }
+    }
+
+    /// Whether something that it depends on has been replaced, so that it is worth asking at once. Blocking: reads files.
+    pub(super) fn look(&mut self) -> bool {
+        if let Some(store) = &mut self.store {
+            store.look();
+        }
+        self.source.look()
+    }
+
+    /// What is wrong with the store now.
+    pub(super) fn problem(&self) -> Option<StoreError> {
+        self.store.as_ref().and_then(Store::problem)
+    }
+
+    /// For `/status` and the metrics.
+    pub(super) fn status(&self) -> SupplyStatus {
+        SupplyStatus {
+            refresh_token: match &self.source {
+                Source::RefreshToken(source) => source.family(),
+                _ => None,
+            },
+            store: self.store.as_ref().map(|store| store.problem().map_or("ok", StoreError::word)),
+            quota: self.quota.as_ref().map(Quota::status),
+        }
+    }
+}
+
+/// Of what a token request depends on, as it is configured. `Debug` shows every key, and of secrets where they are.
+fn digest(config: &CredentialConfig) -> String {
+    fingerprint(&[env!("CARGO_PKG_VERSION"), &format!("{:?}", config.source)])
+}

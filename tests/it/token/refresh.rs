@@ -1,0 +1,246 @@
+//! Refresh tokens: rotation, the store, lost answers, the end of a family.
+
+use std::{fs, path::Path, thread};
+
+use crate::support::{FakeServer, Mood, Reply, Rotation, Sidecar, echo, get};
+
+/// A place for the initial token and the store, and the configuration that names them.
+pub(super) struct Place {
+    pub(super) folder: tempfile::TempDir,
+}
+
+impl Place {
+    pub(super) fn new() -> Self {
+        let place = Self { folder: tempfile::tempdir().unwrap() };
+        place.initial("first");
+        place
+    }
+
+    pub(super) fn initial(&self, token: &str) {
+        fs::write(self.folder.path().join("initial"), token).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(self.folder.path().join("initial"), mode).unwrap();
+    }
+
+    pub(super) fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    pub(super) fn store(&self) -> String {
+        fs::read_to_string(self.folder.path().join("store")).unwrap_or_default()
+    }
+
+    pub(super) fn run(&self, provider: &FakeServer, upstream: &FakeServer, more: &str) -> Sidecar {
+        Sidecar::run(&format!(
+            "[credentials.main]\ntype = \"refresh_token\"\ntoken_endpoint = \"{}/token\"\nclient_id = \"c\"\n\
+             client_auth = \"none\"\nrefresh_token = {{ file = \"{}\" }}\nstore = \"{}\"\n{more}\n\
+             [routes.main]\nupstream = \"{}\"\ncredential = \"main\"\n",
+            provider.url(),
+            self.path("initial"),
+            self.path("store"),
+            upstream.url()
+        ))
+    }
+}
+
+/// Waits until the last error is this one.
+pub(super) fn failed(sidecar: &Sidecar, reason: &str) {
+    while sidecar.status()["last_error"]["reason"] != reason {
+        thread::yield_now();
+    }
+}
+
+/// Answers 401 to `/revoked`.
+fn revoking() -> FakeServer {
+    FakeServer::start(|request| match request.line() {
+        "GET /revoked HTTP/1.1" => Reply::text(401, ""),
+        _ => Reply::text(200, request.fields("authorization")[0]),
+    })
+}
+
+#[test]
+fn promise_11_a_rotated_refresh_token_is_on_disk_before_its_access_token_is_used() {
+    let (place, rotation) = (Place::new(), Rotation::new("first"));
+    let provider = rotation.serve();
+    let store = place.folder.path().join("store");
+    let upstream = FakeServer::start(move |request| {
+        let token = request.fields("authorization")[0].to_owned();
+        let number = token.strip_prefix("Bearer token-").unwrap();
+        let stored = fs::read_to_string(&store).unwrap();
+        assert!(stored.contains(&format!("\"refresh-{number}\"")), "{token}");
+        Reply::text(if number == "2" { 401 } else { 200 }, "")
+    });
+    let sidecar = place.run(&provider, &upstream, "");
+    sidecar.ready();
+    assert_eq!(get(sidecar.proxy, "/").status, 200, "refused once, replaced, sent again");
+    assert_eq!(rotation.presented(), ["first", "refresh-2"]);
+    assert_eq!(sidecar.metric("attache_token_store_failing{credential=\"main\"}"), 0.0);
+    assert_eq!(sidecar.metric("attache_refresh_token_usable{credential=\"main\"}"), 1.0);
+}
+
+#[test]
+fn f14_each_start_goes_on_where_the_last_one_ended() {
+    let (place, rotation) = (Place::new(), Rotation::new("first"));
+    let (provider, upstream) = (rotation.serve(), echo());
+    for number in 2..6 {
+        let sidecar = place.run(&provider, &upstream, "");
+        sidecar.ready();
+        assert!(get(sidecar.proxy, "/").text().contains(&format!("token-{number}")));
+    }
+    assert_eq!(rotation.presented(), ["first", "refresh-2", "refresh-3", "refresh-4"]);
+}
+
+#[test]
+fn an_answer_lost_in_transit_is_retried_exactly_once_and_then_slowly() {
+    let (place, rotation) = (Place::new(), Rotation::new("first"));
+    let (provider, upstream) = (rotation.serve(), echo());
+    rotation.mood(Mood::Loses);
+    let sidecar = place.run(&provider, &upstream, "");
+    failed(&sidecar, "refresh_token_in_doubt");
+    assert_eq!(rotation.presented(), ["first", "first"]);
+    let status = sidecar.status();
+    assert_eq!(status["refresh_token"]["state"], "in_doubt");
+    assert!(status["next_attempt_in_seconds"].as_u64().unwrap() > 200, "{status}");
+    assert!(!place.store().contains("refresh-"));
+}
+
+#[test]
+fn one_lost_answer_is_made_good_by_the_retry() {
+    let (place, rotation) = (Place::new(), Rotation::new("first"));
+    let (provider, upstream) = (rotation.serve(), echo());
+    rotation.mood(Mood::Loses);
+    let sidecar = place.run(&provider, &upstream, "");
+    provider.wait_for(1);
+    rotation.mood(Mood::Well);
+    sidecar.ready();
+    assert_eq!(rotation.presented(), ["first", "first"]);
+    assert!(place.store().contains("\"refresh-3\""));
+    assert_eq!(sidecar.status()["refresh_token"]["state"], "usable");
+}
+
+#[test]
+fn a_provider_that_says_that_it_is_down_leaves_no_doubt() {
+    let (place, rotation) = (Place::new(), Rotation::new("first"));
+    let (provider, upstream) = (rotation.serve(), echo());
+    rotation.mood(Mood::Down);
+    let sidecar = place.run(&provider, &upstream, "");
+    provider.wait_for(3);
+    rotation.mood(Mood::Well);
+    sidecar.ready();
+    assert_eq!(sidecar.status()["refresh_token"]["state"], "usable");
+}
+
+#[test]
+fn a_refused_refresh_token_is_told_everywhere_and_a_new_one_heals_it() {
+    let (place, rotation) = (Place::new(), Rotation::new("other"));
+    let (provider, upstream) = (rotation.serve(), echo());
+    let strict = "[admin]\nreadiness = \"strict\"";
+    let sidecar = place.run(&provider, &upstream, &format!("required = true\n{strict}"));
+    failed(&sidecar, "refresh_token_refused");
+    let status = sidecar.status();
+    assert_eq!(status["refresh_token"]["state"], "refused");
+    assert!(status["last_error"]["hint"].as_str().unwrap().contains("refresh_token"));
+    assert_eq!(sidecar.metric("attache_refresh_token_usable{credential=\"main\"}"), 0.0);
+    let refused = "attache_token_refreshes_total{credential=\"main\",outcome=\"rejected\"}";
+    assert_eq!(sidecar.metric(refused), 1.0);
+    assert_eq!(get(sidecar.admin, "/readyz").status, 503);
+    assert_eq!(get(sidecar.proxy, "/").status, 503);
+    assert_eq!(rotation.presented(), ["first"], "it is not presented again soon");
+    place.initial("other");
+    sidecar.ready();
+    assert_eq!(rotation.presented(), ["first", "other"]);
+    assert_eq!(sidecar.metric("attache_refresh_token_usable{credential=\"main\"}"), 1.0);
+    assert_eq!(get(sidecar.proxy, "/").status, 200);
+}
+
+#[test]
+fn the_fallback_grant_takes_over_and_begins_a_new_family() {
+    let (place, rotation) = (Place::new(), Rotation::new("other"));
+    let (provider, upstream) = (rotation.serve(), echo());
+    let sidecar = place.run(&provider, &upstream, "fallback = \"client_credentials\"");
+    sidecar.ready();
+    assert_eq!(rotation.presented(), ["first", "client_credentials"]);
+    drop(sidecar);
+    let sidecar = place.run(&provider, &upstream, "fallback = \"client_credentials\"");
+    sidecar.ready();
+    assert_eq!(rotation.presented(), ["first", "client_credentials", "refresh-2"]);
+}
+
+#[test]
+fn the_fallback_can_be_a_user_and_its_password() {
+    let (place, rotation) = (Place::new(), Rotation::new("other"));
+    let (provider, upstream) = (rotation.serve(), echo());
+    let more = format!(
+        "fallback = \"password\"\nusername = \"robot\"\npassword = {{ file = \"{}\" }}",
+        place.path("initial")
+    );
+    let sidecar = place.run(&provider, &upstream, &more);
+    sidecar.ready();
+    let form = super::form(&provider.received()[1].body);
+    for field in [("grant_type", "password"), ("username", "robot"), ("password", "first")] {
+        assert!(form.contains(&(field.0.into(), field.1.into())), "{field:?}");
+    }
+}
+
+#[test]
+fn a_new_initial_token_that_is_no_good_leaves_the_family_in_use() {
+    let (place, rotation) = (Place::new(), Rotation::new("first"));
+    let (provider, upstream) = (rotation.serve(), revoking());
+    let sidecar = place.run(&provider, &upstream, "");
+    sidecar.ready();
+    place.initial("half of a tok");
+    provider.wait_for(3);
+    while sidecar.status()["state"] != "fresh" {
+        thread::yield_now();
+    }
+    assert_eq!(rotation.presented(), ["first", "half of a tok", "refresh-2"]);
+    place.initial("a whole one");
+    rotation.accept("a whole one");
+    provider.wait_for(4);
+    assert_eq!(rotation.presented()[3], "a whole one");
+    assert_eq!(rotation.reused(), 0);
+}
+
+#[test]
+fn when_a_family_ends_is_shown_once_the_provider_has_said_so_twice() {
+    let (place, rotation) = (Place::new(), Rotation::new("first"));
+    let (provider, upstream) = (rotation.serve(), revoking());
+    rotation.fields(",\"refresh_token_expires_in\":86400");
+    let sidecar = place.run(&provider, &upstream, "");
+    sidecar.ready();
+    assert!(sidecar.status()["refresh_token"]["ends_at"].is_null());
+    get(sidecar.proxy, "/revoked");
+    provider.wait_for(2);
+    while sidecar.status()["refresh_token"]["ends_at"].is_null() {
+        thread::yield_now();
+    }
+    let [began, ends] = ["start", "end"].map(|edge| {
+        sidecar
+            .metric(&format!("attache_refresh_token_family_{edge}_timestamp_seconds{{credential=\"main\"}}"))
+    });
+    assert!((86_390.0..=86_410.0).contains(&(ends - began)), "{began} {ends}");
+}
+
+#[test]
+fn a_configured_lifetime_is_shown_from_the_first_token_on() {
+    let (place, rotation) = (Place::new(), Rotation::new("first"));
+    let (provider, upstream) = (rotation.serve(), echo());
+    let sidecar = place.run(&provider, &upstream, "family_lifetime = \"720h\"");
+    sidecar.ready();
+    let family = &sidecar.status()["refresh_token"];
+    let told = |name: &str| family[name].as_u64().unwrap();
+    assert_eq!(told("ends_at") - told("began_at"), 720 * 3600);
+}
+
+#[test]
+fn no_refresh_token_is_in_status_or_metrics() {
+    let (place, rotation) = (Place::new(), Rotation::new("first"));
+    let (provider, upstream) = (rotation.serve(), echo());
+    let sidecar = place.run(&provider, &upstream, "");
+    sidecar.ready();
+    for page in ["/status", "/metrics", "/readyz"] {
+        let text = get(sidecar.admin, page).text();
+        assert!(!text.contains("refresh-2") && !text.contains("\"first\""), "{page}");
+    }
+    assert!(Path::new(&place.path("store")).exists());
+}
