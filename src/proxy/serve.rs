@@ -40,6 +40,9 @@ use super::{
 /// its answer only when it has written, or seen that it cannot.
 const LINGER: Duration = Duration::from_secs(5);
 
+/// How long it is read from when nothing comes: a caller that has nothing more to send need not be waited for.
+const LINGER_QUIET: Duration = Duration::from_millis(500);
+
 /// Serves a connection. The place and the load are given back when it ends.
 pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, _load: Load) {
     let Accepted { stream, live, place: _place } = accepted;
@@ -197,7 +200,7 @@ async fn linger(mut stream: Watched<Shared<TcpStream>>) {
             return;
         }
         let mut buffer = vec![0; 16 * 1024];
-        while stream.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+        while let Ok(Ok(1..)) = time::timeout(LINGER_QUIET, stream.read(&mut buffer)).await {}
     };
     let _ = time::timeout(LINGER, rest).await;
 }
