@@ -121,6 +121,8 @@ impl Changes {
             allowed_origins: new.proxy.allowed_origins.clone(),
             required_header: new.proxy.required_header.clone(),
             access_log: new.proxy.access_log,
+            access_log_sample: new.proxy.access_log_sample,
+            access_log_query: new.proxy.access_log_query,
             ..old.proxy.clone()
         };
         let changed = [

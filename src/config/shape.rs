@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn the_tree_knows_every_kind_of_value_that_the_parts_use() {
-        assert_eq!(at(&["log", "format"]), Shape::Words(vec!["text".into(), "json".into()]));
+        assert_eq!(at(&["log", "format"]), Shape::Words(vec!["text".into(), "logfmt".into(), "json".into()]));
         assert_eq!(at(&["proxy", "workers"]), Shape::Whole(i64::MAX as u64));
         assert_eq!(at(&["traces", "sample_ratio"]), Shape::Share);
         assert_eq!(at(&["proxy", "idle_timeout"]), Shape::Duration);

@@ -10,7 +10,7 @@ use http::{Method, Response, Uri, request::Parts};
 
 use super::{
     activity::Activity,
-    config::AccessLog,
+    config::AccessRule,
     error::Reason,
     io::SharedScanner,
     route::Route,
@@ -87,7 +87,7 @@ pub(super) struct InFlight {
 
 /// What the access log and the span tell of a request: never a header or a body, and a query only where it is wanted.
 struct Told {
-    access_log: AccessLog,
+    access_log: AccessRule,
     span: Option<OpenSpan>,
     method: Method,
     uri: Uri,
@@ -112,7 +112,7 @@ impl InFlight {
     pub(super) fn begin(caller: &Rc<Caller>, site: &Site, parts: &mut Parts) -> Self {
         caller.activity.serving();
         let span = site.traces.request(&mut parts.headers);
-        let told = (span.is_some() || site.access_log != AccessLog::Off).then(|| {
+        let told = (span.is_some() || site.access_log.is_on()).then(|| {
             Box::new(Told {
                 access_log: site.access_log,
                 span,
@@ -166,11 +166,12 @@ impl Drop for InFlight {
 impl Told {
     fn tell(&self, timer: Option<&Timer>) {
         let is_error = self.reason.is_some() || self.status >= 500;
-        if self.access_log == AccessLog::All || (self.access_log == AccessLog::Errors && is_error) {
+        if self.access_log.takes(is_error) {
             tracing::info!(
                 target: "attache::access",
                 method = %self.method,
                 path = %self.uri.path(),
+                query = self.uri.query().filter(|_| self.access_log.query),
                 route = self.route.as_ref().map_or("", |(name, _)| name),
                 status = self.status,
                 reason = self.reason.map_or("", Reason::word),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{duration::Span, secret::SecretRef};
 
 /// The section `[proxy]`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProxyConfig {
     /// Where callers connect: an address and a port.
@@ -31,6 +31,11 @@ pub struct ProxyConfig {
     pub max_header_bytes: usize,
     /// Which requests get a line in the log.
     pub access_log: AccessLog,
+    /// With `access_log = "all"`: the share of the good requests that get one, from 0 to 1.
+    #[schemars(range(min = 0, max = 1))]
+    pub access_log_sample: f64,
+    /// Whether a line shows the query of its request.
+    pub access_log_query: bool,
 }
 
 impl Default for ProxyConfig {
@@ -46,11 +51,16 @@ impl Default for ProxyConfig {
             idle_timeout: Span::secs(300),
             max_header_bytes: 64 * 1024,
             access_log: AccessLog::Off,
+            access_log_sample: 1.0,
+            access_log_query: false,
         }
     }
 }
 
-/// Which requests get a line in the log. A line never holds a query, a header or a body.
+// `NaN` is refused when the configuration is read.
+impl Eq for ProxyConfig {}
+
+/// Which requests get a line in the log. A line never holds a header or a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AccessLog {
@@ -60,6 +70,41 @@ pub enum AccessLog {
     Errors,
     /// All.
     All,
+}
+
+/// Which requests get a line, and what it shows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct AccessRule {
+    which: AccessLog,
+    sample: f64,
+    pub(super) query: bool,
+}
+
+impl AccessRule {
+    pub(super) fn of(proxy: &ProxyConfig) -> Self {
+        Self { which: proxy.access_log, sample: proxy.access_log_sample, query: proxy.access_log_query }
+    }
+
+    /// Whether a request may get a line.
+    pub(super) fn is_on(self) -> bool {
+        self.which != AccessLog::Off
+    }
+
+    /// Whether it gets one. What went wrong is not sampled.
+    pub(super) fn takes(self, is_error: bool) -> bool {
+        match self.which {
+            AccessLog::Off => false,
+            AccessLog::Errors => is_error,
+            AccessLog::All => is_error || self.sample >= 1.0 || chance() < self.sample,
+        }
+    }
+}
+
+/// From 0 to 1, without 1. Without randomness every request gets its line.
+fn chance() -> f64 {
+    let mut bytes = [0; 4];
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    f64::from(u32::from_le_bytes(bytes)) / 4_294_967_296.0
 }
 
 /// A section `[routes.NAME]`.

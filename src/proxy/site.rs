@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue, Version};
 use tokio::sync::Notify;
 
 use super::{
-    config::{AccessLog, HttpProxyAuthConfig, ProxyConfig, RouteConfig, RouteTlsConfig},
+    config::{AccessRule, HttpProxyAuthConfig, ProxyConfig, RouteConfig, RouteTlsConfig},
     route::{self, Route, RouteTable},
     upstream::{Target, Upstream, Watch},
 };
@@ -68,7 +68,7 @@ pub(super) struct Site {
     pub(super) required_header: Option<HeaderName>,
     pub(super) table: RouteTable,
     pub(super) unrouted: RouteMetrics,
-    pub(super) access_log: AccessLog,
+    pub(super) access_log: AccessRule,
     pub(super) traces: Tracer,
     pub(super) identity: Arc<Identity>,
 }
@@ -142,7 +142,7 @@ impl Routes {
             required_header: required_header.clone(),
             table: RouteTable::default(),
             unrouted: metrics.route(NO_ROUTE),
-            access_log: proxy.access_log,
+            access_log: AccessRule::of(proxy),
             traces: before.traces.clone(),
             identity: Arc::clone(&identity),
         };

@@ -1,4 +1,4 @@
-//! The log of the process: one line an event, on standard error, as text or JSON.
+//! The log of the process: one line an event, on standard error, as text, logfmt or JSON.
 //!
 //! Requests are not logged unless the access log is on; a token refresh is one line. No secret, token, header, query
 //! or body is ever a field of an event.
@@ -14,8 +14,8 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use super::lines::Lines;
 pub use super::lines::Log;
+use super::{lines::Lines, logfmt::Logfmt};
 use crate::invalid::Invalid;
 
 /// The section `[log]`.
@@ -41,6 +41,8 @@ impl Default for LogConfig {
 pub enum LogFormat {
     /// For people.
     Text,
+    /// `key=value` pairs, for people and machines.
+    Logfmt,
     /// One JSON object a line.
     Json,
 }
@@ -83,6 +85,9 @@ impl LogConfig {
         // Losing the race to another subscriber is harmless: there is a log.
         let _ = match self.format {
             LogFormat::Text => registry.with(fmt::layer().with_writer(writer).with_ansi(false)).try_init(),
+            LogFormat::Logfmt => {
+                registry.with(fmt::layer().event_format(Logfmt).with_writer(writer)).try_init()
+            }
             LogFormat::Json => {
                 registry.with(fmt::layer().json().flatten_event(true).with_writer(writer)).try_init()
             }

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import pathlib
+import re
 import socket
 import subprocess
 import sys
@@ -113,23 +114,43 @@ def broken_reloads(_proxy, _admin, file):
         file.write_text(good)
 
 
+def ready(admin):
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            if get(f"http://{admin}/readyz")[0] == 200:
+                return
+        time.sleep(0.05)
+    raise AssertionError("not ready")
+
+
+def lost(admin):
+    """How many lines of the log are lost."""
+    text = get(f"http://{admin}/metrics")[1]
+    return int(re.search(r"^attache_log_lines_lost_total (\d+)", text, re.MULTILINE)[1])
+
+
 def checks():
     with peers() as port, tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder, "attache.toml")
         file.write_text(CONFIG.format(port=port))
-        for name, abuse in (
-            ("nobody abuses anything", nothing),
-            ("the admin port is flooded", flood),
-            ("100 scrapes are never read", scrapes_never_read),
-            ("the configuration breaks ten times a second", broken_reloads),
+        for name, abuse, log in (
+            ("nobody abuses anything", nothing, "read"),
+            ("the admin port is flooded", flood, "read"),
+            ("100 scrapes are never read", scrapes_never_read, "read"),
+            ("the configuration breaks ten times a second", broken_reloads, "read"),
+            ("nobody reads the log, a line a request", nothing, "unread"),
+            ("the disk under the log is full, a line a request", nothing, "full"),
         ):
+            more = {} if log == "read" else {"ATTACHE__PROXY__ACCESS_LOG": "all"}
             with check(f"while {name}, no request fails or waits"):
-                with running(file=file) as (proxy, admin):
-                    deadline = time.monotonic() + 20
-                    while get(f"http://{admin}/readyz")[0] != 200:
-                        assert time.monotonic() < deadline, "not ready"
+                with running(file=file, log=log, environment=more) as (proxy, admin):
+                    ready(admin)
                     with abuse(proxy, admin, file):
                         took = load(proxy)
                         print(f"        {figures(took)}", flush=True)
                         assert took[-1] < LIMIT, figures(took)
+                        if log == "full":
+                            assert lost(admin) >= len(took), lost(admin)
+                            print(f"        {lost(admin)} lines lost, and counted", flush=True)
                     assert get(f"http://{admin}/livez")[0] == 200

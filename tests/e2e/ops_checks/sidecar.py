@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import tempfile
 import threading
@@ -29,8 +30,10 @@ credential = "orders"
 
 
 @contextlib.contextmanager
-def running(text=CONFIG, environment=None, file=None):
-    """Runs attaché with this configuration, or this file; gives the addresses of proxy and admin port."""
+def running(text=CONFIG, environment=None, file=None, log="read"):
+    """Runs attaché with this configuration, or this file; gives the addresses of proxy and admin port.
+
+    `log` is what becomes of its log: "read", "unread" (a pipe that nobody empties) or "full" (a disk without room)."""
     helps = subprocess.run([attache(), "--help"], capture_output=True, text=True).stdout
     if "\n  run" not in helps:
         raise Skip("this attaché has no `run` yet")
@@ -38,14 +41,27 @@ def running(text=CONFIG, environment=None, file=None):
         config = file or pathlib.Path(folder, "attache.toml")
         if not file:
             config.write_text(text)
+        full = None
+        if log == "full":
+            # Nothing tells its ports, so it gets some that were free a moment ago.
+            full = open("/dev/full", "w")
+            ports = [free_port(), free_port()]
+            environment = {
+                **(environment or {}),
+                "ATTACHE__PROXY__LISTEN": f"127.0.0.1:{ports[0]}", "ATTACHE__ADMIN__LISTEN": f"127.0.0.1:{ports[1]}",
+            }
         process = subprocess.Popen(
             [attache(), "run", "--config", config],
             env={**os.environ, "OPS_SECRET": "a-secret", "ATTACHE__LOG__FORMAT": "json", **(environment or {})},
-            stderr=subprocess.PIPE, text=True,
+            stderr=full or subprocess.PIPE, text=True,
         )
         watchdog = threading.Timer(60, process.kill)
         watchdog.start()
         try:
+            if full:
+                full.close()
+                yield f"127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}"
+                return
             lines = []
             for line in process.stderr:
                 lines.append(line)
@@ -55,8 +71,8 @@ def running(text=CONFIG, environment=None, file=None):
                         break
             else:
                 raise AssertionError("attaché did not start:\n" + "".join(lines))
-            drain = threading.Thread(target=process.stderr.read, daemon=True)
-            drain.start()
+            if log == "read":
+                threading.Thread(target=process.stderr.read, daemon=True).start()
             yield event["proxy"], event["admin"]
         finally:
             watchdog.cancel()
@@ -66,6 +82,12 @@ def running(text=CONFIG, environment=None, file=None):
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def get(url):

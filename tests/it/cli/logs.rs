@@ -158,3 +158,49 @@ fn the_filter_decides_what_is_logged() {
         assert!(lines.iter().any(|line| line.contains("draining")), "{lines:?}");
     }
 }
+
+#[test]
+fn a_sample_of_the_good_requests_gets_a_line_and_every_error_does() {
+    let (provider, upstream) = (provider(), echo());
+    let switches = "access_log = \"all\"\naccess_log_sample = 0.0\naccess_log_query = true";
+    let (child, proxy, lines) = run(switches, &upstream, &provider);
+    for _ in 0..5 {
+        assert_eq!(get(proxy, "/good").status, 200);
+    }
+    let mut caller = Caller::connect(proxy);
+    caller.send("GET /orders?q=wanted HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+    assert_eq!(caller.answer().status, 421);
+    let lines = rest(child, lines);
+    let access: Vec<_> = lines.iter().filter(|line| line.contains("attache::access")).collect();
+    assert_eq!(access.len(), 1, "{lines:?}");
+    assert!(access[0].contains("\"query\":\"q=wanted\""), "{access:?}");
+}
+
+#[test]
+fn logfmt_is_pairs_and_a_caller_cannot_add_one() {
+    let (provider, upstream) = (provider(), echo());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("attache.toml");
+    let configuration = format!(
+        "[log]\nformat = \"logfmt\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[proxy]\nlisten = \"127.0.0.1:0\"\naccess_log = \"all\"\n{}\
+         [routes.main]\nupstream = \"{}\"\ncredential = \"main\"\n",
+        credential(&provider),
+        upstream.url()
+    );
+    fs::write(&file, configuration).unwrap();
+    let mut child = attache(&["run", "--config"]).arg(&file).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let listening = lines.find(|line| line.contains("msg=listening")).unwrap();
+    let proxy = listening.split("proxy=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert_eq!(get(proxy, "/a=b&level=error").status, 200);
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let access = lines.find(|line| line.contains("target=attache::access")).unwrap();
+    assert!(
+        access.starts_with("ts=") && access.contains(" level=info ") && access.contains(" status=200 "),
+        "{access}"
+    );
+    assert!(access.contains(" method=GET path=\"/a=b&level=error\" route=main "), "{access}");
+    assert!(lines.last().is_some(), "the end is told as well");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
