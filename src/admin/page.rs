@@ -47,6 +47,7 @@ fn render(status: &Value, metrics: &str) -> String {
             "</p>",
         );
     }
+    page.push_str("<p>As it was when this page was asked for; the seconds run by themselves. Reload for news.</p>");
     page.push_str("<h2>Credentials</h2><table><tr><th>name<th>type<th>state<th>life left<th>next attempt<th>last error</tr>");
     for credential in status["credentials"].as_array().into_iter().flatten() {
         page.push_str("<tr>");
@@ -57,7 +58,10 @@ fn render(status: &Value, metrics: &str) -> String {
         row(&mut page, if state == "fresh" { "<td class=good>" } else { "<td class=bad>" }, &state, "");
         // Numbers only, and writing to a `String` cannot fail.
         let _ = match credential["expires_in_seconds"].as_u64() {
-            Some(left) => write!(page, "<td><progress value={left} max={left}></progress> <b>{left}</b> s"),
+            Some(left) => {
+                let whole = credential["lifetime_seconds"].as_u64().unwrap_or(left).max(left);
+                write!(page, "<td><progress value={left} max={whole}></progress> <b>{left}</b> s of {whole}")
+            }
             None => write!(page, "<td>-"),
         };
         let _ = match credential["next_attempt_in_seconds"].as_u64() {
@@ -65,7 +69,7 @@ fn render(status: &Value, metrics: &str) -> String {
             None => write!(page, "<td>-"),
         };
         let error = &credential["last_error"];
-        row(&mut page, "<td>", &text(&error["message"]), "");
+        row(&mut page, "<td>", error["message"].as_str().unwrap_or("-"), "");
         if let Some(hint) = error["hint"].as_str() {
             row(&mut page, "<br><small>", hint, "</small>");
         }
@@ -77,12 +81,12 @@ fn render(status: &Value, metrics: &str) -> String {
     for route in status["routes"].as_array().into_iter().flatten() {
         page.push_str("<tr>");
         for key in ["name", "host", "path", "upstream", "credential"] {
-            row(&mut page, "<td>", &text(&route[key]), "");
+            row(&mut page, "<td>", route[key].as_str().unwrap_or("any"), "");
         }
         page.push_str("</tr>");
     }
     page.push_str(
-        "</table><h2>Answered in place of an upstream</h2><table><tr><th>route<th>reason<th>count</tr>",
+        "</table><h2>Answered in place of an upstream, since it started</h2><table><tr><th>route<th>reason<th>count</tr>",
     );
     for line in metrics.lines().filter_map(|line| line.strip_prefix("attache_own_answers_total{")) {
         let Some((labels, count)) = line.split_once("} ") else { continue };

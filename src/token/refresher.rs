@@ -146,7 +146,7 @@ impl Refresher {
             Ok(lifetime) => {
                 self.names.refreshed(RefreshOutcome::Success, took);
                 let wait = schedule::refresh_after(lifetime, rand::chance()).saturating_sub(took);
-                self.succeeded(wait);
+                self.succeeded(lifetime, wait);
                 if let Some(token) = token {
                     // After it is in use: a slow disk holds nobody up.
                     supplier.keep(&token, begun, begun.after(lifetime)).await;
@@ -179,15 +179,15 @@ impl Refresher {
         self.names.published(now.after(lifetime - age).wall);
         tracing::info!(credential = &*self.name, left_s = left.as_secs(), "the token in the store is used");
         let wait = schedule::refresh_after(lifetime, rand::chance()).saturating_sub(age);
-        self.succeeded(wait);
+        self.succeeded(lifetime, wait);
         Some(wait)
     }
 
-    fn succeeded(&mut self, wait: Duration) {
+    fn succeeded(&mut self, lifetime: Duration, wait: Duration) {
         self.progress.failures = 0;
         self.progress.told = None;
         self.progress.hurried = false;
-        self.journal.succeeded(Instant::now() + wait);
+        self.journal.succeeded(lifetime, Instant::now() + wait);
         self.shared.enter(Phase::Resting);
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Mutex, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use serde::Serialize;
@@ -24,6 +24,8 @@ pub struct CredentialStatus {
     pub expires_at: Option<u64>,
     /// How many seconds its token has left.
     pub expires_in_seconds: Option<u64>,
+    /// How many seconds its token was given, in all.
+    pub lifetime_seconds: Option<u64>,
     /// The number of its token; 0 before the first.
     pub generation: u64,
     /// Whether readiness waits for it.
@@ -79,12 +81,14 @@ struct Entry {
     error: Option<LastError>,
     next: Option<Instant>,
     supply: SupplyStatus,
+    lifetime: Option<Duration>,
 }
 
 impl Journal {
-    pub(super) fn succeeded(&self, next: Instant) {
+    /// There is a token with this lifetime.
+    pub(super) fn succeeded(&self, lifetime: Duration, next: Instant) {
         let mut entry = self.entry();
-        (entry.error, entry.next) = (None, Some(next));
+        (entry.error, entry.next, entry.lifetime) = (None, Some(next), Some(lifetime));
     }
 
     pub(super) fn failed(&self, error: &FetchError, next: Instant) {
@@ -105,7 +109,7 @@ impl Journal {
         kind: &'static str,
         required: bool,
     ) -> CredentialStatus {
-        let Entry { error, next, supply } = self.entry().clone();
+        let Entry { error, next, supply, lifetime } = self.entry().clone();
         let usable = credential.current().is_some();
         let expires = credential.expires();
         let state = match (expires.is_some(), usable, &error) {
@@ -123,6 +127,7 @@ impl Journal {
             state,
             expires_at: expires.map(|expires| since_epoch(expires.wall)),
             expires_in_seconds: expires.map(|expires| expires.left(now).as_secs()),
+            lifetime_seconds: lifetime.map(|lifetime| lifetime.as_secs()),
             generation: credential.generation().0,
             required,
             last_error: error,
