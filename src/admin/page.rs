@@ -47,7 +47,9 @@ fn render(status: &Value, metrics: &str) -> String {
             "</p>",
         );
     }
-    page.push_str("<p>As it was when this page was asked for; the seconds run by themselves. Reload for news.</p>");
+    page.push_str(
+        "<p>As it was when this page was asked for; the seconds run by themselves. Reload for news.</p>",
+    );
     page.push_str("<h2>Credentials</h2><table><tr><th>name<th>type<th>state<th>life left<th>next attempt<th>last error</tr>");
     for credential in status["credentials"].as_array().into_iter().flatten() {
         page.push_str("<tr>");

@@ -361,7 +361,7 @@ fn a_wrong_variable_is_refused_by_its_name() {
             "hunter2",
             &["`routes.orders.strip_prefix`: expected true or"],
         ),
-        ("ATTACHE__LOG__FORMAT", "hunter2", &["`log.format`: expected one of `json` and `text`"]),
+        ("ATTACHE__LOG__FORMAT", "hunter2", &["`log.format`: expected one of `json`, `logfmt` and `text`"]),
         ("ATTACHE__PROXY____LISTEN", "hunter2", &["does not name a key"]),
         ("ATTACHE__", "hunter2", &["does not name a key"]),
         ("ATTACHE__PORT", "hunter2", &["`port`: unknown key"]),
