@@ -11,14 +11,13 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::Notify;
+
 use super::presence::{Look, Presence};
 
 /// How long a request of a caller that has closed its side is still served. It may only have said that it sends nothing
 /// more (RFC 9112 §9.6), or be gone: TCP does not tell which.
 const LEFT: Duration = Duration::from_secs(5);
-
-/// How long a connection is quiet before it is taken out of hyper, whose buffers are most of what it costs.
-const QUIET: Duration = Duration::from_secs(1);
 
 /// The coarse clock of a worker, and the limits that its connections have in common, all in ticks.
 #[derive(Debug)]
@@ -28,21 +27,34 @@ pub(super) struct Ticks {
     head_limit: u32,
     idle_limit: u32,
     left_limit: u32,
-    quiet_limit: u32,
+    // Connections that are in hyper now, and who waits for one.
+    conversing: Cell<usize>,
+    begun: Notify,
 }
 
 impl Ticks {
     /// A clock fine enough for limits as short as `shortest`.
     pub(super) fn new(shortest: Duration, head: Duration, idle: Duration) -> Self {
         let tick = (shortest / 4).clamp(Duration::from_millis(50), Duration::from_secs(1));
-        let ticks =
-            Self { now: Cell::new(0), tick, head_limit: 0, idle_limit: 0, left_limit: 0, quiet_limit: 0 };
-        Self {
-            head_limit: ticks.of(head),
-            idle_limit: ticks.of(idle),
-            left_limit: ticks.of(LEFT),
-            quiet_limit: ticks.of(QUIET),
-            ..ticks
+        let mut ticks = Self {
+            now: Cell::new(0),
+            tick,
+            head_limit: 0,
+            idle_limit: 0,
+            left_limit: 0,
+            conversing: Cell::new(0),
+            begun: Notify::new(),
+        };
+        ticks.head_limit = ticks.of(head);
+        ticks.idle_limit = ticks.of(idle);
+        ticks.left_limit = ticks.of(LEFT);
+        ticks
+    }
+
+    /// Waits until some connection is in hyper.
+    pub(super) async fn conversing(&self) {
+        while self.conversing.get() == 0 {
+            self.begun.notified().await;
         }
     }
 
@@ -93,8 +105,9 @@ pub(super) struct Activity {
     since: Cell<u32>,
     verdict: Cell<Option<Verdict>>,
     draining: Cell<bool>,
-    // Whether there is something to take out.
+    // Whether there is something to take out, and whether nothing happened since it was looked at.
     in_hyper: Cell<bool>,
+    quiet: Cell<bool>,
     // Whether everything that was written has left hyper's buffer.
     flushed: Cell<bool>,
     // Since when the caller's side is closed.
@@ -126,6 +139,7 @@ impl Activity {
             verdict: Cell::new(None),
             draining: Cell::new(false),
             in_hyper: Cell::new(false),
+            quiet: Cell::new(false),
             flushed: Cell::new(true),
             left: Cell::new(None),
             socket: RefCell::new(None),
@@ -203,7 +217,17 @@ impl Activity {
 
     /// It is in hyper, or not.
     pub(super) fn in_hyper(&self, is: bool) {
-        self.in_hyper.set(is);
+        let (was, count) = (self.in_hyper.replace(is), &self.ticks.conversing);
+        match (was, is) {
+            (false, true) => {
+                count.set(count.get() + 1);
+                if count.get() == 1 {
+                    self.ticks.begun.notify_one();
+                }
+            }
+            (true, false) => count.set(count.get() - 1),
+            _ => {}
+        }
         if self.verdict.get() == Some(Verdict::Park) {
             self.verdict.set(None);
         }
@@ -241,6 +265,7 @@ impl Activity {
     fn enter(&self, state: State) {
         self.state.set(state);
         self.since.set(self.ticks.now());
+        self.quiet.set(false);
         if matches!(self.verdict.get(), Some(Verdict::Overdue | Verdict::Park)) {
             self.verdict.set(None);
         }
@@ -281,11 +306,15 @@ impl Activity {
         if self.ticks.is_over(self.since.get(), limit) {
             self.verdict.set(Some(verdict));
             self.wake();
-        } else if self.state.get() == State::Idle
-            && self.in_hyper.get()
-            && self.flushed.get()
-            && self.ticks.is_over(self.since.get(), self.ticks.quiet_limit)
-        {
+        }
+    }
+
+    /// Looks whether nothing has happened since it was looked at the last time.
+    fn settle(&self) {
+        if !self.in_hyper.get() || self.state.get() != State::Idle || !self.flushed.get() {
+            return;
+        }
+        if self.quiet.replace(true) && self.verdict.get().is_none() {
             self.verdict.set(Some(Verdict::Park));
             self.wake();
         }
@@ -296,6 +325,12 @@ impl Activity {
         if let Some(task) = &*self.task.borrow() {
             task.wake_by_ref();
         }
+    }
+}
+
+impl Drop for Activity {
+    fn drop(&mut self) {
+        self.in_hyper(false);
     }
 }
 
@@ -326,6 +361,11 @@ impl Registry {
         if capacity > 64 && len < capacity / 4 {
             activities.shrink_to(len * 2);
         }
+    }
+
+    /// Finds the connections that have been quiet since the last time: they are taken out of hyper.
+    pub(super) fn settle(&self) {
+        self.activities.borrow().iter().filter_map(Weak::upgrade).for_each(|activity| activity.settle());
     }
 
     /// Tells every connection that the process is on its way out.
@@ -461,10 +501,13 @@ mod tests {
         activity.in_hyper(true);
         activity.serving();
         activity.idle();
-        pass(&ticks, &registry, 10);
+        registry.settle();
+        registry.settle();
         assert!(!activity.should_park(), "its answer is still in the buffer");
         activity.flushed();
-        pass(&ticks, &registry, 1);
+        registry.settle();
+        assert!(!activity.should_park(), "it has been flushed just now");
+        registry.settle();
         assert!(activity.should_park());
         activity.received(true);
         assert!(!activity.should_park(), "a request came first");

@@ -257,12 +257,12 @@ impl AnswerBody {
     }
 
     /// Gives the connection back if the body is complete already.
-    pub(super) fn finish_if_complete(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn finish_if_complete(&mut self) {
         if let Content::Upstream { incoming, lease, .. } = &mut self.content
             && incoming.is_end_stream()
             && let Some(lease) = lease.take()
         {
-            lease.finish(cx);
+            lease.finish();
         }
     }
 }
@@ -281,22 +281,13 @@ impl Body for AnswerBody {
             Content::Broken => return Poll::Ready(Some(Err(BodyError::Upstream(None)))),
             Content::Upstream { incoming, lease, .. } => (incoming, lease),
         };
-        if let Some(lease) = lease {
-            lease.drive(cx);
-        }
-        let frame = match Pin::new(&mut *incoming).poll_frame(cx) {
-            Poll::Ready(frame) => frame,
-            Poll::Pending => {
-                // Only a poll of the body tells its connection that more is wanted.
-                if let Some(lease) = lease {
-                    lease.drive(cx);
-                }
-                ready!(Pin::new(&mut *incoming).poll_frame(cx))
-            }
-        };
+        let frame = ready!(match lease {
+            Some(lease) => lease.poll_frame(incoming, cx),
+            None => Pin::new(incoming).poll_frame(cx),
+        });
         match frame {
             Some(Ok(frame)) => {
-                self.finish_if_complete(cx);
+                self.finish_if_complete();
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(_)) => {
@@ -307,7 +298,7 @@ impl Body for AnswerBody {
             }
             None => {
                 if let Some(lease) = lease.take() {
-                    lease.finish(cx);
+                    lease.finish();
                 }
                 Poll::Ready(None)
             }

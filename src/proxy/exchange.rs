@@ -7,7 +7,7 @@
 //!   the method is idempotent and the body is held.
 //! - A request for an upgrade: never.
 
-use std::{future::poll_fn, rc::Rc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, uri::PathAndQuery};
 use hyper::body::Incoming;
@@ -111,11 +111,7 @@ async fn send(
 ) -> Result<(Response<Incoming>, Connection), Error> {
     let pool = &caller.worker.pool;
     let limit = caller.worker.ticks.of(route.response_timeout);
-    let kept = if outgoing.upgrade {
-        None
-    } else {
-        poll_fn(|cx| std::task::Poll::Ready(pool.take(route.upstream.slot, cx))).await
-    };
+    let kept = if outgoing.upgrade { None } else { pool.take(route.upstream.slot) };
     let mut connection = match kept {
         Some(connection) => connection,
         None => {
@@ -215,11 +211,7 @@ async fn answer(
     let mut response = response.map(|incoming| AnswerBody::upstream(incoming, lease));
     drop_echoes(response.headers_mut(), token);
     // An answer without a body gives its connection back now; nobody will poll it.
-    poll_fn(|cx| {
-        response.body_mut().finish_if_complete(cx);
-        std::task::Poll::Ready(())
-    })
-    .await;
+    response.body_mut().finish_if_complete();
     response
 }
 

@@ -1,15 +1,6 @@
 //! Hop-by-hop header fields: what concerns one connection does not cross attaché (RFC 9110 §7.6.1).
 
-use http::{
-    HeaderMap, HeaderName,
-    header::{
-        CONNECTION, CONTENT_LENGTH, EXPECT, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-        TRANSFER_ENCODING, UPGRADE,
-    },
-};
-
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+use http::{HeaderMap, HeaderName, header::CONNECTION};
 
 /// Removes from a request what `Connection` names, in all of its lines, and then the hop-by-hop set.
 ///
@@ -17,29 +8,37 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// goes because attaché answers it itself, once (RFC 9110 §10.1.1).
 pub(super) fn strip_request(headers: &mut HeaderMap) {
     strip_named(headers);
-    for name in [
-        &KEEP_ALIVE,
-        &PROXY_CONNECTION,
-        &PROXY_AUTHORIZATION,
-        &TE,
-        &TRAILER,
-        &TRANSFER_ENCODING,
-        &UPGRADE,
-        &CONTENT_LENGTH,
-        &EXPECT,
-    ] {
-        remove(headers, name);
-    }
+    remove(headers, |name| {
+        matches!(
+            name,
+            "keep-alive"
+                | "proxy-connection"
+                | "proxy-authorization"
+                | "te"
+                | "trailer"
+                | "transfer-encoding"
+                | "upgrade"
+                | "content-length"
+                | "expect"
+        )
+    });
 }
 
 /// Removes the same from an answer, except what it says about its own length.
 pub(super) fn strip_answer(headers: &mut HeaderMap) {
     strip_named(headers);
-    for name in
-        [&KEEP_ALIVE, &PROXY_CONNECTION, &PROXY_AUTHENTICATE, &TE, &TRAILER, &TRANSFER_ENCODING, &UPGRADE]
-    {
-        remove(headers, name);
-    }
+    remove(headers, |name| {
+        matches!(
+            name,
+            "keep-alive"
+                | "proxy-connection"
+                | "proxy-authenticate"
+                | "te"
+                | "trailer"
+                | "transfer-encoding"
+                | "upgrade"
+        )
+    });
 }
 
 fn strip_named(headers: &mut HeaderMap) {
@@ -64,9 +63,10 @@ fn strip_named(headers: &mut HeaderMap) {
     headers.remove(CONNECTION);
 }
 
-/// `remove` hashes the name and probes; most maps have none of these, and a look is cheaper than a removal.
-fn remove(headers: &mut HeaderMap, name: &HeaderName) {
-    if headers.contains_key(name) {
+/// Looks at the names that are there: there are few, and hardly ever one of those to remove. Asking the map for each of them
+/// costs three times as much.
+fn remove(headers: &mut HeaderMap, is_one: impl Fn(&str) -> bool) {
+    while let Some(name) = headers.keys().find(|name| is_one(name.as_str())).cloned() {
         headers.remove(name);
     }
 }

@@ -133,15 +133,13 @@ async fn converse(
         Pin::new(&mut connection).poll(cx).map(Ended::Served)
     })
     .await;
+    activity.in_hyper(false);
     match ended {
         // Too slow: there is nobody to be polite to.
         Ended::Late => return None,
         // Nothing of it is in hyper: no request has begun, and what was written is out. At most there are empty lines
         // before a request, which mean nothing (RFC 9112 §2.2).
-        Ended::Quiet => {
-            activity.in_hyper(false);
-            return Some(connection.into_parts().io.into_inner());
-        }
+        Ended::Quiet => return Some(connection.into_parts().io.into_inner()),
         Ended::Served(Ok(())) => caller.until_close.set(false),
         // hyper has answered already, 400 or 431, and will not read further.
         Ended::Served(Err(error)) if error.is_parse() => {
@@ -163,7 +161,7 @@ async fn converse(
                 presence::abort(stream.as_fd());
             }
         }
-        None => linger(stream).await,
+        None => Box::pin(linger(stream)).await,
     }
     None
 }

@@ -12,7 +12,6 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Waker},
     time::Duration,
 };
 
@@ -32,6 +31,9 @@ use super::{
     upstream::Pool,
 };
 use crate::shutdown::{Shutdown, Stage};
+
+/// How long a connection is quiet at least before it is taken out of hyper, whose buffers are most of what it costs.
+const QUIET: Duration = Duration::from_millis(100);
 
 /// How long a quiet connection is left open once the process drains: a request that is on its way just now still finds
 /// it open, and its answer tells the caller to go elsewhere.
@@ -152,6 +154,7 @@ async fn work(
             ));
         }
     }
+    tokio::task::spawn_local(settle(Rc::clone(&worker)));
     let mut tick = time::interval(worker.ticks.tick());
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut next = Stage::Leaving;
@@ -178,7 +181,7 @@ async fn work(
             _ = tick.tick() => {
                 worker.ticks.advance();
                 worker.registry.sweep();
-                worker.pool.sweep(&mut Context::from_waker(Waker::noop()));
+                worker.pool.sweep();
             }
             () = &mut pressed => {
                 pressed.set(pressure.notified());
@@ -212,6 +215,16 @@ async fn work(
             // Also tells the connections that were accepted last.
             worker.registry.drain();
         }
+    }
+}
+
+/// Takes connections out of hyper that have been quiet for one to two of these. Sooner means less memory: what thousands of
+/// connections need at the same time is not given back by the allocator afterwards.
+async fn settle(worker: Rc<Worker>) {
+    loop {
+        worker.ticks.conversing().await;
+        time::sleep(QUIET).await;
+        worker.registry.settle();
     }
 }
 

@@ -10,8 +10,8 @@ use std::{
     io::{self, Write},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     thread,
     time::Duration,
@@ -32,7 +32,7 @@ const FAREWELL: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug)]
 pub(super) struct Lines {
     // A standard channel: it is filled from threads with a runtime, and emptied by one without.
-    queue: SyncSender<Vec<u8>>,
+    queue: Sender<Vec<u8>>,
     losses: Arc<Losses>,
 }
 
@@ -42,17 +42,28 @@ pub struct Log {
     losses: Arc<Losses>,
     // Disconnected when the thread has written everything that was queued before the marker.
     written: Receiver<()>,
-    queue: SyncSender<Vec<u8>>,
+    queue: Sender<Vec<u8>>,
 }
 
 #[derive(Debug, Default)]
 struct Losses {
+    // Lines in the queue. They are counted here because a queue that is bounded by itself takes all of its room at once.
+    waiting: AtomicUsize,
     // Since the log last said so.
     untold: AtomicU64,
     counter: OnceLock<IntCounter>,
 }
 
 impl Losses {
+    /// Room for one more line in the queue, if there is any.
+    fn enter(&self) -> bool {
+        let entered = self.waiting.fetch_add(1, Ordering::Relaxed) < QUEUED;
+        if !entered {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        entered
+    }
+
     fn add(&self, lines: u64) {
         self.untold.fetch_add(lines, Ordering::Relaxed);
         if let Some(counter) = self.counter.get() {
@@ -64,8 +75,8 @@ impl Losses {
 impl Lines {
     /// Starts the thread that writes to `output`.
     pub(super) fn write_to(output: impl Write + Send + 'static) -> io::Result<(Self, Log)> {
-        let (queue, lines) = sync_channel(QUEUED);
-        let (done, written) = sync_channel(0);
+        let (queue, lines) = channel();
+        let (done, written) = channel();
         let losses = Arc::new(Losses::default());
         let counted = Arc::clone(&losses);
         thread::Builder::new().name("log".into()).spawn(move || {
@@ -84,6 +95,7 @@ fn write_all(lines: &Receiver<Vec<u8>>, mut output: impl Write, losses: &Losses)
         let Ok(first) = lines.recv() else { break };
         let mut count = 0;
         for line in std::iter::once(first).chain(lines.try_iter()) {
+            losses.waiting.fetch_sub(1, Ordering::Relaxed);
             end = line.is_empty();
             count += u64::from(!end);
             batch.extend_from_slice(&line);
@@ -115,7 +127,8 @@ fn tell_losses(output: &mut impl Write, losses: &Losses) {
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         // Empty means the end of the log; an event is never empty.
-        if !line.is_empty() && self.queue.try_send(line.to_vec()).is_err() {
+        let taken = line.is_empty() || (self.losses.enter() && self.queue.send(line.to_vec()).is_ok());
+        if !taken {
             self.losses.add(1);
         }
         Ok(line.len())
@@ -138,7 +151,8 @@ impl Log {
 impl Drop for Log {
     fn drop(&mut self) {
         // A queue that is full stands still, and waiting would be in vain.
-        if self.queue.try_send(Vec::new()).is_ok()
+        if self.losses.enter()
+            && self.queue.send(Vec::new()).is_ok()
             && self.written.recv_timeout(FAREWELL) == Err(RecvTimeoutError::Timeout)
         {
             self.losses.add(1);

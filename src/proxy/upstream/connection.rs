@@ -8,14 +8,16 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body::{Body as _, Frame};
 use hyper::{
     body::Incoming,
     client::conn::http1::{self, SendRequest},
 };
 use hyper_util::rt::TokioIo;
 
-use super::{Permit, Pool, Upstream};
+use super::{Permit, Pool, Upstream, bell::Bell};
 use crate::proxy::{
     activity::Activity,
     body::RequestBody,
@@ -40,6 +42,7 @@ struct Parts {
     driver: Driver,
     // A driver that has ended must not be polled again.
     ended: bool,
+    bell: Bell,
     scanner: SharedScanner,
     terms: Terms,
     used: bool,
@@ -81,7 +84,16 @@ impl Connection {
             .await
             .map_err(io::Error::other)?;
         Ok(Self {
-            parts: Box::new(Parts { sender, driver, ended: false, scanner, terms, used: false, last: false }),
+            parts: Box::new(Parts {
+                sender,
+                driver,
+                ended: false,
+                bell: Bell::new(),
+                scanner,
+                terms,
+                used: false,
+                last: false,
+            }),
         })
     }
 
@@ -100,21 +112,19 @@ impl Connection {
         self.parts.used
     }
 
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        let parts = &mut *self.parts;
-        parts.ended = parts.ended || Pin::new(&mut parts.driver).poll(cx).is_ready();
-    }
-
     /// Whether it can take a request, looking at what the upstream did meanwhile.
-    pub(super) fn is_usable(&mut self, cx: &mut Context<'_>) -> bool {
-        // First the driver: it sees a close that the sender has not been told of.
-        self.drive(cx);
-        let current = self.parts.terms.edition.as_ref().is_none_or(Edition::is_current);
-        !self.parts.ended
-            && current
-            && !self.parts.last
-            && !self.parts.scanner.borrow().has_excess()
-            && matches!(self.parts.sender.poll_ready(cx), Poll::Ready(Ok(())))
+    pub(super) fn is_usable(&mut self) -> bool {
+        let Parts { sender, driver, ended, bell, scanner, terms, last, .. } = &mut *self.parts;
+        bell.look(|cx| {
+            // First the driver: it sees a close that the sender has not been told of.
+            drive(driver, ended, cx);
+            let current = terms.edition.as_ref().is_none_or(Edition::is_current);
+            !*ended
+                && current
+                && !*last
+                && !scanner.borrow().has_excess()
+                && matches!(sender.poll_ready(cx), Poll::Ready(Ok(())))
+        })
     }
 
     /// Sends a request and waits for the head of the answer; the body is still to come.
@@ -128,18 +138,20 @@ impl Connection {
         self.parts.scanner.borrow_mut().expect_answer(bodiless);
         let mut sending = pin!(self.parts.sender.try_send_request(request));
         let sent = poll_fn(|cx| {
-            let parts = &mut *self.parts;
-            parts.ended = parts.ended || Pin::new(&mut parts.driver).poll(cx).is_ready();
-            if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
-                return Poll::Ready(Ok(sent));
-            }
-            if parts.ended {
-                return Poll::Ready(Err(SendError::Closed));
-            }
-            if activity.is_overdue() {
-                return Poll::Ready(Err(SendError::Timeout));
-            }
-            Poll::Pending
+            let Parts { driver, ended, bell, .. } = &mut *self.parts;
+            bell.poll(cx, |cx| {
+                drive(driver, ended, cx);
+                if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
+                    return Poll::Ready(Ok(sent));
+                }
+                if *ended {
+                    return Poll::Ready(Err(SendError::Closed));
+                }
+                if activity.is_overdue() {
+                    return Poll::Ready(Err(SendError::Timeout));
+                }
+                Poll::Pending
+            })
         })
         .await?;
         match sent {
@@ -159,6 +171,11 @@ impl Connection {
             },
         }
     }
+}
+
+/// Reads and writes what can be.
+fn drive(driver: &mut Driver, ended: &mut bool, cx: &mut Context<'_>) {
+    *ended = *ended || Pin::new(driver).poll(cx).is_ready();
 }
 
 impl Connection {
@@ -184,15 +201,28 @@ impl Lease {
         Self { connection, slot, pool }
     }
 
-    /// Reads and writes what can be.
-    pub(in crate::proxy) fn drive(&mut self, cx: &mut Context<'_>) {
-        self.connection.drive(cx);
+    /// The next piece of the answer's body.
+    pub(in crate::proxy) fn poll_frame(
+        &mut self,
+        incoming: &mut Incoming,
+        cx: &Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let Parts { driver, ended, bell, .. } = &mut *self.connection.parts;
+        bell.poll(cx, |cx| {
+            // What has been read already, or a word to the driver that more is wanted.
+            let frame = Pin::new(&mut *incoming).poll_frame(cx);
+            if frame.is_ready() {
+                return frame;
+            }
+            drive(driver, ended, cx);
+            Pin::new(&mut *incoming).poll_frame(cx)
+        })
     }
 
     /// The answer is complete. The connection is kept unless the upstream closes it, sent too much, or has not been
     /// sent all of the request.
-    pub(in crate::proxy) fn finish(mut self, cx: &mut Context<'_>) {
-        if self.connection.is_usable(cx) {
+    pub(in crate::proxy) fn finish(mut self) {
+        if self.connection.is_usable() {
             self.pool.put(self.slot, self.connection);
         }
     }

@@ -5,10 +5,11 @@
 //! 3. Without a kept one, `acquire` opens another within the `limit` of the upstream, or waits.
 //! 4. `connect` makes it: `resolve` finds addresses, `dial` one that accepts, an `http_proxy` may be on the way; then TLS.
 //!    `watch` follows the files that TLS is made of.
-//! 5. A `connection` is driven by the task that forwards the request; a [`Lease`] ties it to the answer and gives it
-//!    back at its end.
+//! 5. A `connection` is driven by the task that forwards the request, woken by its `bell`; a [`Lease`] ties it to the answer
+//!    and gives it back at its end.
 
 mod acquire;
+mod bell;
 mod connect;
 mod connection;
 mod dial;

@@ -4,7 +4,6 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     rc::Rc,
-    task::Context,
     time::Duration,
 };
 
@@ -54,11 +53,11 @@ impl Pool {
     }
 
     /// A connection that is alive as far as anyone can tell.
-    pub(in crate::proxy) fn take(&self, slot: usize, cx: &mut Context<'_>) -> Option<Connection> {
+    pub(in crate::proxy) fn take(&self, slot: usize) -> Option<Connection> {
         let mut slots = self.slots.borrow_mut();
         let idle = &mut slots.get_mut(slot)?.idle;
         while let Some(Idle { mut connection, .. }) = idle.pop() {
-            if connection.is_usable(cx) {
+            if connection.is_usable() {
                 return Some(connection);
             }
         }
@@ -107,13 +106,13 @@ impl Pool {
     }
 
     /// Drops what has been unused for too long, is too old, or was closed by the upstream.
-    pub(in crate::proxy) fn sweep(&self, cx: &mut Context<'_>) {
+    pub(in crate::proxy) fn sweep(&self) {
         let now = self.ticks.now();
         for slot in self.slots.borrow_mut().iter_mut() {
             slot.idle.retain_mut(|idle| {
                 now.wrapping_sub(idle.since) < self.max_idle
                     && now.wrapping_sub(idle.connection.born()) < self.max_age
-                    && idle.connection.is_usable(cx)
+                    && idle.connection.is_usable()
             });
         }
     }
