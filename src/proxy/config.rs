@@ -237,13 +237,14 @@ fn response_timeout() -> Span {
 pub struct InjectConfig {
     /// The header that carries the token.
     pub header: String,
-    /// What stands in it; `{token}` is where the token goes.
-    pub format: String,
+    /// What stands in it; `{token}` is where the token goes. Left out, it is `Bearer {token}`, or `Basic {token}` for a
+    /// credential of type `basic`.
+    pub format: Option<String>,
 }
 
 impl Default for InjectConfig {
     fn default() -> Self {
-        Self { header: "authorization".into(), format: "Bearer {token}".into() }
+        Self { header: "authorization".into(), format: None }
     }
 }
 

@@ -55,8 +55,13 @@ impl Route {
             return Err(Invalid::new("inject.header", "is a header that frames or routes requests")
                 .hint("most services read tokens from `authorization` or a header of their own"));
         }
-        let format: Format =
-            config.inject.format.parse().map_err(|why| Invalid::new("inject.format", why))?;
+        let credential = match &config.inject.format {
+            Some(format) => {
+                let format: Format = format.parse().map_err(|why| Invalid::new("inject.format", why))?;
+                credential.with_format(&format)
+            }
+            None => credential.clone(),
+        };
         let path = prefix(&config.path)?;
         let strip = if config.strip_prefix { path.len() } else { 0 };
         Ok(Self {
@@ -69,7 +74,7 @@ impl Route {
             caller_authorization: config.caller_authorization,
             local: config.rewrite_location.then(|| Local::new(target, &path[..strip])),
             injection: Injection::new(header),
-            credential: credential.with_format(&format),
+            credential,
             response_timeout: config.response_timeout.0,
             metrics,
             complaints: Complaints::default(),

@@ -56,6 +56,13 @@ impl Default for Format {
     }
 }
 
+impl Format {
+    /// `Basic {token}` (RFC 7617 §2).
+    pub fn basic() -> Self {
+        Self { prefix: "Basic ".into(), suffix: String::new() }
+    }
+}
+
 impl std::str::FromStr for Format {
     type Err = &'static str;
 

@@ -109,7 +109,12 @@ impl AssertionKey {
         for (name, value) in further {
             claims[name] = value.as_str().into();
         }
-        let jwt = self.signer.sign(self.key_id.as_deref(), &claims).ok_or(FetchError::Signing)?;
+        self.sign_claims(&claims)
+    }
+
+    /// These claims and no others, for who wants it otherwise than RFC 7523.
+    pub(super) fn sign_claims(&self, claims: &serde_json::Value) -> Result<Zeroizing<String>, FetchError> {
+        let jwt = self.signer.sign(self.key_id.as_deref(), claims).ok_or(FetchError::Signing)?;
         Ok(Zeroizing::new(jwt))
     }
 

@@ -109,10 +109,9 @@ struct Published {
 }
 
 impl Credential {
-    /// A credential without a token, for the default format, whose refresher is yet to be started.
-    pub(super) fn new(name: &str, token_wait: Duration, clock: Clock) -> Self {
-        let control =
-            Control { formats: vec![Format::default()], generation: Generation(0), last_rejection: None };
+    /// A credential without a token, for its usual format, whose refresher is yet to be started.
+    pub(super) fn new(name: &str, token_wait: Duration, clock: Clock, usual: Format) -> Self {
+        let control = Control { formats: vec![usual], generation: Generation(0), last_rejection: None };
         let shared = Shared {
             name: name.into(),
             token_wait,
@@ -131,7 +130,8 @@ impl Credential {
         &self.shared.name
     }
 
-    /// The same credential, rendered in another format. Called when a route is built.
+    /// The same credential, rendered in another format. Called when a route is built. The handle that the manager gives
+    /// has the usual one.
     #[must_use]
     pub fn with_format(&self, format: &Format) -> Self {
         let mut control = self.shared.control();

@@ -45,6 +45,8 @@ pub enum FetchError {
     Introspection(&'static str),
     #[error("the provider's metadata is not usable: {0}")]
     Metadata(&'static str),
+    #[error("there is no token for the installation: {0}")]
+    Installation(&'static str),
     #[error("the helper program {0}")]
     Helper(&'static str),
     #[error("the token has expired, and no other one has come")]
@@ -88,7 +90,7 @@ impl FetchError {
             | Self::Blocked => Class::Local,
             Self::RefreshRefused { .. } | Self::RefreshInDoubt { .. } => Class::Spent,
             Self::OAuth { code, .. } if code.is_client_fault() => Class::Client,
-            Self::CertificateRefused => Class::Client,
+            Self::CertificateRefused | Self::Installation(_) => Class::Client,
             // RFC 6749 §5.2: 401 is a client that failed to authenticate, with or without a body that says so.
             Self::Status { status: 401, .. } => Class::Client,
             _ => Class::Transient,
@@ -139,6 +141,9 @@ impl FetchError {
             Self::Unverified(_) => {
                 "compare `issuer` and `verify_audience` with what `attache whoami` shows of the token without `verify`; \
                  an opaque token cannot be verified"
+            }
+            Self::Installation(_) => {
+                "check `client_id`, `installation_id`, `repositories` and `permissions` with the app's settings at GitHub"
             }
             Self::Introspection(_) => "check that `introspection_endpoint` is one (RFC 7662)",
             Self::Helper(_) => {
@@ -195,6 +200,7 @@ impl FetchError {
             Self::Metadata(_) => "metadata",
             Self::Unverified(_) => "unverified_token",
             Self::Introspection(_) => "introspection",
+            Self::Installation(_) => "installation",
             Self::Helper(_) => "helper",
             Self::Stale => "stale_token",
             Self::RefreshRefused { .. } => "refresh_token_refused",

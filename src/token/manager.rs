@@ -237,7 +237,8 @@ fn entry(
     waited_for: bool,
 ) -> Result<Entry, Invalid> {
     let clock = &environment.clock;
-    let credential = Credential::new(name, config.common.token_wait.0, clock.clone());
+    let credential =
+        Credential::new(name, config.common.token_wait.0, clock.clone(), config.source.usual_format());
     let mut introspector = None;
     if let Some((oauth, client_id)) = config.source.oauth() {
         let (credential, metrics) = (credential.clone(), environment.metrics.credential(name));

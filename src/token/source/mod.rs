@@ -1,8 +1,10 @@
 //! Where access tokens come from: one file per kind of source, one enum that lists them.
 
+mod basic;
 mod client_credentials;
 mod exec;
 mod file;
+mod github_app;
 mod jwt_bearer;
 mod metadata;
 mod metadata_answer;
@@ -15,32 +17,41 @@ mod token_exchange;
 use serde::{Deserialize, Serialize};
 
 use self::{
-    client_credentials::ClientCredentials, exec::Exec, file::FileSource, jwt_bearer::JwtBearer,
-    metadata::Metadata, password::Password, refresh_token::RefreshToken, token_exchange::TokenExchange,
+    basic::Basic, client_credentials::ClientCredentials, exec::Exec, file::FileSource, github_app::GithubApp,
+    jwt_bearer::JwtBearer, metadata::Metadata, password::Password, refresh_token::RefreshToken,
+    token_exchange::TokenExchange,
 };
 pub use self::{
+    basic::BasicConfig,
     client_credentials::ClientCredentialsConfig,
     exec::{ExecConfig, Output},
     file::{Expiry, FileConfig},
+    github_app::GithubAppConfig,
     jwt_bearer::JwtBearerConfig,
     metadata::{MetadataConfig, Server},
     password::PasswordConfig,
     refresh_token::{FallbackGrant, RefreshTokenConfig},
     token_exchange::TokenExchangeConfig,
 };
-use super::{answer::Issued, clock::Clock, error::FetchError, grant::OAuthConfig, store::Store};
+use super::{
+    access_token::Format, answer::Issued, clock::Clock, error::FetchError, grant::OAuthConfig, store::Store,
+};
 use crate::invalid::Invalid;
 
 /// The values of `credentials.NAME.type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceType {
+    /// A user name and a password for HTTP Basic.
+    Basic,
     /// RFC 6749 §4.4.
     ClientCredentials,
     /// A helper program that prints a token.
     Exec,
     /// A token that something else writes.
     File,
+    /// An installation of a GitHub App.
+    GithubApp,
     /// RFC 7523 §2.1.
     JwtBearer,
     /// A cloud's metadata server.
@@ -57,12 +68,16 @@ pub enum SourceType {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum SourceConfig {
+    /// A user name and a password for HTTP Basic (RFC 7617).
+    Basic(BasicConfig),
     /// RFC 6749 §4.4.
     ClientCredentials(Box<ClientCredentialsConfig>),
     /// A helper program that prints a token.
     Exec(ExecConfig),
     /// A token or an API key that something else writes into a file.
     File(FileConfig),
+    /// An installation of a GitHub App.
+    GithubApp(Box<GithubAppConfig>),
     /// RFC 7523 §2.1.
     JwtBearer(Box<JwtBearerConfig>),
     /// A cloud's metadata server.
@@ -79,6 +94,8 @@ impl SourceConfig {
     /// The value of `type`.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Basic(_) => "basic",
+            Self::GithubApp(_) => "github_app",
             Self::ClientCredentials(_) => "client_credentials",
             Self::Exec(_) => "exec",
             Self::File(_) => "file",
@@ -100,13 +117,23 @@ impl SourceConfig {
             Self::TokenExchange(config) => Some((&config.oauth, config.client_id.as_deref())),
             Self::Password(config) => Some((&config.oauth, config.client_id.as_deref())),
             Self::RefreshToken(config) => Some((&config.oauth, Some(&config.client_id))),
-            Self::Exec(_) | Self::File(_) | Self::Metadata(_) => None,
+            Self::Basic(_) | Self::Exec(_) | Self::File(_) | Self::GithubApp(_) | Self::Metadata(_) => None,
+        }
+    }
+
+    /// How its token stands in a header, unless a route says otherwise.
+    pub(super) fn usual_format(&self) -> Format {
+        match self {
+            Self::Basic(_) => Format::basic(),
+            _ => Format::default(),
         }
     }
 }
 
 /// A source that is ready to be asked.
 pub(super) enum Source {
+    Basic(Box<Basic>),
+    GithubApp(Box<GithubApp>),
     ClientCredentials(Box<ClientCredentials>),
     Exec(Box<Exec>),
     JwtBearer(Box<JwtBearer>),
@@ -133,6 +160,10 @@ impl Source {
     /// Checks the section.
     pub(super) fn build(config: &SourceConfig, clock: &Clock) -> Result<Self, Invalid> {
         Ok(match config {
+            SourceConfig::Basic(config) => Self::Basic(Box::new(Basic::build(config)?)),
+            SourceConfig::GithubApp(config) => {
+                Self::GithubApp(Box::new(GithubApp::build(config, clock.clone())?))
+            }
             SourceConfig::ClientCredentials(config) => {
                 Self::ClientCredentials(Box::new(ClientCredentials::build(config, clock.clone())?))
             }
@@ -159,6 +190,8 @@ impl Source {
     /// Asks for a token once. Each call is one token request at most.
     pub(super) async fn fetch(&mut self, store: Option<&mut Store>) -> Result<Fetched, FetchError> {
         match self {
+            Self::Basic(source) => source.fetch(),
+            Self::GithubApp(source) => source.fetch().await,
             Self::ClientCredentials(source) => source.fetch().await,
             Self::Exec(source) => source.fetch().await,
             Self::JwtBearer(source) => source.fetch().await,
@@ -175,6 +208,8 @@ impl Source {
     /// Whether something it depends on has been replaced, so that it is worth asking at once.
     pub(super) fn look(&mut self) -> bool {
         match self {
+            Self::Basic(source) => source.look(),
+            Self::GithubApp(source) => source.look(),
             Self::ClientCredentials(source) => source.look(),
             Self::Exec(source) => source.look(),
             Self::JwtBearer(source) => source.look(),

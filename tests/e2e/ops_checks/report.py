@@ -91,12 +91,13 @@ def check_config(text, ending):
 
         def secret(match):
             path = pathlib.Path(folder, f"secret{len(secrets)}")
-            path.write_text(_content(match[2]))
+            key = secrets.get(match[2].replace("-cert.pem", ".pem"))
+            path.write_text(_content(match[2], key))
             path.chmod(0o600)
             secrets[match[2]] = path
             return f"{match[1]}{path}"
 
-        text = re.sub(r'(\b(?:ca_file|file|certificate)\b["\s]*[=:]\s*["\']?)([\w./-]+)(?=["\'\s},])', secret, text)
+        text = re.sub(r'(\b(?:ca_file|file|certificate|client_certificate)\b["\s]*[=:]\s*["\']?)([\w./-]+)(?=["\'\s},])', secret, text)
         text = re.sub(r'(\bstore\b\s*[=:]\s*["\'])[\w./-]+(?=["\'])', rf"\1{folder}/store", text)
         for name in re.findall(r'\benv\b\s*[=:]\s*["\']?([A-Z][A-Z0-9_]*)', text):
             environment[name] = "a-secret"
@@ -105,7 +106,9 @@ def check_config(text, ending):
         return run(attache(), "check", "--config", config, env=environment)
 
 
-def _content(path):
+def _content(path, key=None):
+    if path.endswith("-cert.pem") and key:  # the certificate of a key that stands before it
+        return run("openssl", "req", "-x509", "-new", "-key", key, "-subj", "/CN=test client", "-days", "2")
     if "ca" in pathlib.Path(path).name and path.endswith((".pem", ".crt")):
         return run(
             "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",

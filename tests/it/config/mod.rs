@@ -91,7 +91,7 @@ fn the_environment_stands_over_the_file_and_the_file_over_the_defaults() {
     assert_eq!(config.proxy.allowed_hosts, ["c"]);
     let route = &config.routes["my-orders"];
     assert_eq!((route.strip_prefix, route.host.as_deref()), (false, Some("7")));
-    assert_eq!((route.inject.header.as_str(), route.inject.format.as_str()), ("x-key", "{token}"));
+    assert_eq!((route.inject.header.as_str(), route.inject.format.as_deref()), ("x-key", Some("{token}")));
     assert_eq!((config.routes.len(), config.credentials.len()), (1, 1));
 }
 

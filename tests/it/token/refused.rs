@@ -8,6 +8,7 @@ use super::secret_file;
 
 const CLIENT: &str = "type = \"client_credentials\"\nclient_id = \"c\"\n";
 const EXCHANGE: &str = "type = \"token_exchange\"\ntoken_endpoint = \"https://a.example/t\"\n";
+const APP: &str = "type = \"github_app\"\nclient_id = \"c\"\ninstallation_id = 42\n";
 const BEARER: &str =
     "type = \"jwt_bearer\"\ntoken_endpoint = \"https://a.example/t\"\nclient_auth = \"none\"\n";
 
@@ -18,6 +19,7 @@ fn refusal(lines: &str) -> String {
         ("KEY", pem(&rcgen::PKCS_RSA_SHA256)),
         ("CURVE", pem(&rcgen::PKCS_ECDSA_P256_SHA256)),
         ("TEXT", secret_file("hunter2")),
+        ("COLON", secret_file("hunter2:")),
     ];
     let mut lines = lines.to_owned();
     for (name, file) in &files {
@@ -104,6 +106,10 @@ fn what_a_grant_lacks_or_would_ignore_is_refused() {
     for (lines, key) in [
         (format!("{EXCHANGE}client_auth = \"none\""), "subject_token"),
         (format!("{EXCHANGE}subject_token = TEXT\nclient_secret = TEXT"), "client_id"),
+        ("type = \"basic\"\nuser = TEXT".to_owned(), "password"),
+        ("type = \"basic\"\nuser = COLON\npassword = TEXT".to_owned(), "user"),
+        (format!("{APP}app_key = CURVE"), "app_key"),
+        (format!("{APP}app_key = KEY\napi_url = \"http://a.example\""), "api_url"),
         (BEARER.to_owned(), "assertion"),
         (format!("{BEARER}assertion = TEXT\nassertion_key = KEY"), "assertion_key"),
         (
