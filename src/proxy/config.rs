@@ -124,6 +124,9 @@ pub struct RouteConfig {
     /// What becomes of a credential that the caller sends.
     #[serde(default)]
     pub caller_authorization: CallerAuthorization,
+    /// Which requests are sent once more with a new token after the upstream refused the old one with 401.
+    #[serde(default)]
+    pub replay: Replay,
     /// Ask the upstream for the `Host` that the caller asked for, instead of its own.
     #[serde(default)]
     pub preserve_host: bool,
@@ -179,6 +182,17 @@ pub enum CallerAuthorization {
     Reject,
 }
 
+/// Which requests are sent once more after a 401, while their body is held: at most 64 KiB of each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Replay {
+    /// Those whose method is idempotent (RFC 9110 §9.2.2).
+    #[default]
+    Idempotent,
+    /// All: for upstreams that do nothing before they have looked at the token.
+    All,
+}
+
 impl RouteConfig {
     /// A route for everything, with the default of every key.
     pub fn new(upstream: impl Into<String>, credential: impl Into<String>) -> Self {
@@ -188,6 +202,7 @@ impl RouteConfig {
             listen: None,
             strip_prefix: false,
             caller_authorization: CallerAuthorization::default(),
+            replay: Replay::default(),
             preserve_host: false,
             rewrite_location: false,
             headers: BTreeMap::new(),

@@ -4,7 +4,7 @@
 //! - A kept connection closed before it answered: once more on a fresh one, if the method is idempotent (RFC 9110
 //!   §9.2.2) and the body is held.
 //! - The upstream said 401: the token is rejected, and if a new one comes, the request is sent once more with it, if
-//!   the method is idempotent and the body is held.
+//!   the method is idempotent or the route says `replay = "all"`, and the body is held.
 //! - A request for an upgrade: never.
 
 use std::{rc::Rc, time::Duration};
@@ -36,7 +36,10 @@ pub(super) struct Outgoing {
     pub(super) headers: HeaderMap,
     /// The body and its length, when there is a body.
     pub(super) upload: Option<(Rc<Upload>, Option<u64>)>,
+    /// It may be sent again on a fresh connection.
     pub(super) repeatable: bool,
+    /// It may be sent again with a new token, after a 401 that refused the old one.
+    pub(super) replayable: bool,
     /// It asks for WebSocket: on a connection of its own, and never twice.
     pub(super) upgrade: bool,
 }
@@ -58,7 +61,12 @@ impl Outgoing {
 
     /// Whether all of it can be sent once more.
     fn is_held(&self) -> bool {
-        self.repeatable && self.upload.as_ref().is_none_or(|(upload, _)| upload.is_held())
+        self.repeatable && self.body_is_held()
+    }
+
+    /// Whether what was sent of the body is here.
+    fn body_is_held(&self) -> bool {
+        self.upload.as_ref().is_none_or(|(upload, _)| upload.is_held())
     }
 
     fn has_failed(&self) -> bool {
@@ -73,29 +81,28 @@ pub(super) async fn exchange(
     mut outgoing: Outgoing,
     mut token: Current,
 ) -> Result<Response<AnswerBody>, Error> {
-    let mut replayed = false;
+    let mut replay = None;
     loop {
         let sent = send(caller, route, &mut outgoing, &mut token).await;
-        let (mut response, connection) = sent.map_err(|error| Error { replayed, ..error })?;
+        let (mut response, connection) =
+            sent.map_err(|error| Error { replayed: replay.is_some(), ..error })?;
         if response.status() == StatusCode::UNAUTHORIZED {
             let coming = unauthorized::reject(route, &response, &token);
-            // A request that cannot be sent again does not wait for a token that it cannot use.
-            if coming
-                && !replayed
-                && outgoing.is_held()
-                && let Some(replacement) = Box::pin(unauthorized::replacement(route, &token)).await
-            {
-                // The connection goes with the refused answer.
-                token = replacement;
-                replayed = true;
-                route.metrics.replay();
-                continue;
+            if coming && replay.is_none() {
+                let held = outgoing.replayable && outgoing.body_is_held();
+                if let Some(replacement) = Box::pin(unauthorized::replacement(route, &token, held)).await {
+                    // The connection goes with the refused answer.
+                    token = replacement;
+                    replay = Some(unauthorized::Replaying::begin(route));
+                    continue;
+                }
             }
         }
         if let Some((upload, _)) = &outgoing.upload {
             upload.release();
         }
-        if replayed {
+        if let Some(replay) = replay {
+            replay.answered(response.status());
             response.extensions_mut().insert(Replayed);
         }
         return Ok(answer(caller, route, response, connection, token.token()).await);
@@ -121,7 +128,7 @@ async fn send(
     };
     // A copy only of what may be sent once more: after a connection that was closing, or after a 401.
     let headers =
-        if outgoing.repeatable { outgoing.headers.clone() } else { std::mem::take(&mut outgoing.headers) };
+        if outgoing.replayable { outgoing.headers.clone() } else { std::mem::take(&mut outgoing.headers) };
     let mut request = outgoing.request(headers, route, token);
     loop {
         let retriable = connection.is_used();

@@ -25,7 +25,7 @@ use super::{
     body::{AnswerBody, Upload},
     caller::{Caller, InFlight},
     check,
-    config::CallerAuthorization,
+    config::{CallerAuthorization, Replay},
     error::{self, Error, Reason},
     exchange::{self, Outgoing},
     hop,
@@ -164,6 +164,7 @@ async fn forward(
         upgrade::ask(&mut headers);
     }
     let repeatable = is_idempotent(&parts.method) && !upgrade;
+    let replayable = repeatable || (route.replay == Replay::All && !upgrade);
     let upload = if body.is_end_stream() {
         // RFC 9110 §8.6: where a body is expected, its absence is said; servers answer 411 otherwise.
         if says_length || matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
@@ -176,9 +177,10 @@ async fn forward(
             // Without it hyper's client drops the body of a GET or a HEAD.
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        Some((Upload::new(body, repeatable, Rc::clone(&caller.activity)), length))
+        Some((Upload::new(body, replayable, Rc::clone(&caller.activity)), length))
     };
-    let outgoing = Outgoing { method: parts.method, target, headers, upload, repeatable, upgrade };
+    let outgoing =
+        Outgoing { method: parts.method, target, headers, upload, repeatable, replayable, upgrade };
     let mut response = exchange::exchange(caller, route, outgoing, token).await?;
     hop::strip_answer(response.headers_mut());
     if let Some(local) = &route.local {

@@ -45,7 +45,7 @@ mod worker;
 
 pub use self::{
     config::{
-        AccessLog, CallerAuthorization, HttpProxyAuthConfig, InjectConfig, ProxyConfig, RouteConfig,
+        AccessLog, CallerAuthorization, HttpProxyAuthConfig, InjectConfig, ProxyConfig, Replay, RouteConfig,
         RouteTlsConfig,
     },
     error::Reason,

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::{
     complaint::Complaints,
-    config::{CallerAuthorization, RouteConfig},
+    config::{CallerAuthorization, Replay, RouteConfig},
     error::{Error, Reason},
     inject::Injection,
     location::Local,
@@ -30,6 +30,7 @@ pub(super) struct Route {
     pub(super) injection: Injection,
     /// Headers of the operator.
     pub(super) headers: Box<[(Injection, HeaderValue)]>,
+    pub(super) replay: Replay,
     pub(super) preserve_host: bool,
     pub(super) caller_authorization: CallerAuthorization,
     /// How redirects come back, if they are rewritten.
@@ -70,6 +71,7 @@ impl Route {
             has_prefix: !path.is_empty() || !target.base.is_empty(),
             rewrite: Rewrite { strip, base: target.base.clone() },
             headers: headers(config, &header)?,
+            replay: config.replay,
             preserve_host: config.preserve_host,
             caller_authorization: config.caller_authorization,
             local: config.rewrite_location.then(|| Local::new(target, &path[..strip])),

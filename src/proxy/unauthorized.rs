@@ -1,11 +1,11 @@
 //! The upstream said 401: the one time that a request tells the token road something.
 
-use http::{Response, header::WWW_AUTHENTICATE};
+use http::{Response, StatusCode, header::WWW_AUTHENTICATE};
 use hyper::body::Incoming;
 
 use super::route::Route;
 use crate::{
-    telemetry::metrics::RejectionOutcome,
+    telemetry::metrics::{RejectionOutcome, ReplayOutcome},
     token::{Current, Rejection},
 };
 
@@ -18,6 +18,7 @@ pub(super) fn reject(route: &Route, response: &Response<Incoming>, token: &Curre
         .iter()
         .any(|challenge| memchr::memmem::find(challenge.as_bytes(), b"insufficient_scope").is_some());
     if wants_scope {
+        route.metrics.rejection(RejectionOutcome::InsufficientScope);
         return false;
     }
     let outcome = match route.credential.reject(token.generation()) {
@@ -29,8 +30,43 @@ pub(super) fn reject(route: &Route, response: &Response<Incoming>, token: &Curre
     outcome != RejectionOutcome::Suppressed
 }
 
-/// Waits for the token that comes after the refused one.
-pub(super) async fn replacement(route: &Route, token: &Current) -> Option<Current> {
-    let current = route.credential.wait().await.ok()?;
-    (current.generation() != token.generation()).then_some(current)
+/// Waits for the token that comes after the refused one, if the request can be sent again: one that cannot does not wait for
+/// what it cannot use.
+pub(super) async fn replacement(route: &Route, token: &Current, held: bool) -> Option<Current> {
+    if !held {
+        route.metrics.replay(ReplayOutcome::NotHeld);
+        return None;
+    }
+    let current = route.credential.wait().await.ok();
+    let another = current.filter(|current| current.generation() != token.generation());
+    if another.is_none() {
+        route.metrics.replay(ReplayOutcome::NoToken);
+    }
+    another
+}
+
+/// A request that has been sent once more. Counted when it is answered, or dropped without an answer.
+pub(super) struct Replaying<'a> {
+    route: &'a Route,
+    outcome: ReplayOutcome,
+}
+
+impl<'a> Replaying<'a> {
+    pub(super) fn begin(route: &'a Route) -> Self {
+        Self { route, outcome: ReplayOutcome::Failed }
+    }
+
+    /// The upstream has answered it.
+    pub(super) fn answered(mut self, status: StatusCode) {
+        self.outcome = match status {
+            StatusCode::UNAUTHORIZED => ReplayOutcome::Refused,
+            _ => ReplayOutcome::Accepted,
+        };
+    }
+}
+
+impl Drop for Replaying<'_> {
+    fn drop(&mut self) {
+        self.route.metrics.replay(self.outcome);
+    }
 }

@@ -18,7 +18,7 @@ use prometheus::{Encoder as _, Registry, TextEncoder};
 pub use self::{
     credential::{CredentialMetrics, IntrospectionOutcome, RefreshOutcome},
     process::{ConnectionMetrics, ReloadOutcome, SpanMetrics},
-    route::{RejectionOutcome, RouteMetrics, Timer, UpstreamConnection},
+    route::{RejectionOutcome, ReplayOutcome, RouteMetrics, Timer, UpstreamConnection},
     upstream::UpstreamMetrics,
 };
 

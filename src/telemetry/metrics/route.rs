@@ -71,8 +71,8 @@ impl Families {
             ),
             replays: counter(
                 "attache_token_replays_total",
-                "Requests sent again with a new token after the upstream answered 401.",
-                &["route"],
+                "Requests that got 401 although another token was there or coming, by what became of sending them again.",
+                &["route", "outcome"],
             ),
             upstream_connections: counter(
                 "attache_upstream_connections_total",
@@ -92,7 +92,8 @@ impl Families {
             rejections: RejectionOutcome::ALL
                 .map(|outcome| self.rejections.with_label_values(&[route, outcome.word()])),
             retries: self.retries.with_label_values(&[route]),
-            replays: self.replays.with_label_values(&[route]),
+            replays: ReplayOutcome::ALL
+                .map(|outcome| self.replays.with_label_values(&[route, outcome.word()])),
             upstream_connections: UpstreamConnection::ALL
                 .map(|outcome| self.upstream_connections.with_label_values(&[route, outcome.word()])),
         }
@@ -108,16 +109,48 @@ pub enum RejectionOutcome {
     Superseded,
     /// A refresh for an earlier 401 was less than 30 s ago.
     Suppressed,
+    /// The token is good and has too little scope: another one would have no more.
+    InsufficientScope,
 }
 
 impl RejectionOutcome {
-    const ALL: [Self; 3] = [Self::Refresh, Self::Superseded, Self::Suppressed];
+    const ALL: [Self; 4] = [Self::Refresh, Self::Superseded, Self::Suppressed, Self::InsufficientScope];
 
     fn word(self) -> &'static str {
         match self {
             Self::Refresh => "refresh",
             Self::Superseded => "superseded",
             Self::Suppressed => "suppressed",
+            Self::InsufficientScope => "insufficient_scope",
+        }
+    }
+}
+
+/// What became of sending a request again with a new token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplayOutcome {
+    /// The upstream took the new token.
+    Accepted,
+    /// The upstream answered 401 again.
+    Refused,
+    /// There was no answer.
+    Failed,
+    /// It was not sent again: its method, its length or its kind forbids that.
+    NotHeld,
+    /// It was not sent again: no new token came.
+    NoToken,
+}
+
+impl ReplayOutcome {
+    const ALL: [Self; 5] = [Self::Accepted, Self::Refused, Self::Failed, Self::NotHeld, Self::NoToken];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::NotHeld => "not_held",
+            Self::NoToken => "no_token",
         }
     }
 }
@@ -151,9 +184,9 @@ pub struct RouteMetrics {
     in_flight: IntGauge,
     // Looked up when it happens: a handle for each reason of each route would be mostly zeros.
     own_answers: IntCounterVec,
-    rejections: [IntCounter; 3],
+    rejections: [IntCounter; 4],
     retries: IntCounter,
-    replays: IntCounter,
+    replays: [IntCounter; 5],
     upstream_connections: [IntCounter; 2],
 }
 
@@ -185,9 +218,9 @@ impl RouteMetrics {
         self.retries.inc();
     }
 
-    /// A request was sent again with a new token.
-    pub fn replay(&self) {
-        self.replays.inc();
+    /// A request was refused with 401 while another token was there or coming.
+    pub fn replay(&self, outcome: ReplayOutcome) {
+        self.replays[outcome as usize].inc();
     }
 
     /// A connection to the upstream was tried.

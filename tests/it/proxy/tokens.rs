@@ -84,7 +84,7 @@ fn f11_a_thousand_requests_that_get_401_make_one_token_request_and_are_each_repl
 }
 
 #[test]
-fn a_401_to_a_request_that_must_not_be_repeated_passes_and_heals_the_next() {
+fn f12_a_401_to_a_request_that_must_not_be_repeated_passes_and_heals_the_next() {
     let provider = provider();
     let upstream = FakeServer::start(|request| match request.fields("authorization")[..] {
         ["Bearer token-1"] => Reply::text(401, "old"),
@@ -150,4 +150,95 @@ fn promise_2_a_token_that_ends_while_the_connection_is_made_is_not_sent() {
     assert_eq!(get(sidecar.proxy, "/").status, 200);
     let seen = upstream.wait_for(1);
     assert_ne!(seen[0].authorization.as_deref(), Some("Bearer token-1"));
+}
+
+/// Refuses the first token.
+fn refusing_the_first() -> FakeServer {
+    FakeServer::start(|request| match request.fields("authorization")[..] {
+        ["Bearer token-1"] => Reply::text(401, "old"),
+        _ => Reply::text(200, "new"),
+    })
+}
+
+fn replays(sidecar: &Sidecar) -> [f64; 5] {
+    ["accepted", "refused", "failed", "not_held", "no_token"].map(|outcome| {
+        sidecar.metric(&format!("attache_token_replays_total{{outcome=\"{outcome}\",route=\"main\"}}"))
+    })
+}
+
+#[test]
+fn with_replay_all_a_post_that_was_refused_is_sent_once_more_with_its_whole_body() {
+    for (length, status, sent) in [(64 * 1024, 200, 2), (64 * 1024 + 1, 401, 1)] {
+        let (provider, upstream) = (provider(), refusing_the_first());
+        let sidecar = Sidecar::to(&upstream.url(), &provider, "replay = \"all\"");
+        let body = vec![b'x'; length];
+        assert_eq!(post(sidecar.proxy, "/", &body).status, status, "{length}");
+        let received = upstream.received();
+        assert_eq!(received.len(), sent, "{length}");
+        assert!(received.iter().all(|request| request.body == body && request.complete));
+        assert_eq!(received[sent - 1].fields("authorization"), [format!("Bearer token-{sent}")]);
+        let [accepted, .., not_held, _] = replays(&sidecar);
+        assert_eq!([accepted, not_held], if sent == 2 { [1.0, 0.0] } else { [0.0, 1.0] });
+    }
+}
+
+#[test]
+fn f9_with_replay_all_a_post_that_meets_a_closing_connection_is_still_sent_once() {
+    let provider = provider();
+    let upstream = FakeServer::start(|request| match request.line().contains("/second") {
+        true => Reply::nothing(),
+        false => Reply::text(200, "first"),
+    });
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "replay = \"all\"");
+    let mut caller = Caller::connect(sidecar.proxy);
+    caller.send("GET /first HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(caller.answer().status, 200);
+    caller.send("POST /second HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbody");
+    let answer = caller.answer_to("POST");
+    assert_eq!((answer.status, answer.reason().as_deref()), (502, Some("upstream_closed")));
+    assert_eq!((upstream.received().len(), upstream.connections()), (2, 1), "the second came once");
+}
+
+#[test]
+fn every_401_is_counted_by_what_it_led_to() {
+    let provider = provider();
+    let upstream = FakeServer::start(|request| match request.line().contains("/scope") {
+        true => Reply::raw(
+            "HTTP/1.1 401 X\r\nWWW-Authenticate: Bearer error=\"insufficient_scope\"\r\nContent-Length: 0\r\n\r\n",
+        ),
+        false => Reply::text(401, ""),
+    });
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+    let rejections = || {
+        ["refresh", "superseded", "suppressed", "insufficient_scope"].map(|outcome| {
+            let labels = format!("{{outcome=\"{outcome}\",route=\"main\"}}");
+            sidecar.metric(&format!("attache_token_rejections_total{labels}"))
+        })
+    };
+    sidecar.ready();
+    assert_eq!(get(sidecar.proxy, "/scope").status, 401);
+    assert_eq!((rejections(), replays(&sidecar)), ([0.0, 0.0, 0.0, 1.0], [0.0; 5]));
+    // A refresh, which this one does not wait for.
+    assert_eq!(post(sidecar.proxy, "/", b"x").status, 401);
+    assert_eq!((rejections(), replays(&sidecar)), ([1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0, 0.0]));
+    // This one waits for the new token, which is refused too: nothing is asked for less than 30 s later.
+    assert_eq!(get(sidecar.proxy, "/").status, 401);
+    assert_eq!(provider.received().len(), 2);
+    assert_eq!((rejections(), replays(&sidecar)), ([1.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.0, 1.0, 0.0]));
+}
+
+#[test]
+fn a_replay_that_is_refused_or_not_answered_is_counted_and_passes_as_it_came() {
+    for (target, outcome, status) in [("/", 1, 401), ("/gone", 2, 502)] {
+        let provider = provider();
+        let upstream = FakeServer::start(|request| match request.fields("authorization")[..] {
+            ["Bearer token-2"] if request.line().contains("/gone") => Reply::nothing(),
+            _ => Reply::text(401, ""),
+        });
+        let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+        assert_eq!(get(sidecar.proxy, target).status, status, "{target}");
+        let mut expected = [0.0; 5];
+        expected[outcome] = 1.0;
+        assert_eq!(replays(&sidecar), expected, "{target}");
+    }
 }
