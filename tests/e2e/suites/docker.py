@@ -5,17 +5,16 @@ built already. Everything else is the Dockerfile as it is. The application's con
 upstream and a DNS server run inside its network namespace.
 """
 
-import asyncio
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 
 from support import tools
+from support.engine import Engine
 from support.process import Process
-from support.report import Check, Failed, Skip
+from support.report import Check, Failed
 
 SECRET = "docker-client-secret-8Xw2"
 CONFIG = """
@@ -35,29 +34,14 @@ unsafe_plaintext = true
 
 
 async def main(check: Check) -> None:
-    if os.geteuid() != 0:
-        raise Skip("the Docker engine needs root")
     check.secret("client secret", SECRET)
     check.secret("access token", "standin-access-token-5f1d7c")
     engine = await Engine.start(check)
-    busybox = tools.debian("busybox-static") / "bin/busybox"
     linked = subprocess.run(["ldd", check.attache], capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
     said = linked.stdout + linked.stderr
     check.that("not a dynamic executable" in said or "statically linked" in said, "the binary is static")
 
-    builder = check.folder / "builder"
-    (builder / "bin").mkdir(parents=True)
-    (builder / "etc/ssl/certs").mkdir(parents=True)
-    shutil.copy(busybox, builder / "bin/busybox")
-    shutil.copy(check.attache, builder / "attache-binary")
-    (builder / "etc/ssl/certs/ca-certificates.crt").touch()
-    (builder / "bin/cargo").write_text(
-        '#!/bin/sh\nfor word in "$@"; do target=$word; done\n'
-        'mkdir -p "target/$target/release" && cp /attache-binary "target/$target/release/attache"\n'
-    )
-    (builder / "bin/cargo").chmod(0o755)
-    (builder / "Dockerfile").write_text('FROM scratch\nCOPY . /\nRUN ["/bin/busybox", "--install", "/bin"]\n')
-    engine.docker("build", "-q", "-t", "standin", builder)
+    engine.busybox(check.folder / "builder", "standin", check.attache)
     engine.docker("build", "-q", "-t", "attache", "--build-arg", "BUILDER=standin", tools.ROOT)
     image = json.loads(engine.docker("image", "inspect", "attache"))[0]
     size = image["Size"] / 1e6
@@ -106,55 +90,3 @@ async def main(check: Check) -> None:
     state = engine.inspect("sidecar")["State"]
     check.that(state["ExitCode"] == 0, f"`docker stop`: exit {state['ExitCode']}")
     check.seen("log of the container", engine.docker("logs", "sidecar"))
-
-
-class Engine:
-    """Debian's Docker engine with a socket and a folder of its own, and without touching the machine's network."""
-
-    def __init__(self, folder, environment):
-        self.socket = f"unix://{folder}/docker.sock"
-        self.environment = {**environment, "DOCKER_BUILDKIT": "0"}
-        self.program = shutil.which("docker", path=environment["PATH"])
-
-    @classmethod
-    async def start(cls, check: Check) -> "Engine":
-        root = tools.debian("docker.io")
-        folder = check.folder / "engine"
-        self = cls(folder, tools.environment(root))
-        daemon = await Process(check, "dockerd").start(
-            root / "usr/sbin/dockerd", "--iptables=false", "--ip6tables=false", "--bridge=none", "--ip-forward=false",
-            "--shutdown-timeout=5",
-            "-H", self.socket, "--data-root", folder / "data", "--exec-root", folder / "run", "-p", folder / "pid",
-            env=self.environment,
-        )  # fmt: skip
-        try:
-            await daemon.line("API listen on", 60)
-        except Failed as failed:
-            raise Skip(f"the Docker engine does not start here: {str(failed).splitlines()[-1][:300]}") from None
-        check.at_end(self.clear)
-        return self
-
-    async def clear(self) -> None:
-        for name in self.docker("ps", "-aq").split():
-            self.docker("rm", "-f", name)
-
-    def docker(self, *arguments) -> str:
-        command = [self.program, "-H", self.socket, *[str(argument) for argument in arguments]]
-        done = subprocess.run(command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if done.returncode != 0:
-            raise Failed(f"docker {' '.join(command[3:])[:200]}: {done.stdout[-2000:]}")
-        return done.stdout
-
-    def run(self, name: str, *arguments) -> None:
-        self.docker("run", "-d", "--name", name, *arguments)
-
-    def inspect(self, name: str) -> dict:
-        return json.loads(self.docker("inspect", name))[0]
-
-    async def healthy(self, name: str) -> str:
-        for _ in range(200):
-            state = self.inspect(name)["State"]
-            if not state["Running"] or state["Health"]["Status"] != "starting":
-                return state["Health"]["Status"] if state["Running"] else f"ended:\n{self.docker('logs', name)[-2000:]}"
-            await asyncio.sleep(0.1)
-        return "starting for ever"
