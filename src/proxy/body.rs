@@ -4,7 +4,10 @@ use std::{
     cell::{Cell, RefCell},
     pin::Pin,
     rc::Rc,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -16,9 +19,12 @@ use super::{
     activity::Activity,
     caller::InFlight,
     inflow::{BrokenOff, Inflow},
+    route::Route,
+    trailers,
     upgrade::Tunnel,
-    upstream::Lease,
+    upstream::{Held, Lease},
 };
+use crate::token::Current;
 
 /// Most of one request's body that is held.
 const HELD_PER_REQUEST: usize = 64 * 1024;
@@ -46,7 +52,11 @@ pub(super) struct Upload {
     // What has been sent already, as long as all of it is here.
     tape: RefCell<Tape>,
     failed: Cell<bool>,
+    // Whether anything of it has been taken out.
+    begun: Cell<bool>,
     activity: Rc<Activity>,
+    // Whose rules its trailers meet; without one they are dropped.
+    passes_trailers: Option<Arc<Route>>,
 }
 
 /// What a piece of a tape costs beside its bytes, about.
@@ -102,20 +112,39 @@ impl Drop for Tape {
 
 impl Upload {
     /// `repeatable` says whether the request may be sent again at all.
-    pub(super) fn new(incoming: Inflow, repeatable: bool, activity: Rc<Activity>) -> Rc<Self> {
+    pub(super) fn new(
+        incoming: Inflow,
+        repeatable: bool,
+        activity: Rc<Activity>,
+        passes_trailers: Option<Arc<Route>>,
+    ) -> Rc<Self> {
         let mut tape = Tape::default();
         tape.torn = !repeatable;
         Rc::new(Self {
             incoming: RefCell::new(incoming),
             tape: RefCell::new(tape),
             failed: Cell::new(false),
+            begun: Cell::new(false),
             activity,
+            passes_trailers,
         })
+    }
+
+    /// Holds it from its beginning on, although the request is not one to be repeated at will.
+    pub(super) fn hold(&self) {
+        if !self.begun.get() {
+            self.tape.borrow_mut().torn = false;
+        }
     }
 
     /// Whether all that was sent is still held.
     pub(super) fn is_held(&self) -> bool {
         !self.tape.borrow().torn && !self.failed.get()
+    }
+
+    /// Whether the caller has sent all of it.
+    pub(super) fn has_ended(&self) -> bool {
+        self.incoming.borrow().is_end_stream()
     }
 
     /// Whether the caller broke off.
@@ -175,9 +204,19 @@ impl Body for RequestBody {
                     Some(Err(BodyError::Caller))
                 }
                 Some(Ok(frame)) => match frame.into_data() {
-                    // Request trailers are dropped (RFC 9110 §6.5.1): nothing in HTTP/1 needs them.
-                    Err(_) => continue,
+                    Err(frame) => {
+                        let (Some(route), Ok(mut trailers)) =
+                            (&upload.passes_trailers, frame.into_trailers())
+                        else {
+                            continue;
+                        };
+                        // They are not held, so neither is what they belong to.
+                        upload.release();
+                        trailers::clean_request(&mut trailers, route);
+                        Some(Ok(Frame::trailers(trailers)))
+                    }
                     Ok(chunk) => {
+                        upload.begun.set(true);
                         // An upload that goes on is not an upstream that is late.
                         upload.activity.progressed();
                         upload.tape.borrow_mut().record(&chunk);
@@ -211,6 +250,8 @@ impl Body for RequestBody {
 #[derive(Debug)]
 pub(super) struct AnswerBody {
     content: Content,
+    // The token that must not come back in one.
+    passes_trailers: Option<Current>,
     in_flight: Option<InFlight>,
 }
 
@@ -221,26 +262,42 @@ enum Content {
         incoming: Incoming,
         lease: Option<Lease>,
     },
+    /// The upstream's on a stream, until its end.
+    Stream(Option<Box<(Inflow, Held)>>),
     /// There is none: the connection has switched. Waits here until the caller's side is free.
     Tunnel(Option<Box<Tunnel>>),
     /// The upstream broke off, and the caller is yet to be told.
-    Broken,
+    Broken(Option<h2::Reason>),
 }
 
 impl AnswerBody {
     /// attaché's own.
     pub(super) fn own(bytes: Bytes) -> Self {
-        Self { content: Content::Own(Some(bytes).filter(|bytes| !bytes.is_empty())), in_flight: None }
+        Self::of(Content::Own(Some(bytes).filter(|bytes| !bytes.is_empty())))
     }
 
     /// The upstream's, with the connection that it comes on.
     pub(super) fn upstream(incoming: Incoming, lease: Lease) -> Self {
-        Self { content: Content::Upstream { incoming, lease: Some(lease) }, in_flight: None }
+        Self::of(Content::Upstream { incoming, lease: Some(lease) })
+    }
+
+    /// The upstream's, with the stream that it comes on.
+    pub(super) fn stream(arrived: Box<(Inflow, Held)>) -> Self {
+        Self::of(Content::Stream(Some(arrived)))
     }
 
     /// The upstream's 101, with the connection that it came on.
     pub(super) fn switched(tunnel: Box<Tunnel>) -> Self {
-        Self { content: Content::Tunnel(Some(tunnel)), in_flight: None }
+        Self::of(Content::Tunnel(Some(tunnel)))
+    }
+
+    fn of(content: Content) -> Self {
+        Self { content, passes_trailers: None, in_flight: None }
+    }
+
+    /// Lets trailers through, unless they show this token.
+    pub(super) fn pass_trailers(&mut self, token: Current) {
+        self.passes_trailers = Some(token);
     }
 
     /// Takes out the tunnel, and the end of the request with it.
@@ -258,11 +315,47 @@ impl AnswerBody {
 
     /// Gives the connection back if the body is complete already.
     pub(super) fn finish_if_complete(&mut self) {
-        if let Content::Upstream { incoming, lease, .. } = &mut self.content
-            && incoming.is_end_stream()
-            && let Some(lease) = lease.take()
-        {
-            lease.finish();
+        self.content.finish_if_complete();
+    }
+}
+
+impl Content {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        let (incoming, lease) = match self {
+            Self::Own(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Tunnel(_) | Self::Stream(None) => return Poll::Ready(None),
+            Self::Stream(Some(stream)) => return Pin::new(&mut stream.0).poll_frame(cx),
+            Self::Broken(code) => return Poll::Ready(Some(Err(BrokenOff(*code)))),
+            Self::Upstream { incoming, lease } => (incoming, lease),
+        };
+        let frame = ready!(match lease {
+            Some(lease) => lease.poll_frame(incoming, cx),
+            None => Pin::new(incoming).poll_frame(cx),
+        });
+        Poll::Ready(frame.map(|frame| frame.map_err(|_broken| BrokenOff(None))))
+    }
+
+    fn finish_if_complete(&mut self) {
+        let complete = match self {
+            Self::Upstream { incoming, .. } => incoming.is_end_stream(),
+            Self::Stream(Some(stream)) => stream.0.is_end_stream(),
+            _ => false,
+        };
+        if complete {
+            self.finish();
+        }
+    }
+
+    /// Gives back what the body came on.
+    fn finish(&mut self) {
+        match self {
+            Self::Upstream { lease, .. } => {
+                if let Some(lease) = lease.take() {
+                    lease.finish();
+                }
+            }
+            Self::Stream(stream) => *stream = None,
+            _ => {}
         }
     }
 }
@@ -275,32 +368,33 @@ impl Body for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let (incoming, lease) = match &mut self.content {
-            Content::Own(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Content::Tunnel(_) => return Poll::Ready(None),
-            Content::Broken => return Poll::Ready(Some(Err(BodyError::Upstream(None)))),
-            Content::Upstream { incoming, lease, .. } => (incoming, lease),
-        };
-        let frame = ready!(match lease {
-            Some(lease) => lease.poll_frame(incoming, cx),
-            None => Pin::new(incoming).poll_frame(cx),
-        });
-        match frame {
-            Some(Ok(frame)) => {
-                self.finish_if_complete();
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Some(Err(_)) => {
+        if let Content::Broken(code) = self.content {
+            return Poll::Ready(Some(Err(BodyError::Upstream(code))));
+        }
+        let frame = match ready!(self.content.poll(cx)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(BrokenOff(code))) => {
                 // hyper drops what it has not written when a body fails: a turn later, what came has been sent on.
-                self.content = Content::Broken;
+                self.content = Content::Broken(code);
                 cx.waker().wake_by_ref();
-                Poll::Pending
+                return Poll::Pending;
             }
             None => {
-                if let Some(lease) = lease.take() {
-                    lease.finish();
-                }
-                Poll::Ready(None)
+                self.content.finish();
+                return Poll::Ready(None);
+            }
+        };
+        match frame.into_trailers() {
+            Err(frame) => {
+                self.content.finish_if_complete();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Ok(mut trailers) => {
+                // Nothing comes behind them.
+                self.content.finish();
+                let Some(token) = &self.passes_trailers else { return Poll::Ready(None) };
+                trailers::clean_answer(&mut trailers, token.token());
+                Poll::Ready((!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers))))
             }
         }
     }
@@ -309,7 +403,8 @@ impl Body for AnswerBody {
         match &self.content {
             Content::Own(bytes) => bytes.is_none(),
             Content::Tunnel(_) => true,
-            Content::Broken => false,
+            Content::Broken(_) => false,
+            Content::Stream(stream) => stream.is_none(),
             Content::Upstream { incoming, lease, .. } => lease.is_none() && incoming.is_end_stream(),
         }
     }
@@ -319,7 +414,9 @@ impl Body for AnswerBody {
             Content::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Content::Upstream { incoming, .. } => incoming.size_hint(),
             Content::Tunnel(_) => SizeHint::with_exact(0),
-            Content::Broken => SizeHint::default(),
+            Content::Stream(Some(stream)) => stream.0.size_hint(),
+            Content::Stream(None) => SizeHint::with_exact(0),
+            Content::Broken(_) => SizeHint::default(),
         }
     }
 }

@@ -145,6 +145,9 @@ pub struct RouteConfig {
     /// The name and the password that the proxy wants.
     #[serde(default)]
     pub http_proxy_auth: HttpProxyAuthConfig,
+    /// Which HTTP is spoken to the upstream.
+    #[serde(default)]
+    pub protocol: UpstreamProtocol,
     /// How long connecting may take, with a proxy and TLS.
     #[serde(default = "connect_timeout")]
     pub connect_timeout: Span,
@@ -193,6 +196,19 @@ pub enum Replay {
     All,
 }
 
+/// Which HTTP is spoken to an upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum UpstreamProtocol {
+    /// Over TLS, HTTP/2 where the upstream offers it (ALPN), and HTTP/1.1 otherwise; without TLS, HTTP/1.1.
+    #[default]
+    Auto,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 without TLS, which the upstream must expect.
+    H2c,
+}
+
 impl RouteConfig {
     /// A route for everything, with the default of every key.
     pub fn new(upstream: impl Into<String>, credential: impl Into<String>) -> Self {
@@ -210,6 +226,7 @@ impl RouteConfig {
             credential: credential.into(),
             http_proxy: None,
             http_proxy_auth: HttpProxyAuthConfig::default(),
+            protocol: UpstreamProtocol::default(),
             connect_timeout: connect_timeout(),
             max_connections: max_connections(),
             max_waiting: max_waiting(),

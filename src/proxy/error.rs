@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Response, StatusCode,
+    HeaderMap, HeaderValue, Response, StatusCode,
     header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER},
 };
 
@@ -289,10 +289,7 @@ pub(super) fn answer(error: Error) -> Response<AnswerBody> {
     }
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    let proxy_status = format!("attache; error={}; details=\"{word}\"", reason.proxy_status());
-    if let Ok(value) = HeaderValue::try_from(proxy_status) {
-        headers.insert("proxy-status", value);
-    }
+    tell_proxy_status(headers, reason);
     if let Some(after) = error.retry_after {
         // Whole seconds (RFC 9110 §10.2.3), never zero.
         let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
@@ -305,6 +302,14 @@ pub(super) fn answer(error: Error) -> Response<AnswerBody> {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// `Proxy-Status` (RFC 9209).
+pub(super) fn tell_proxy_status(headers: &mut HeaderMap, reason: Reason) {
+    let proxy_status = format!("attache; error={}; details=\"{}\"", reason.proxy_status(), reason.word());
+    if let Ok(value) = HeaderValue::try_from(proxy_status) {
+        headers.insert("proxy-status", value);
+    }
 }
 
 /// The whole answer to a connection too many, written without reading a request.

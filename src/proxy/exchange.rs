@@ -17,9 +17,12 @@ use super::{
     caller::{Caller, Replayed},
     check,
     error::{Error, Reason},
+    exchange_http2::{self, Sent},
+    grpc,
+    inflow::Inflow,
     route::Route,
     unauthorized, upgrade,
-    upstream::{self, ConnectError, Connection, Lease, SendError, Wanted},
+    upstream::{self, ConnectError, Connection, Held, Lease, SendError, Wanted},
 };
 use crate::{
     telemetry::metrics::UpstreamConnection,
@@ -42,16 +45,32 @@ pub(super) struct Outgoing {
     pub(super) replayable: bool,
     /// It asks for WebSocket: on a connection of its own, and never twice.
     pub(super) upgrade: bool,
+    /// It is a gRPC call.
+    pub(super) call: bool,
+    /// The caller takes trailers.
+    pub(super) trailers: bool,
+}
+
+/// The head of an answer has arrived; its body comes on this.
+pub(super) enum Arrival {
+    /// A connection of its own.
+    Http1(Incoming, Connection),
+    /// A stream.
+    Http2(Box<(Inflow, Held)>),
 }
 
 impl Outgoing {
-    /// The request with its credential, which goes on last of all.
-    fn request(&self, headers: HeaderMap, route: &Route, token: &Current) -> Request<RequestBody> {
-        let body = match &self.upload {
+    /// The body from its beginning.
+    pub(super) fn body(&self) -> RequestBody {
+        match &self.upload {
             None => RequestBody::Empty,
             Some((upload, length)) => RequestBody::again(upload, *length),
-        };
-        let mut request = Request::new(body);
+        }
+    }
+
+    /// The request with its credential, which goes on last of all.
+    fn request(&self, headers: HeaderMap, route: &Route, token: &Current) -> Request<RequestBody> {
+        let mut request = Request::new(self.body());
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = Uri::from(self.target.clone());
         *request.headers_mut() = headers;
@@ -60,16 +79,28 @@ impl Outgoing {
     }
 
     /// Whether all of it can be sent once more.
-    fn is_held(&self) -> bool {
+    pub(super) fn is_held(&self) -> bool {
         self.repeatable && self.body_is_held()
     }
 
     /// Whether what was sent of the body is here.
-    fn body_is_held(&self) -> bool {
+    pub(super) fn body_is_held(&self) -> bool {
         self.upload.as_ref().is_none_or(|(upload, _)| upload.is_held())
     }
 
-    fn has_failed(&self) -> bool {
+    /// Whether it can be sent once more with another token: a call only when all of its messages are here, not a stream of them
+    /// that goes on.
+    fn is_replayable(&self) -> bool {
+        let ended = || self.upload.as_ref().is_none_or(|(upload, _)| upload.has_ended());
+        self.replayable && self.body_is_held() && (!self.call || ended())
+    }
+
+    /// How many ticks its answer may take to begin; the deadline of a call is its caller's.
+    pub(super) fn time_limit(&self, caller: &Caller, route: &Route) -> u32 {
+        if self.call { 0 } else { caller.worker.ticks.of(route.response_timeout) }
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
         self.upload.as_ref().is_some_and(|(upload, _)| upload.has_failed())
     }
 }
@@ -84,12 +115,13 @@ pub(super) async fn exchange(
     let mut replay = None;
     loop {
         let sent = send(caller, route, &mut outgoing, &mut token).await;
-        let (mut response, connection) =
-            sent.map_err(|error| Error { replayed: replay.is_some(), ..error })?;
-        if response.status() == StatusCode::UNAUTHORIZED {
+        let mut response = sent.map_err(|error| Error { replayed: replay.is_some(), ..error })?;
+        if response.status() == StatusCode::UNAUTHORIZED
+            || (outgoing.call && grpc::refuses_token(response.headers()))
+        {
             let coming = unauthorized::reject(route, &response, &token);
             if coming && replay.is_none() {
-                let held = outgoing.replayable && outgoing.body_is_held();
+                let held = outgoing.is_replayable();
                 if let Some(replacement) = Box::pin(unauthorized::replacement(route, &token, held)).await {
                     // The connection goes with the refused answer.
                     token = replacement;
@@ -105,7 +137,7 @@ pub(super) async fn exchange(
             replay.answered(response.status());
             response.extensions_mut().insert(Replayed);
         }
-        return Ok(answer(caller, route, response, connection, token.token()).await);
+        return Ok(answer(caller, route, response, outgoing.trailers, token));
     }
 }
 
@@ -115,10 +147,20 @@ async fn send(
     route: &Route,
     outgoing: &mut Outgoing,
     token: &mut Current,
-) -> Result<(Response<Incoming>, Connection), Error> {
+) -> Result<Response<Arrival>, Error> {
     let pool = &caller.worker.pool;
-    let limit = caller.worker.ticks.of(route.response_timeout);
-    let kept = if outgoing.upgrade { None } else { pool.take(route.upstream.slot) };
+    let limit = outgoing.time_limit(caller, route);
+    let kept = if outgoing.upgrade {
+        None
+    } else if route.upstream.may_speak_http_2() {
+        // Boxed, so that HTTP/1.1 carries no room for it.
+        match Box::pin(exchange_http2::send(caller, route, outgoing, token)).await? {
+            Sent::Answered(response) => return Ok(response),
+            Sent::Http1(connection) => Some(connection),
+        }
+    } else {
+        pool.take(route.upstream.slot)
+    };
     let mut connection = match kept {
         Some(connection) => connection,
         None => {
@@ -144,7 +186,7 @@ async fn send(
                 {
                     return Err(Reason::UpstreamInvalid.into());
                 }
-                return Ok((response, connection));
+                return Ok(response.map(|incoming| Arrival::Http1(incoming, connection)));
             }
             Err(SendError::Unsent(request)) if retriable => *request,
             Err(SendError::Unsent(_)) => return Err(Reason::UpstreamClosed.into()),
@@ -184,46 +226,54 @@ async fn acquire(
             *token = route.token().await?;
             Ok(connection)
         }
-        Err(ConnectError::Busy) => {
-            // When one comes free is not known; soon, more likely than not.
-            Err(Error { retry_after: Some(Duration::from_secs(1)), ..Reason::UpstreamBusy.into() })
-        }
-        Err(error) => {
-            route.metrics.upstream_connection(UpstreamConnection::Failed);
-            let reason = error.reason();
-            if route.complaints.is_due(reason, caller.worker.ticks.now(), caller.worker.ticks.of(COMPLAINTS))
-            {
-                let reason = reason.word();
-                tracing::warn!(route = &*route.name, reason, %error, "cannot connect to the upstream");
-            }
-            Err(reason.into())
-        }
+        Err(error) => Err(not_connected(caller, route, &error)),
     }
 }
 
+/// Why there is no connection, told to the log, the metrics and the caller.
+pub(super) fn not_connected(caller: &Caller, route: &Route, error: &ConnectError) -> Error {
+    if matches!(error, ConnectError::Busy) {
+        // When one comes free is not known; soon, more likely than not.
+        return Error { retry_after: Some(Duration::from_secs(1)), ..Reason::UpstreamBusy.into() };
+    }
+    route.metrics.upstream_connection(UpstreamConnection::Failed);
+    let reason = error.reason();
+    let ticks = &caller.worker.ticks;
+    if route.complaints.is_due(reason, ticks.now(), ticks.of(COMPLAINTS)) {
+        let reason = reason.word();
+        tracing::warn!(route = &*route.name, reason, %error, "cannot connect to the upstream");
+    }
+    reason.into()
+}
+
 /// Ties the answer to its connection, and takes out what an upstream must not show.
-async fn answer(
+fn answer(
     caller: &Caller,
     route: &Route,
-    response: Response<Incoming>,
-    connection: Connection,
-    token: &AccessToken,
+    response: Response<Arrival>,
+    trailers: bool,
+    token: Current,
 ) -> Response<AnswerBody> {
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let mut response = response.map(|_nothing| AnswerBody::switched(connection.into_tunnel()));
-        drop_echoes(response.headers_mut(), token);
-        return response;
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let mut response = response.map(|arrival| match arrival {
+        Arrival::Http1(_nothing, connection) if switches => AnswerBody::switched(connection.into_tunnel()),
+        Arrival::Http1(incoming, connection) => {
+            let lease = Lease::new(connection, route.upstream.slot, Rc::clone(&caller.worker.pool));
+            AnswerBody::upstream(incoming, lease)
+        }
+        Arrival::Http2(arrived) => AnswerBody::stream(arrived),
+    });
+    drop_echoes(response.headers_mut(), token.token());
+    if trailers {
+        response.body_mut().pass_trailers(token);
     }
-    let lease = Lease::new(connection, route.upstream.slot, Rc::clone(&caller.worker.pool));
-    let mut response = response.map(|incoming| AnswerBody::upstream(incoming, lease));
-    drop_echoes(response.headers_mut(), token);
     // An answer without a body gives its connection back now; nobody will poll it.
     response.body_mut().finish_if_complete();
     response
 }
 
 /// Drops the headers that contain the live token: an upstream that shows what it received must not show that.
-fn drop_echoes(headers: &mut HeaderMap, token: &AccessToken) {
+pub(super) fn drop_echoes(headers: &mut HeaderMap, token: &AccessToken) {
     let token = token.expose().as_bytes();
     // A header shorter than the token cannot contain it, and most are.
     let holds = |value: &http::HeaderValue| {

@@ -11,7 +11,7 @@
 //! 8. `exchange`: to the upstream and back.
 //! 9. The answer: its hop-by-hop headers off, everything else as it came.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
@@ -28,13 +28,13 @@ use super::{
     config::{CallerAuthorization, Replay},
     error::{self, Error, Reason},
     exchange::{self, Outgoing},
-    hop,
+    grpc, hop,
     inflow::Inflow,
     path,
     route::Route,
     scan::Facts,
     site::Site,
-    upgrade,
+    trailers, upgrade,
 };
 use crate::guard::Refusal;
 
@@ -46,6 +46,7 @@ pub(super) async fn handle(caller: &Rc<Caller>, request: Request<Inflow>) -> Res
     let site = caller.site();
     let mut in_flight = InFlight::begin(caller, &site, &mut parts);
     let mut metrics = &site.unrouted;
+    let call = grpc::is_call(&parts);
     let routed = admit(caller, &site, &parts, &body);
     let outcome = match &routed {
         Err(reason) => Err(Error::from(*reason)),
@@ -64,10 +65,12 @@ pub(super) async fn handle(caller: &Rc<Caller>, request: Request<Inflow>) -> Res
             {
                 complain(caller, route, error.reason);
             }
-            (error::answer(error), Some(error.reason))
+            let answer = if call { grpc::answer(error) } else { error::answer(error) };
+            (answer, Some(error.reason))
         }
     };
-    let status = response.status().as_u16();
+    // An error of a call has the status 200, and is counted as what it means.
+    let status = reason.map_or(response.status(), Reason::status).as_u16();
     metrics.answered(status);
     let is_http_1 = caller.scanner.is_some();
     if is_http_1 && caller.worker.is_leaving() && status != StatusCode::SWITCHING_PROTOCOLS {
@@ -93,7 +96,12 @@ fn complain(caller: &Caller, route: &Route, reason: Reason) {
 }
 
 /// Steps 1 to 5: whether the request may go on, and on which route.
-fn admit<'a>(caller: &Caller, site: &'a Site, parts: &Parts, body: &Inflow) -> Result<&'a Route, Reason> {
+fn admit<'a>(
+    caller: &Caller,
+    site: &'a Site,
+    parts: &Parts,
+    body: &Inflow,
+) -> Result<&'a Arc<Route>, Reason> {
     let facts = match &caller.scanner {
         // hyper has read a whole head, so the scanner has seen one.
         Some(scanner) => scanner.borrow_mut().next().ok_or(Reason::Internal)?,
@@ -134,7 +142,7 @@ fn is_own_loop(headers: &HeaderMap, pseudonym: &str) -> bool {
 async fn forward(
     caller: &Rc<Caller>,
     site: &Site,
-    route: &Route,
+    route: &Arc<Route>,
     parts: Parts,
     body: Inflow,
 ) -> Result<Response<AnswerBody>, Error> {
@@ -143,7 +151,10 @@ async fn forward(
     }
     let token = route.token().await?;
     let target = target(route, &parts)?;
-    let upgrade = upgrade::is_wanted(&parts, !body.is_end_stream());
+    let upgrade = upgrade::is_wanted(&parts, !body.is_end_stream()) && route.upstream.may_speak_http_1();
+    let call = grpc::is_call(&parts);
+    let asks_for_trailers = trailers::are_asked_for(&parts);
+    let takes_trailers = asks_for_trailers || parts.version == Version::HTTP_2;
     let mut headers = parts.headers;
     let says_length = headers.contains_key(CONTENT_LENGTH);
     hop::strip_request(&mut headers);
@@ -162,6 +173,8 @@ async fn forward(
     headers.append(VIA, site.identity.via(parts.version).clone());
     if upgrade {
         upgrade::ask(&mut headers);
+    } else if asks_for_trailers {
+        trailers::ask(&mut headers);
     }
     let repeatable = is_idempotent(&parts.method) && !upgrade;
     let replayable = repeatable || (route.replay == Replay::All && !upgrade);
@@ -177,12 +190,22 @@ async fn forward(
             // Without it hyper's client drops the body of a GET or a HEAD.
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        Some((Upload::new(body, replayable, Rc::clone(&caller.activity)), length))
+        let trailers = call.then(|| Arc::clone(route));
+        Some((Upload::new(body, replayable, Rc::clone(&caller.activity), trailers), length))
     };
-    let outgoing =
-        Outgoing { method: parts.method, target, headers, upload, repeatable, replayable, upgrade };
+    let outgoing = Outgoing {
+        method: parts.method,
+        target,
+        headers,
+        upload,
+        repeatable,
+        replayable,
+        upgrade,
+        call,
+        trailers: takes_trailers,
+    };
     let mut response = exchange::exchange(caller, route, outgoing, token).await?;
-    hop::strip_answer(response.headers_mut());
+    hop::strip_answer(response.headers_mut(), takes_trailers);
     if let Some(local) = &route.local {
         local.rewrite(response.headers_mut());
     }

@@ -24,21 +24,25 @@ pub(super) fn strip_request(headers: &mut HeaderMap) {
     });
 }
 
-/// Removes the same from an answer, except what it says about its own length.
-pub(super) fn strip_answer(headers: &mut HeaderMap) {
+/// Removes the same from an answer, except what it says about its own length, and about its trailers if the caller takes
+/// some.
+pub(super) fn strip_answer(headers: &mut HeaderMap, trailers: bool) {
     strip_named(headers);
-    remove(headers, |name| {
-        matches!(
-            name,
-            "keep-alive"
-                | "proxy-connection"
-                | "proxy-authenticate"
-                | "te"
-                | "trailer"
-                | "transfer-encoding"
-                | "upgrade"
-        )
+    remove(headers, |name| match name {
+        "keep-alive" | "proxy-connection" | "proxy-authenticate" | "te" | "transfer-encoding" | "upgrade" => {
+            true
+        }
+        "trailer" => !trailers,
+        _ => false,
     });
+}
+
+/// Whether a comma-separated field names a word, in any of its lines and in any case.
+pub(super) fn lists(headers: &HeaderMap, name: &HeaderName, word: &[u8]) -> bool {
+    let lines = headers.get_all(name).iter();
+    lines
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .any(|item| item.trim_ascii().eq_ignore_ascii_case(word))
 }
 
 fn strip_named(headers: &mut HeaderMap) {
@@ -125,7 +129,7 @@ mod tests {
     #[test]
     fn an_answer_keeps_its_length() {
         let mut headers = map(&[("content-length", "3"), ("connection", "x-internal"), ("x-internal", "1")]);
-        strip_answer(&mut headers);
+        strip_answer(&mut headers, false);
         assert_eq!(names(&headers), ["content-length"]);
     }
 }

@@ -6,7 +6,7 @@
 //!    `http2`.
 //! 3. `handle` is the road of each request, in order: `check`, the guard, the `route`, the `path` policy, the token,
 //!    `hop` and `inject`.
-//! 4. `exchange` sends it to the `upstream` and decides what may be sent once more; `unauthorized` is what a 401 leads to.
+//! 4. `exchange` (and `exchange_http2`) sends it to the `upstream` and decides what may be sent once more; `unauthorized` is what a 401 leads to.
 //! 5. `inflow` and `body` stream both ways and ties the upstream's connection to the answer; after an `upgrade` to WebSocket,
 //!    bytes go both ways instead.
 //! 6. `error` is the one place where an error becomes an answer; `complaint` keeps the log short when there are many.
@@ -21,6 +21,8 @@ mod complaint;
 mod config;
 mod error;
 mod exchange;
+mod exchange_http2;
+mod grpc;
 mod handle;
 mod hop;
 mod http2;
@@ -38,6 +40,7 @@ mod serve;
 mod server;
 mod site;
 mod swap;
+mod trailers;
 mod unauthorized;
 mod upgrade;
 mod upstream;
@@ -46,7 +49,7 @@ mod worker;
 pub use self::{
     config::{
         AccessLog, CallerAuthorization, HttpProxyAuthConfig, InjectConfig, ProxyConfig, Replay, RouteConfig,
-        RouteTlsConfig,
+        RouteTlsConfig, UpstreamProtocol,
     },
     error::Reason,
     reach::Reached,

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
 
-use super::{Reason, Routes, upstream};
+use super::{
+    Reason, Routes,
+    upstream::{self, Offer},
+};
 
 /// An attempt to reach an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,10 +24,8 @@ impl Routes {
         let upstreams: BTreeMap<_, _> =
             self.kept.upstreams().map(|upstream| (upstream.name.to_string(), upstream)).collect();
         join_all(upstreams.into_iter().map(|(name, upstream)| async move {
-            // The tick in which a connection was made does not matter to one that is closed at once.
-            let permit = upstream.limit.permit().await;
-            let outcome =
-                upstream::connect(upstream, permit, 0).await.map(drop).map_err(|error| error.reason());
+            let established = upstream::establish(upstream, Offer::Any).await;
+            let outcome = established.map(drop).map_err(|error| error.reason());
             Reached { upstream: name, outcome }
         }))
         .await

@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue, Version};
 use tokio::sync::Notify;
 
 use super::{
-    config::{AccessRule, HttpProxyAuthConfig, ProxyConfig, RouteConfig, RouteTlsConfig},
+    config::{AccessRule, HttpProxyAuthConfig, ProxyConfig, RouteConfig, RouteTlsConfig, UpstreamProtocol},
     route::{self, Route, RouteTable},
     upstream::{Target, Upstream, Watch},
 };
@@ -248,6 +248,7 @@ impl Routes {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Reached {
     tls: RouteTlsConfig,
+    protocol: UpstreamProtocol,
     connect_timeout: Duration,
     limits: (usize, usize, Duration),
     http_proxy: Option<(String, HttpProxyAuthConfig)>,
@@ -258,6 +259,7 @@ impl Reached {
     fn of(config: &RouteConfig) -> Self {
         Self {
             tls: config.tls.clone(),
+            protocol: config.protocol,
             connect_timeout: config.connect_timeout.0,
             http_proxy: config.http_proxy.clone().map(|proxy| (proxy, config.http_proxy_auth.clone())),
             unsafe_plaintext: config.unsafe_plaintext,

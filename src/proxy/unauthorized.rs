@@ -1,7 +1,6 @@
 //! The upstream said 401: the one time that a request tells the token road something.
 
 use http::{Response, StatusCode, header::WWW_AUTHENTICATE};
-use hyper::body::Incoming;
 
 use super::route::Route;
 use crate::{
@@ -10,7 +9,7 @@ use crate::{
 };
 
 /// Rejects the token that was refused; true when another one is there or on its way.
-pub(super) fn reject(route: &Route, response: &Response<Incoming>, token: &Current) -> bool {
+pub(super) fn reject<B>(route: &Route, response: &Response<B>, token: &Current) -> bool {
     // RFC 6750 §3.1: a token with too little scope is a good token, and a new one would have no more.
     let wants_scope = response
         .headers()

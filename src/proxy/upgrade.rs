@@ -16,13 +16,13 @@ use std::{
 
 use bytes::{Buf as _, Bytes};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Version,
+    HeaderMap, HeaderValue, Method, Version,
     header::{CONNECTION, UPGRADE},
     request::Parts,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
 
-use super::{caller::InFlight, io::UpstreamStream, presence, upstream::Permit};
+use super::{caller::InFlight, hop, io::UpstreamStream, presence, upstream::Permit};
 
 /// What is copied at once, each way. A sidecar may hold many quiet tunnels.
 const CHUNK: usize = 8 * 1024;
@@ -34,7 +34,7 @@ pub(super) fn is_wanted(parts: &Parts, has_body: bool) -> bool {
         && parts.version == Version::HTTP_11
         && !has_body
         && names_websocket(&parts.headers)
-        && lists(&parts.headers, &CONNECTION, b"upgrade")
+        && hop::lists(&parts.headers, &CONNECTION, b"upgrade")
 }
 
 /// Whether the upstream has switched to what was asked for.
@@ -53,14 +53,6 @@ fn names_websocket(headers: &HeaderMap) -> bool {
 pub(super) fn ask(headers: &mut HeaderMap) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-}
-
-/// Whether a comma-separated field names a word, in any of its lines and in any case.
-fn lists(headers: &HeaderMap, name: &HeaderName, word: &[u8]) -> bool {
-    let lines = headers.get_all(name).iter();
-    lines
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .any(|item| item.trim_ascii().eq_ignore_ascii_case(word))
 }
 
 /// The upstream's side of a connection that has switched.

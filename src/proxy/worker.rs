@@ -28,7 +28,7 @@ use super::{
     http2,
     listener::{self, Accepted, Bound, Gate},
     serve,
-    upstream::Pool,
+    upstream::{Pool, Shared},
 };
 use crate::shutdown::{Shutdown, Stage};
 
@@ -43,6 +43,7 @@ const GRACE: Duration = Duration::from_millis(500);
 pub(super) struct Worker {
     pub(super) ticks: Rc<Ticks>,
     pub(super) pool: Rc<Pool>,
+    pub(super) shared: Rc<Shared>,
     pub(super) registry: Registry,
     pub(super) http: http1::Builder,
     pub(super) http2: h2::server::Builder,
@@ -103,6 +104,7 @@ impl Worker {
             .half_close(true);
         Rc::new(Self {
             pool: Rc::new(Pool::new(Rc::clone(&ticks))),
+            shared: Rc::new(Shared::new(Rc::clone(&ticks))),
             ticks,
             registry: Registry::default(),
             http,
@@ -181,11 +183,13 @@ async fn work(
             _ = tick.tick() => {
                 worker.ticks.advance();
                 worker.registry.sweep();
-                worker.pool.sweep();
+                        worker.pool.sweep();
+                worker.shared.sweep();
             }
             () = &mut pressed => {
                 pressed.set(pressure.notified());
                 worker.pool.relieve();
+                worker.shared.relieve();
             }
             () = shutdown.reached(next), if worker.stage.get() < Stage::Now => {
                 let stage = shutdown.stage();
@@ -197,6 +201,7 @@ async fn work(
                     Stage::Draining => {
                         next = Stage::Now;
                         worker.pool.clear();
+                        worker.shared.clear();
                         grace_over = Some(time::Instant::now() + GRACE);
                     }
                     Stage::Now => return,

@@ -17,6 +17,7 @@ mod stream;
 pub(super) use self::{
     connection::serve,
     preface::{Opening, PREFACE_LEN, opening, rest_of_preface},
+    pump::{Broken, Pump},
 };
 
 /// Streams that a caller may have open at once on one connection.

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{CONNECTION, CONTENT_LENGTH, COOKIE, DATE, EXPECT, HOST},
     request::Parts,
 };
@@ -98,17 +98,13 @@ fn into_http_2(response: Response<AnswerBody>) -> (Response<()>, AnswerBody) {
     {
         head.headers.insert(DATE, date);
     }
-    let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if let (false, Some(length)) = (bodiless, body.size_hint().exact()) {
-        set_if_missing(&mut head.headers, CONTENT_LENGTH, length);
+    if !body.is_end_stream()
+        && let Some(length) = body.size_hint().exact()
+        && !head.headers.contains_key(CONTENT_LENGTH)
+    {
+        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     (Response::from_parts(head, ()), body)
-}
-
-fn set_if_missing(headers: &mut HeaderMap, name: HeaderName, value: u64) {
-    if !headers.contains_key(&name) {
-        headers.insert(name, HeaderValue::from(value));
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use tokio::time;
 
 use super::{
-    Connection, Pool, Upstream,
+    Connection, Permit, Pool, Upstream,
     connect::{self, ConnectError},
 };
 
@@ -25,26 +25,24 @@ pub(in crate::proxy) async fn acquire(
 ) -> Result<Connection, ConnectError> {
     let permit = match upstream.limit.try_permit() {
         Some(permit) => permit,
+        None if wanted == Wanted::Fresh => wait(upstream).await?,
         None => {
             let _waiting = upstream.limit.queue().ok_or(ConnectError::Busy)?;
             let patience = time::sleep(upstream.limit.patience());
-            let returned = match wanted {
-                Wanted::Any => Some(pool.wait(upstream.slot)),
-                Wanted::Fresh => None,
-            };
-            let returned = async {
-                match returned {
-                    // The pool keeps the other end for as long as this waits.
-                    Some(returned) => returned.await.ok(),
-                    None => std::future::pending().await,
-                }
-            };
+            let returned = pool.wait(upstream.slot);
             tokio::select! {
                 permit = upstream.limit.permit() => permit,
-                Some(connection) = returned => return Ok(connection),
+                // The pool keeps the other end for as long as this waits.
+                Ok(connection) = returned => return Ok(connection),
                 () = patience => return Err(ConnectError::Busy),
             }
         }
     };
     connect::connect(upstream, permit, now).await
+}
+
+/// Waits for the right to open a connection.
+pub(super) async fn wait(upstream: &Upstream) -> Result<Permit, ConnectError> {
+    let _waiting = upstream.limit.queue().ok_or(ConnectError::Busy)?;
+    time::timeout(upstream.limit.patience(), upstream.limit.permit()).await.map_err(|_| ConnectError::Busy)
 }

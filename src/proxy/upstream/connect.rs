@@ -1,12 +1,15 @@
 //! A new connection: name, address, TCP, a proxy on the way, TLS.
 
-use std::{io, os::fd::AsFd as _};
+use std::{io, os::fd::AsFd as _, sync::Arc};
 
 use tokio::{net::TcpStream, time};
 use tokio_rustls::TlsConnector;
 
 use super::{Connection, Permit, Resolver, Upstream, connection::Terms, dial::dial};
-use crate::proxy::{error::Reason, io::UpstreamStream, presence};
+use crate::{
+    proxy::{config::UpstreamProtocol, error::Reason, io::UpstreamStream, presence},
+    tls::Edition,
+};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -48,27 +51,55 @@ impl ConnectError {
     }
 }
 
-/// Connects within the upstream's `connect_timeout`.
-pub(in crate::proxy) async fn connect(
+/// What a new connection may speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Offer {
+    /// Whatever the route allows.
+    Any,
+    /// Nothing but HTTP/1.1: for a request that needs a connection of its own.
+    Http1,
+}
+
+/// A connection on which nothing has been said yet.
+pub(in crate::proxy) struct Established {
+    pub(super) stream: UpstreamStream,
+    pub(super) edition: Option<Edition>,
+    /// Whether HTTP/2 is spoken on it.
+    pub(super) http2: bool,
+}
+
+/// Opens a connection for HTTP/1.1.
+pub(super) async fn connect(
     upstream: &Upstream,
     permit: Permit,
     now: u32,
 ) -> Result<Connection, ConnectError> {
+    let Established { stream, edition, .. } = establish(upstream, Offer::Http1).await?;
+    let terms = Terms { permit, edition, born: now };
+    Connection::open(stream, upstream, terms).await.map_err(ConnectError::Unreachable)
+}
+
+/// Connects within the upstream's `connect_timeout`. The name is resolved each time, so that new connections follow it.
+pub(in crate::proxy) async fn establish(
+    upstream: &Upstream,
+    offer: Offer,
+) -> Result<Established, ConnectError> {
     time::timeout(upstream.connect_timeout, async {
         let tcp = match &upstream.http_proxy {
             None => tcp(&upstream.resolver).await?,
             Some(proxy) => proxy.connect(&upstream.name).await?,
         };
-        let (stream, edition) = match &upstream.tls {
-            None => (UpstreamStream::Plain(tcp), None),
-            Some((tls, name)) => {
-                let (config, edition) = tls.current();
-                let tls = TlsConnector::from(config).connect(name.clone(), tcp).await;
-                (UpstreamStream::Tls(Box::new(tls.map_err(ConnectError::Tls)?)), Some(edition))
-            }
+        let Some((tls, name)) = &upstream.tls else {
+            let http2 = upstream.protocol == UpstreamProtocol::H2c && offer == Offer::Any;
+            return Ok(Established { stream: UpstreamStream::Plain(tcp), edition: None, http2 });
         };
-        let terms = Terms { permit, edition, born: now };
-        Connection::open(stream, upstream, terms).await.map_err(ConnectError::Unreachable)
+        let (mut config, edition) = tls.current();
+        if offer == Offer::Http1 && config.alpn_protocols.len() > 1 {
+            Arc::make_mut(&mut config).alpn_protocols = vec![b"http/1.1".to_vec()];
+        }
+        let tls = TlsConnector::from(config).connect(name.clone(), tcp).await.map_err(ConnectError::Tls)?;
+        let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok(Established { stream: UpstreamStream::Tls(Box::new(tls)), edition: Some(edition), http2 })
     })
     .await
     .unwrap_or(Err(ConnectError::Timeout))

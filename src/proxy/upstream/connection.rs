@@ -60,6 +60,13 @@ pub(super) struct Terms {
     pub(super) born: u32,
 }
 
+impl Terms {
+    /// Whether further requests may be sent under them.
+    pub(super) fn is_current(&self) -> bool {
+        self.edition.as_ref().is_none_or(Edition::is_current)
+    }
+}
+
 /// Why there is no answer.
 #[derive(Debug)]
 pub(in crate::proxy) enum SendError {
@@ -118,7 +125,7 @@ impl Connection {
         bell.look(|cx| {
             // First the driver: it sees a close that the sender has not been told of.
             drive(driver, ended, cx);
-            let current = terms.edition.as_ref().is_none_or(Edition::is_current);
+            let current = terms.is_current();
             !*ended
                 && current
                 && !*last

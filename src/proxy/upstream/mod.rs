@@ -7,16 +7,21 @@
 //!    `watch` follows the files that TLS is made of.
 //! 5. A `connection` is driven by the task that forwards the request, woken by its `bell`; a [`Lease`] ties it to the answer
 //!    and gives it back at its end.
+//! 6. Where HTTP/2 may be spoken, `share` finds a seat on one of the connections that a worker has (`shared`), or opens
+//!    one for all that wait; `http2` is such a connection.
 
 mod acquire;
 mod bell;
 mod connect;
 mod connection;
 mod dial;
+mod http2;
 mod http_proxy;
 mod limit;
 mod pool;
 mod resolve;
+mod share;
+mod shared;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
@@ -28,14 +33,17 @@ use url::{Host, Url};
 
 pub(super) use self::{
     acquire::{Wanted, acquire},
-    connect::{ConnectError, connect},
+    connect::{ConnectError, Offer, establish},
     connection::{Connection, Lease, SendError},
+    http2::{Held, StreamError},
     limit::{Limit, Permit},
     pool::Pool,
+    share::{Sharing, share},
+    shared::Shared,
     watch::Watch,
 };
 use self::{http_proxy::HttpProxy, resolve::Resolver};
-use super::config::{RouteConfig, RouteTlsConfig};
+use super::config::{RouteConfig, RouteTlsConfig, UpstreamProtocol};
 use crate::{
     invalid::Invalid,
     telemetry::metrics::{Metrics, UpstreamMetrics},
@@ -53,10 +61,27 @@ pub(super) struct Upstream {
     /// The `Host` that it is asked for (RFC 9110 §7.2).
     pub(super) authority: HeaderValue,
     pub(super) tls: Option<(KeptTls, ServerName<'static>)>,
+    pub(super) protocol: UpstreamProtocol,
     pub(super) limit: Arc<Limit>,
     pub(super) metrics: UpstreamMetrics,
     pub(super) connect_timeout: Duration,
     pub(super) max_header_bytes: usize,
+}
+
+impl Upstream {
+    /// Whether requests may share a connection.
+    pub(super) fn may_speak_http_2(&self) -> bool {
+        match self.protocol {
+            UpstreamProtocol::Auto => self.tls.is_some(),
+            UpstreamProtocol::Http1 => false,
+            UpstreamProtocol::H2c => true,
+        }
+    }
+
+    /// Whether a request may have a connection of its own.
+    pub(super) fn may_speak_http_1(&self) -> bool {
+        self.protocol != UpstreamProtocol::H2c
+    }
 }
 
 impl std::fmt::Debug for Upstream {
@@ -139,8 +164,12 @@ impl Upstream {
             return Err(Invalid::new("max_connections", "is 0, so that no connection would ever be made"));
         }
         let host = target.host.trim_start_matches('[').trim_end_matches(']');
+        if target.tls && config.protocol == UpstreamProtocol::H2c {
+            return Err(Invalid::new("protocol", "is `h2c`, HTTP/2 without TLS, but `upstream` is https")
+                .hint("remove `protocol`: over TLS, HTTP/2 is spoken where the upstream offers it"));
+        }
         let tls = if target.tls {
-            Some(tls(&config.tls, host)?)
+            Some(tls(&config.tls, host, config.protocol)?)
         } else if config.tls == RouteTlsConfig::default() {
             None
         } else {
@@ -171,6 +200,7 @@ impl Upstream {
             resolver: Resolver::new(host, target.port, !target.tls && !config.unsafe_plaintext),
             http_proxy,
             authority: target.authority(),
+            protocol: config.protocol,
             tls,
             connect_timeout: config.connect_timeout.0,
             max_header_bytes,
@@ -179,7 +209,11 @@ impl Upstream {
 }
 
 /// Reads the files, and checks the name that the certificate must have.
-fn tls(config: &RouteTlsConfig, host: &str) -> Result<(KeptTls, ServerName<'static>), Invalid> {
+fn tls(
+    config: &RouteTlsConfig,
+    host: &str,
+    protocol: UpstreamProtocol,
+) -> Result<(KeptTls, ServerName<'static>), Invalid> {
     let name = match &config.server_name {
         None => ServerName::try_from(host.to_owned())
             .map_err(|_| Invalid::new("upstream", "has a host that no certificate can name"))?,
@@ -193,7 +227,11 @@ fn tls(config: &RouteTlsConfig, host: &str) -> Result<(KeptTls, ServerName<'stat
         certificate: config.certificate.clone(),
         private_key: config.private_key.clone(),
     };
-    let kept = KeptTls::build(files, &[b"http/1.1"]).map_err(|invalid| invalid.under("tls"))?;
+    let offered: &[&[u8]] = match protocol {
+        UpstreamProtocol::Http1 => &[b"http/1.1"],
+        UpstreamProtocol::Auto | UpstreamProtocol::H2c => &[b"h2", b"http/1.1"],
+    };
+    let kept = KeptTls::build(files, offered).map_err(|invalid| invalid.under("tls"))?;
     Ok((kept, name))
 }
 

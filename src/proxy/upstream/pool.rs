@@ -14,10 +14,10 @@ use crate::proxy::activity::Ticks;
 
 /// How long a connection is kept unused. Servers commonly close theirs after 60 s or more; 20 s is the most that keeps
 /// the risk of meeting one that is closing small.
-const MAX_IDLE: Duration = Duration::from_secs(15);
+pub(super) const MAX_IDLE: Duration = Duration::from_secs(15);
 
 /// How old a connection may become, so that changes of DNS are followed.
-const MAX_AGE: Duration = Duration::from_secs(45);
+pub(super) const MAX_AGE: Duration = Duration::from_secs(45);
 
 /// Of the connections that requests on several workers wait for, every so manieth goes to the one that waits longest,
 /// wherever that is.

@@ -2,10 +2,12 @@
 
 mod answers;
 mod gone;
+mod grpc;
 mod hostile_callers;
 mod hostile_upstreams;
 mod http2_callers;
 mod http2_streams;
+mod http2_upstreams;
 mod http_proxy;
 mod refused;
 mod road;

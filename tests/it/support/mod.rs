@@ -4,6 +4,7 @@ mod caller;
 mod fake_rotation;
 mod fake_server;
 mod http2;
+mod http2_server;
 mod sidecar;
 mod tls_server;
 mod tls_upstream;
@@ -13,6 +14,7 @@ pub use self::{
     fake_rotation::{Mood, Rotation},
     fake_server::{FakeServer, PATIENCE, Received, Reply},
     http2::{Http2Caller, OPENING, block, frame, http2_request},
+    http2_server::{Asked, Http2Server, reset_of, reset_of_stream},
     sidecar::{Sidecar, credential},
     tls_server::{Authority, Seen, TlsServer},
     tls_upstream::{Files, TlsUpstream, mark},

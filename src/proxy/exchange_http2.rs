@@ -1,0 +1,109 @@
+//! A request to an upstream that may speak HTTP/2: on which connection, and when it may be sent once more.
+//!
+//! - Nothing was sent, or the upstream says that it has not looked at it (GOAWAY, REFUSED_STREAM; RFC 9113 §8.7): on
+//!   another connection, whatever the method, if what was sent of the body is held.
+//! - A kept connection ended before the answer began: once more, if the method is idempotent and the body is held
+//!   (RFC 9110 §9.2.2).
+
+use http::{
+    Request, Response, Uri, Version,
+    header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
+    uri::{self, Authority, Scheme},
+};
+
+use super::{
+    caller::Caller,
+    error::{Error, Reason},
+    exchange::{self, Arrival, Outgoing},
+    route::Route,
+    upstream::{self, Connection, Sharing, StreamError},
+};
+use crate::{telemetry::metrics::UpstreamConnection, token::Current};
+
+/// How often one request is sent at most.
+const MAX_SENDINGS: usize = 3;
+
+/// Where a request has got to.
+pub(super) enum Sent {
+    /// There is the head of an answer.
+    Answered(Response<Arrival>),
+    /// To a connection of its own: the upstream speaks HTTP/1.1.
+    Http1(Connection),
+}
+
+/// Sends a request until there is the head of an answer.
+pub(super) async fn send(
+    caller: &Caller,
+    route: &Route,
+    outgoing: &Outgoing,
+    token: &mut Current,
+) -> Result<Sent, Error> {
+    for sending in 1.. {
+        let seat = match seat(caller, route, token).await? {
+            Sharing::Seat(seat) => seat,
+            Sharing::Own(connection) => return Ok(Sent::Http1(connection)),
+        };
+        if let Some((upload, _)) = &outgoing.upload {
+            // What the upstream has not looked at may be sent again whatever the method.
+            upload.hold();
+        }
+        let kept = seat.was_used();
+        caller.activity.awaiting(outgoing.time_limit(caller, route));
+        let sent = seat.send(head(outgoing, route, token)?, outgoing.body(), &caller.activity).await;
+        caller.activity.serving();
+        let again = match sent {
+            Ok(response) => {
+                return Ok(Sent::Answered(response.map(|arrived| Arrival::Http2(Box::new(arrived)))));
+            }
+            Err(StreamError::Unsent) => true,
+            Err(_) if outgoing.has_failed() => return Err(Reason::CallerAborted.into()),
+            Err(StreamError::Unprocessed) => outgoing.body_is_held(),
+            Err(StreamError::Closed) => kept && outgoing.is_held(),
+            Err(StreamError::Invalid) => return Err(Reason::UpstreamInvalid.into()),
+            Err(StreamError::Timeout) => return Err(Reason::UpstreamTimeout.into()),
+        };
+        if !again || sending == MAX_SENDINGS {
+            break;
+        }
+        route.metrics.retry();
+    }
+    Err(Reason::UpstreamClosed.into())
+}
+
+async fn seat(caller: &Caller, route: &Route, token: &mut Current) -> Result<Sharing, Error> {
+    let worker = &caller.worker;
+    let sharing = upstream::share(&route.upstream, &worker.pool, &worker.shared).await;
+    let sharing = sharing.map_err(|error| exchange::not_connected(caller, route, &error))?;
+    let is_new = match &sharing {
+        Sharing::Seat(seat) => !seat.was_used(),
+        Sharing::Own(connection) => !connection.is_used(),
+    };
+    if is_new {
+        route.metrics.upstream_connection(UpstreamConnection::Opened);
+        // That took time, in which a token can end.
+        *token = route.token().await?;
+    }
+    Ok(sharing)
+}
+
+/// The head as HTTP/2 has it (RFC 9113 §8.2.2, §8.3.1), with its credential.
+fn head(outgoing: &Outgoing, route: &Route, token: &Current) -> Result<Request<()>, Reason> {
+    let mut request = Request::new(());
+    *request.version_mut() = Version::HTTP_2;
+    *request.method_mut() = outgoing.method.clone();
+    let headers = request.headers_mut();
+    headers.clone_from(&outgoing.headers);
+    headers.remove(CONNECTION);
+    headers.remove(TRANSFER_ENCODING);
+    if let Some((_, Some(length))) = &outgoing.upload {
+        headers.insert(CONTENT_LENGTH, (*length).into());
+    }
+    let host = headers.remove(HOST).ok_or(Reason::MalformedHost)?;
+    route.injection.set(headers, token.header());
+    let mut parts = uri::Parts::default();
+    parts.scheme = Some(if route.upstream.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP });
+    parts.authority = Some(Authority::try_from(host.as_bytes()).map_err(|_| Reason::MalformedHost)?);
+    parts.path_and_query = Some(outgoing.target.clone());
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Reason::MalformedTarget)?;
+    Ok(request)
+}

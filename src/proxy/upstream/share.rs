@@ -1,0 +1,102 @@
+//! A place on an HTTP/2 connection, for an upstream that may speak it.
+//!
+//! 1. On a connection that has room.
+//! 2. Else one request opens another, and those that come meanwhile wait for it: only then it is known what the upstream
+//!    speaks. With `max_connections` in use, a full connection takes one more, whose stream waits there.
+//! 3. If it turns out to speak HTTP/1.1, each has a connection of its own from then on.
+
+use std::{io, rc::Rc, sync::Arc};
+
+use futures_util::FutureExt as _;
+
+use super::{
+    Connection, Pool, Shared, Upstream,
+    acquire::{self, Wanted},
+    connect::{self, ConnectError, Offer},
+    connection::Terms,
+    http2::{Multiplexed, Seat},
+    limit::Permit,
+};
+
+/// Connections that end before anything was sent on them, for one request.
+const MAX_DIALS: usize = 3;
+
+/// What a request is sent on.
+pub(in crate::proxy) enum Sharing {
+    /// A stream.
+    Seat(Seat),
+    /// A connection of its own, for HTTP/1.1.
+    Own(Connection),
+}
+
+/// Finds a place, or makes one.
+pub(in crate::proxy) async fn share(
+    upstream: &Arc<Upstream>,
+    pool: &Rc<Pool>,
+    shared: &Rc<Shared>,
+) -> Result<Sharing, Rc<ConnectError>> {
+    let slot = upstream.slot;
+    for _ in 0..=MAX_DIALS {
+        if let Some(seat) = shared.seat(slot, false) {
+            return Ok(Sharing::Seat(seat));
+        }
+        if let Some(connection) = pool.take(slot) {
+            return Ok(Sharing::Own(connection));
+        }
+        if shared.speaks_http_1(slot) {
+            let acquired = acquire::acquire(upstream, pool, Wanted::Any, shared.ticks().now()).await;
+            return acquired.map(Sharing::Own).map_err(Rc::new);
+        }
+        let attempt = if let Some(dial) = shared.dialing(slot) {
+            dial
+        } else if let Some(permit) = upstream.limit.try_permit() {
+            dial(upstream, pool, shared, permit)
+        } else if let Some(seat) = shared.seat(slot, true) {
+            return Ok(Sharing::Seat(seat));
+        } else {
+            let permit = acquire::wait(upstream).await.map_err(Rc::new)?;
+            shared.dialing(slot).unwrap_or_else(|| dial(upstream, pool, shared, permit))
+        };
+        attempt.await?;
+    }
+    let closed = io::Error::new(io::ErrorKind::ConnectionAborted, "it closes as soon as it is open");
+    Err(Rc::new(ConnectError::Unreachable(closed)))
+}
+
+/// Opens a connection for whoever waits. In a task of its own: the request that began it may go away.
+fn dial(
+    upstream: &Arc<Upstream>,
+    pool: &Rc<Pool>,
+    shared: &Rc<Shared>,
+    permit: Permit,
+) -> super::shared::Dial {
+    let (slot, opened) =
+        (upstream.slot, open(Arc::clone(upstream), Rc::clone(pool), Rc::clone(shared), permit));
+    let opened = tokio::task::spawn_local(opened).map(|joined| {
+        let gone = |_| ConnectError::Unreachable(io::Error::other("the attempt was given up"));
+        joined.map_err(gone).flatten().map_err(Rc::new)
+    });
+    shared.dial(slot, opened.boxed_local())
+}
+
+async fn open(
+    upstream: Arc<Upstream>,
+    pool: Rc<Pool>,
+    shared: Rc<Shared>,
+    permit: Permit,
+) -> Result<(), ConnectError> {
+    let connect::Established { stream, edition, http2 } = connect::establish(&upstream, Offer::Any).await?;
+    let ticks = shared.ticks();
+    let terms = Terms { permit, edition, born: ticks.now() };
+    if http2 {
+        let connection = Multiplexed::open(stream, upstream.max_header_bytes, Rc::clone(ticks), terms).await;
+        let connection = connection.map_err(|error| ConnectError::Unreachable(io::Error::other(error)))?;
+        shared.learn(upstream.slot, Some(connection));
+    } else {
+        let connection =
+            Connection::open(stream, &upstream, terms).await.map_err(ConnectError::Unreachable)?;
+        shared.learn(upstream.slot, None);
+        pool.put(upstream.slot, connection);
+    }
+    Ok(())
+}

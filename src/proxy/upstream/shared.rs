@@ -1,0 +1,128 @@
+//! The HTTP/2 connections of a worker.
+
+use std::{cell::RefCell, rc::Rc};
+
+use futures_util::{
+    FutureExt as _,
+    future::{LocalBoxFuture, Shared as Joint},
+};
+
+use super::{
+    connect::ConnectError,
+    http2::{Multiplexed, Seat},
+    pool::{MAX_AGE, MAX_IDLE},
+};
+use crate::proxy::activity::Ticks;
+
+/// An attempt to open a connection, for whose outcome several requests wait.
+pub(super) type Dial = Joint<LocalBoxFuture<'static, Result<(), Rc<ConnectError>>>>;
+
+/// The HTTP/2 connections of all upstreams, by slot, kept as long as those of HTTP/1.1 (`pool`).
+#[derive(Debug)]
+pub(in crate::proxy) struct Shared {
+    slots: RefCell<Vec<Slot>>,
+    ticks: Rc<Ticks>,
+    max_idle: u32,
+    max_age: u32,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    connections: Vec<Rc<Multiplexed>>,
+    dial: Option<Dial>,
+    // When the upstream was last seen to speak HTTP/1.1 only.
+    http_1: Option<u32>,
+}
+
+impl Shared {
+    pub(in crate::proxy) fn new(ticks: Rc<Ticks>) -> Self {
+        let (max_idle, max_age) = (ticks.of(MAX_IDLE), ticks.of(MAX_AGE));
+        Self { slots: RefCell::default(), ticks, max_idle, max_age }
+    }
+
+    pub(super) fn ticks(&self) -> &Rc<Ticks> {
+        &self.ticks
+    }
+
+    /// A place on a connection that has room; with `crowded`, on any: there it waits until another request ends.
+    pub(super) fn seat(&self, slot: usize, crowded: bool) -> Option<Seat> {
+        let mut slots = self.slots.borrow_mut();
+        let connections = &mut slots.get_mut(slot)?.connections;
+        let now = self.ticks.now();
+        connections.retain(|connection| {
+            now.wrapping_sub(connection.born()) < self.max_age && connection.is_usable()
+        });
+        // The first one that has room: the others can grow old.
+        let roomy = connections.iter().find(|connection| connection.has_room());
+        roomy.or_else(|| connections.last().filter(|_| crowded)).map(Multiplexed::seat)
+    }
+
+    /// Whether the upstream was lately seen to speak HTTP/1.1 only.
+    pub(super) fn speaks_http_1(&self, slot: usize) -> bool {
+        let slots = self.slots.borrow();
+        let since = slots.get(slot).and_then(|slot| slot.http_1);
+        since.is_some_and(|since| self.ticks.now().wrapping_sub(since) < self.max_age)
+    }
+
+    /// Takes note of a connection, or of an upstream that did not want HTTP/2.
+    pub(super) fn learn(&self, slot: usize, connection: Option<Rc<Multiplexed>>) {
+        let mut slots = self.slots.borrow_mut();
+        let slot = of(&mut slots, slot);
+        slot.http_1 = connection.is_none().then(|| self.ticks.now());
+        slot.connections.extend(connection);
+    }
+
+    /// The attempt under way.
+    pub(super) fn dialing(&self, slot: usize) -> Option<Dial> {
+        let slots = self.slots.borrow();
+        // One that is over stays until the next one, or until the sweep.
+        slots.get(slot)?.dial.clone().filter(|dial| dial.peek().is_none())
+    }
+
+    /// Takes note of a new attempt.
+    pub(super) fn dial(
+        &self,
+        slot: usize,
+        attempt: LocalBoxFuture<'static, Result<(), Rc<ConnectError>>>,
+    ) -> Dial {
+        let dial = attempt.shared();
+        of(&mut self.slots.borrow_mut(), slot).dial = Some(dial.clone());
+        dial
+    }
+
+    /// Lets go of what is quiet for too long, too old or closed. Requests that are under way go on to their end.
+    pub(in crate::proxy) fn sweep(&self) {
+        let now = self.ticks.now();
+        for slot in self.slots.borrow_mut().iter_mut() {
+            slot.connections.retain(|connection| {
+                let quiet = connection.quiet_since().map_or(0, |since| now.wrapping_sub(since));
+                quiet < self.max_idle
+                    && now.wrapping_sub(connection.born()) < self.max_age
+                    && connection.is_usable()
+            });
+            slot.dial = slot.dial.take().filter(|dial| dial.peek().is_none());
+        }
+    }
+
+    /// Requests wait for connections somewhere: lets go of those that are unused here.
+    pub(in crate::proxy) fn relieve(&self) {
+        for slot in self.slots.borrow_mut().iter_mut() {
+            slot.connections
+                .retain(|connection| connection.quiet_since().is_none() || connection.waiting() == 0);
+        }
+    }
+
+    /// Lets go of all of them.
+    pub(in crate::proxy) fn clear(&self) {
+        for slot in self.slots.borrow_mut().iter_mut() {
+            slot.connections.clear();
+        }
+    }
+}
+
+fn of(slots: &mut Vec<Slot>, slot: usize) -> &mut Slot {
+    if slots.len() <= slot {
+        slots.resize_with(slot + 1, Slot::default);
+    }
+    &mut slots[slot]
+}

@@ -1,0 +1,437 @@
+//! Upstreams that speak HTTP/2: one connection for many requests, and each request as if it had one of its own.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use h2::{Reason, server::Builder};
+use http::Response;
+use tokio::sync::Semaphore;
+
+use crate::support::{
+    Asked, Authority, Caller, Files, Http2Caller, Http2Server, Sidecar, block, frame, get, http2_request,
+    post, provider, reset_of,
+};
+
+const H2C: &str = "protocol = \"h2c\"";
+
+/// Answers with what it received: the head as text for GET, the body for everything else.
+async fn echo(mut asked: Asked) {
+    let (body, _, whole) = asked.whole_body().await;
+    if !whole {
+        return;
+    }
+    let head = &asked.head;
+    let mut text = format!("{} {}\n", head.method, head.uri);
+    for (name, value) in &head.headers {
+        text.push_str(&format!("{name}: {}\n", value.to_str().unwrap()));
+    }
+    match head.method.as_str() {
+        "GET" => asked.answer(200, text.as_bytes()),
+        _ => asked.answer(200, &body),
+    }
+}
+
+#[test]
+fn a_request_arrives_over_http_2_with_one_credential_and_nothing_of_the_hop() {
+    let (provider, upstream) = (provider(), Http2Server::start(echo));
+    let sidecar = Sidecar::to(&upstream.url(), &provider, H2C);
+    let mut caller = Caller::connect(sidecar.proxy);
+    caller.send(
+        "GET /a%20b;v=1/?q=a%2Fb HTTP/1.1\r\nHost: localhost:7080\r\nX-One: 1\r\nX-One: 2\r\nConnection: x-two\r\n\
+         X-Two: 2\r\nAuthorization: mine\r\nAuthori_zation: mine\r\nProxy-Authorization: mine\r\nUpgrade: websocket\r\n\
+         Keep-Alive: 5\r\nCookie: a=b\r\n\r\n",
+    );
+    let text = caller.answer().text();
+    let (line, fields) = text.split_once('\n').unwrap();
+    assert_eq!(line, format!("GET http://localhost:{}/a%20b;v=1/?q=a%2Fb", upstream.address.port()));
+    let mut fields: Vec<_> = fields.lines().filter(|field| !field.starts_with("via: 1.1 attache-")).collect();
+    fields.sort_unstable();
+    assert_eq!(fields, ["authorization: Bearer token-1", "cookie: a=b", "x-one: 1", "x-one: 2"]);
+    let mut caller = Http2Caller::connect(sidecar.proxy);
+    let answer = caller.get("/b");
+    assert!(answer.text().contains("via: 2 attache-"), "{}", answer.text());
+    assert_eq!(upstream.requests(), 2);
+}
+
+#[test]
+fn bodies_of_any_framing_pass_whole_both_ways_over_http_2() {
+    let (provider, upstream) = (provider(), Http2Server::start(echo));
+    let sidecar = Sidecar::to(&upstream.url(), &provider, H2C);
+    let mut http2 = Http2Caller::connect(sidecar.proxy);
+    for method in ["POST", "PUT", "DELETE", "PATCH", "QUERY"] {
+        for size in [0, 1, 300_000] {
+            let body: Vec<u8> = (0..size).map(|at: usize| (at % 251) as u8).collect();
+            for chunked in [false, true] {
+                let mut caller = Caller::connect(sidecar.proxy);
+                let framing = match chunked {
+                    true => "Transfer-Encoding: chunked".to_owned(),
+                    false => format!("Content-Length: {size}"),
+                };
+                caller.send(format!("{method} / HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n"));
+                if chunked {
+                    for piece in body.chunks(70_000) {
+                        caller.send(format!("{:x}\r\n", piece.len()));
+                        caller.send(piece);
+                        caller.send("\r\n");
+                    }
+                    caller.send("0\r\n\r\n");
+                } else {
+                    caller.send(&body);
+                }
+                let answer = caller.answer_to(method);
+                assert!(answer.complete && answer.body == body, "{method} {size} {chunked}");
+            }
+            let answer = http2.ask(http2_request(method, "/"), Some(&body));
+            assert!(answer.reset.is_none() && answer.body == body, "{method} {size}");
+        }
+    }
+    let workers = 2;
+    assert!(upstream.connections() <= workers, "{} connections", upstream.connections());
+}
+
+#[test]
+fn over_tls_http_2_is_spoken_where_it_is_offered_unless_the_route_says_otherwise() {
+    let (authority, files, provider) = (Authority::new("an authority"), Files::new(), provider());
+    let path = files.write("ca.pem", &authority.pem);
+    let upstream = Http2Server::with(Builder::new(), Some(&authority), echo);
+    let tls = format!("[routes.main.tls]\nca_file = \"{}\"", path.display());
+    let sidecar = Sidecar::to(&upstream.url(), &provider, &tls);
+    for _ in 0..3 {
+        let answer = get(sidecar.proxy, "/a").text();
+        assert!(
+            answer.starts_with(&format!("GET https://localhost:{}/a\n", upstream.address.port())),
+            "{answer}"
+        );
+    }
+    assert!(upstream.connections() <= 2);
+    let sidecar = Sidecar::to(&upstream.url(), &provider, &format!("protocol = \"http1\"\n{tls}"));
+    assert_eq!(get(sidecar.proxy, "/a").status, 502);
+    assert_eq!(upstream.wait_for_notes(1)[0], "not HTTP/2");
+}
+
+#[test]
+fn requests_share_a_connection_and_open_another_when_its_limit_is_reached() {
+    for (limit, connections) in [(None, 2), (Some(30), 4)] {
+        let provider = provider();
+        let gate = Arc::new(Semaphore::new(0));
+        let mut settings = Builder::new();
+        if let Some(limit) = limit {
+            settings.max_concurrent_streams(limit);
+        }
+        let closed = Arc::clone(&gate);
+        let upstream = Http2Server::with(settings, None, move |mut asked| {
+            let gate = Arc::clone(&closed);
+            async move {
+                if asked.head.uri.path() == "/wait" {
+                    gate.acquire().await.unwrap().forget();
+                }
+                asked.answer(200, b"ok");
+            }
+        });
+        let sidecar = Sidecar::to(&upstream.url(), &provider, H2C);
+        let mut caller = Http2Caller::connect(sidecar.proxy);
+        // What the upstream allows is known once it has said so.
+        assert_eq!(caller.get("/").status, 200);
+        let exchanges: Vec<_> = (0..99).map(|_| caller.begin(http2_request("GET", "/wait"), None)).collect();
+        upstream.wait_for(100);
+        assert_eq!(upstream.connections(), connections);
+        gate.add_permits(99);
+        for exchange in exchanges {
+            assert_eq!(caller.rest(exchange).status, 200);
+        }
+    }
+}
+
+#[test]
+fn with_max_connections_in_use_a_stream_waits_for_another_to_end() {
+    let provider = provider();
+    let gate = Arc::new(Semaphore::new(0));
+    let mut settings = Builder::new();
+    settings.max_concurrent_streams(1);
+    let closed = Arc::clone(&gate);
+    let upstream = Http2Server::with(settings, None, move |mut asked| {
+        let gate = Arc::clone(&closed);
+        async move {
+            if asked.head.uri.path() == "/wait" {
+                gate.acquire().await.unwrap().forget();
+            }
+            asked.answer(200, b"ok");
+        }
+    });
+    let sidecar = Sidecar::to(&upstream.url(), &provider, &format!("max_connections = 1\n{H2C}"));
+    let mut caller = Http2Caller::connect(sidecar.proxy);
+    assert_eq!(caller.get("/").status, 200);
+    let exchanges: Vec<_> = (0..3).map(|_| caller.begin(http2_request("GET", "/wait"), None)).collect();
+    upstream.wait_for(2);
+    gate.add_permits(3);
+    for exchange in exchanges {
+        assert_eq!(caller.rest(exchange).status, 200);
+    }
+    assert_eq!((upstream.requests(), upstream.connections()), (4, 1));
+}
+
+#[test]
+fn a_stream_that_was_refused_is_sent_once_more_whatever_the_method_and_no_other_is() {
+    for (code, again) in
+        [(Reason::REFUSED_STREAM, true), (Reason::CANCEL, false), (Reason::INTERNAL_ERROR, false)]
+    {
+        let provider = provider();
+        let upstream = Http2Server::start(move |mut asked: Asked| async move {
+            if asked.number == 1 {
+                // Some of the body is there already.
+                asked.body.data().await.unwrap().unwrap();
+                asked.respond.send_reset(code);
+            } else {
+                echo(asked).await;
+            }
+        });
+        let sidecar = Sidecar::to(&upstream.url(), &provider, H2C);
+        let answer = post(sidecar.proxy, "/", b"hello");
+        if again {
+            assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
+            assert_eq!(upstream.requests(), 2);
+        } else {
+            assert_eq!(
+                (answer.status, answer.reason().as_deref()),
+                (502, Some("upstream_closed")),
+                "{code:?}"
+            );
+            assert_eq!(upstream.requests(), 1);
+        }
+    }
+    let provider = provider();
+    let upstream = Http2Server::start(|mut asked: Asked| async move {
+        asked.respond.send_reset(Reason::REFUSED_STREAM);
+    });
+    let sidecar = Sidecar::to(&upstream.url(), &provider, H2C);
+    assert_eq!(get(sidecar.proxy, "/").status, 502);
+    assert_eq!(upstream.requests(), 3);
+}
+
+#[test]
+fn a_truncated_answer_over_http_2_looks_truncated_and_keeps_its_code() {
+    for code in [Reason::NO_ERROR, Reason::CANCEL, Reason::ENHANCE_YOUR_CALM] {
+        let provider = provider();
+        let gate = Arc::new(Semaphore::new(0));
+        let closed = Arc::clone(&gate);
+        let upstream = Http2Server::start(move |mut asked: Asked| {
+            let gate = Arc::clone(&closed);
+            async move {
+                let mut stream = asked.respond.send_response(Response::new(()), false).unwrap();
+                stream.send_data(Bytes::from_static(b"half"), false).unwrap();
+                gate.acquire().await.unwrap().forget();
+                stream.send_reset(code);
+            }
+        });
+        let sidecar = Sidecar::to(&upstream.url(), &provider, H2C);
+        let mut caller = Caller::connect(sidecar.proxy);
+        caller.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        caller.head();
+        assert_eq!(caller.chunk().unwrap(), b"half");
+        gate.add_permits(1);
+        assert_eq!(caller.rest(), "", "{code:?}");
+        let mut caller = Http2Caller::connect(sidecar.proxy);
+        let exchange = caller.begin(http2_request("GET", "/"), None);
+        let mut body = caller.head(exchange).0.into_body();
+        assert_eq!(caller.runtime.block_on(body.data()).unwrap().unwrap(), "half");
+        gate.add_permits(1);
+        let broken = caller.runtime.block_on(body.data()).unwrap().unwrap_err();
+        let expected = if code == Reason::NO_ERROR { Reason::INTERNAL_ERROR } else { code };
+        assert_eq!(broken.reason(), Some(expected));
+    }
+}
+
+#[test]
+fn a_caller_that_goes_away_resets_its_stream_at_the_upstream() {
+    let provider = provider();
+    let notes = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&notes);
+    let upstream = Http2Server::start(move |mut asked: Asked| {
+        let noted = Arc::clone(&noted);
+        async move {
+            if asked.head.method == "POST" {
+                let (_, _, whole) = asked.whole_body().await;
+                assert!(!whole);
+                noted.lock().unwrap().push("a broken body".to_owned());
+                return;
+            }
+            let early = asked.head.uri.path() == "/early";
+            let _stream = early.then(|| asked.respond.send_response(Response::new(()), false).unwrap());
+            let reason = reset_of(&mut asked.respond).await;
+            noted.lock().unwrap().push(reason);
+        }
+    });
+    let sidecar = Sidecar::to(&upstream.url(), &provider, H2C);
+    let wait = |count: usize| while notes.lock().unwrap().len() < count {};
+    let mut caller = Caller::connect(sidecar.proxy);
+    caller.send("GET /late HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    upstream.wait_for(1);
+    drop(caller);
+    wait(1);
+    let mut http2 = Http2Caller::connect(sidecar.proxy);
+    let exchange = http2.begin(http2_request("GET", "/late"), None);
+    upstream.wait_for(2);
+    drop(exchange);
+    wait(2);
+    let exchange = http2.open(http2_request("POST", "/"), false);
+    let mut body = exchange.body;
+    body.send_data(Bytes::from_static(b"half"), false).unwrap();
+    upstream.wait_for(3);
+    body.send_reset(Reason::NO_ERROR);
+    wait(3);
+    let mut caller = Caller::connect(sidecar.proxy);
+    caller.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf");
+    upstream.wait_for(4);
+    drop(caller);
+    wait(4);
+    assert_eq!(*notes.lock().unwrap(), ["CANCEL", "CANCEL", "a broken body", "a broken body"]);
+}
+
+#[test]
+fn a_401_over_http_2_is_replayed_with_the_new_token() {
+    let provider = provider();
+    let upstream = Http2Server::start(|mut asked: Asked| async move {
+        let (body, ..) = asked.whole_body().await;
+        match asked.field("authorization") {
+            Some("Bearer token-1") => asked.answer(401, b"old"),
+            _ => asked.answer(200, &body),
+        }
+    });
+    let sidecar = Sidecar::to(&upstream.url(), &provider, H2C);
+    let mut caller = Http2Caller::connect(sidecar.proxy);
+    let answer = caller.ask(http2_request("PUT", "/"), Some(b"hello"));
+    assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
+    assert_eq!((provider.received().len(), upstream.requests()), (2, 2));
+}
+
+#[test]
+fn an_upstream_that_is_late_over_http_2_is_a_504_and_its_stream_is_reset() {
+    let provider = provider();
+    let (told, tells) = std::sync::mpsc::channel();
+    let upstream = Http2Server::start(move |mut asked: Asked| {
+        let told = told.clone();
+        async move { told.send(reset_of(&mut asked.respond).await).unwrap() }
+    });
+    let sidecar = Sidecar::to(&upstream.url(), &provider, &format!("response_timeout = \"200ms\"\n{H2C}"));
+    let answer = get(sidecar.proxy, "/");
+    assert_eq!((answer.status, answer.reason().as_deref()), (504, Some("upstream_timeout")));
+    assert_eq!(tells.recv().unwrap(), "CANCEL");
+}
+
+#[test]
+fn a_slow_reader_holds_up_nobody_else_on_its_connection() {
+    let provider = provider();
+    let upstream = Http2Server::start(|mut asked: Asked| async move {
+        if asked.head.uri.path() != "/large" {
+            return asked.answer(200, b"ok");
+        }
+        let mut stream = asked.respond.send_response(Response::new(()), false).unwrap();
+        while stream.send_data(Bytes::from(vec![b'x'; 16 * 1024]), false).is_ok() {
+            stream.reserve_capacity(1);
+            while stream.capacity() == 0 {
+                if std::future::poll_fn(|cx| stream.poll_capacity(cx)).await.is_none_or(|room| room.is_err())
+                {
+                    return;
+                }
+            }
+        }
+    });
+    let sidecar = Sidecar::to(&upstream.url(), &provider, H2C);
+    let slow: Vec<_> = (0..40)
+        .map(|_| {
+            let mut caller = Caller::connect(sidecar.proxy);
+            caller.send("GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            caller.head();
+            caller
+        })
+        .collect();
+    for _ in 0..20 {
+        assert_eq!(get(sidecar.proxy, "/").status, 200);
+    }
+    let workers = 2;
+    assert!(upstream.connections() <= workers, "{} connections", upstream.connections());
+    drop(slow);
+}
+
+/// By hand: an upstream that goes away without having looked at what is on its way (RFC 9113 §6.8).
+#[test]
+fn what_came_behind_the_last_stream_of_a_goaway_is_sent_elsewhere() {
+    let provider = provider();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let upstream = std::thread::spawn(move || {
+        for connection in 0..2 {
+            let mut stream = listener.accept().unwrap().0;
+            stream.write_all(&[frame(4, 0, 0, b""), frame(4, 1, 0, b"")].concat()).unwrap();
+            stream.read_exact(&mut [0; 24]).unwrap();
+            loop {
+                let mut head = [0; 9];
+                stream.read_exact(&mut head).unwrap();
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                stream.read_exact(&mut vec![0; length as usize]).unwrap();
+                // The end of the request.
+                if matches!(head[3], 0 | 1) && head[4] & 1 == 1 {
+                    break;
+                }
+            }
+            let answer = match connection {
+                0 => frame(7, 0, 0, &[0; 8]),
+                _ => frame(1, 5, 1, &[0x88]),
+            };
+            stream.write_all(&answer).unwrap();
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+    });
+    let sidecar = Sidecar::to(&url, &provider, H2C);
+    assert_eq!(post(sidecar.proxy, "/", b"hello").status, 200);
+    drop(sidecar);
+    upstream.join().unwrap();
+}
+
+#[test]
+fn an_answer_that_is_not_http_2_is_a_502_and_its_connection_is_not_used_again() {
+    let answers: &[(&str, Vec<u8>)] = &[
+        ("HTTP/1.1", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec()),
+        ("a connection field", frame(1, 5, 1, &block(&[(":status", "200"), ("connection", "close")]))),
+        (
+            "a transfer coding",
+            frame(1, 5, 1, &block(&[(":status", "200"), ("transfer-encoding", "chunked")])),
+        ),
+        ("no status", frame(1, 5, 1, &block(&[("x-a", "b")]))),
+        ("101", frame(1, 5, 1, &block(&[(":status", "101")]))),
+        (
+            "two lengths",
+            frame(1, 4, 1, &block(&[(":status", "200"), ("content-length", "1"), ("content-length", "2")])),
+        ),
+        ("data before a head", frame(0, 1, 1, b"abc")),
+        ("interim answers without end", frame(1, 4, 1, &block(&[(":status", "103")])).repeat(1_000)),
+    ];
+    for (name, bytes) in answers {
+        let provider = provider();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let bytes = bytes.clone();
+        let upstream = std::thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            stream.write_all(&[frame(4, 0, 0, b""), frame(4, 1, 0, b"")].concat()).unwrap();
+            stream.read_exact(&mut [0; 24]).unwrap();
+            let mut head = [0; 9];
+            while head[3] != 1 {
+                stream.read_exact(&mut head).unwrap();
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                stream.read_exact(&mut vec![0; length as usize]).unwrap();
+            }
+            let _ = stream.write_all(&bytes);
+            let _ = stream.read_to_end(&mut Vec::new());
+        });
+        let sidecar = Sidecar::to(&url, &provider, H2C);
+        let answer = get(sidecar.proxy, "/");
+        assert_eq!((answer.status, answer.reason().as_deref()), (502, Some("upstream_invalid")), "{name}");
+        drop(sidecar);
+        upstream.join().unwrap();
+    }
+}
