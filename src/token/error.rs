@@ -130,7 +130,10 @@ impl FetchError {
             }
             Self::TooLarge | Self::Malformed(_) => "check that the URL is that of an OAuth token endpoint",
             Self::Redirected => "name the URL that it redirects to",
-            Self::Status { status: 401 | 403, .. } => "check `client_id`, `client_secret` and `client_auth`",
+            Self::Status { status: 401 | 403, .. } => {
+                "check `client_id`, `client_secret` and `client_auth`; a provider that does not decode Basic needs \
+                 \"client_secret_basic_raw\""
+            }
             Self::Status { status: 404 | 405 | 410, .. } => {
                 "check `issuer` or `token_endpoint`: there is no token endpoint"
             }

@@ -192,13 +192,16 @@ impl Walk {
             FetchError::OAuth { code, .. } => code.as_str(),
             _ => "",
         };
-        let unauthorized = matches!(error, FetchError::Status { status: 401, .. });
+        // Some servers answer so to a client that they do not know (glewlwyd does with 403).
+        let unauthorized = matches!(error, FetchError::Status { status: 401 | 403, .. });
         let local = error.class() == Class::Local;
         if code == "invalid_client" || unauthorized || local || *error == FetchError::CertificateRefused {
             let mut trouble = Trouble::from(error);
             if !local {
-                let what = if code.is_empty() { error.to_string() } else { code.to_owned() };
-                trouble.message = format!("{what} with {}", method.name());
+                trouble.message = match code {
+                    "" => format!("{error}, asked with {}", method.name()),
+                    code => format!("{code} with {}", method.name()),
+                };
             }
             if let Some(against) = listed.and_then(|listed| contradiction(method, listed)) {
                 trouble.message = format!("{}; {against}", trouble.message);

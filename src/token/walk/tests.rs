@@ -28,6 +28,8 @@ fn the_failing_step_is_the_one_that_the_provider_complains_of() {
     for (error, step) in [
         (code("invalid_client"), "client authentication"),
         (FetchError::Status { status: 401, retry_after: None }, "client authentication"),
+        (FetchError::Status { status: 403, retry_after: None }, "client authentication"),
+        (FetchError::Status { status: 500, retry_after: None }, "grant"),
         (FetchError::CertificateRefused, "client authentication"),
         (FetchError::Signing, "client authentication"),
         (code("unauthorized_client"), "grant"),
