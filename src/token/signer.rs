@@ -182,6 +182,25 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_signs_with_each_of_the_three_hashes() {
+        for (alg, expected) in [
+            (None, Algorithm::HS256),
+            (Some(SigningAlg::HS256), Algorithm::HS256),
+            (Some(SigningAlg::HS384), Algorithm::HS384),
+            (Some(SigningAlg::HS512), Algorithm::HS512),
+        ] {
+            let signer = Signer::from_secret("hunter2", alg).unwrap();
+            let jwt = signer.sign(None, &json!({ "aud": "a", "exp": 4_000_000_000_u64 })).unwrap();
+            let mut validation = Validation::new(expected);
+            validation.set_audience(&["a"]);
+            let right = DecodingKey::from_secret(b"hunter2");
+            assert!(jsonwebtoken::decode::<Value>(&jwt, &right, &validation).is_ok(), "{alg:?}");
+            let wrong = DecodingKey::from_secret(b"hunter3");
+            assert!(jsonwebtoken::decode::<Value>(&jwt, &wrong, &validation).is_err());
+        }
+    }
+
+    #[test]
     fn an_assertion_carries_the_thumbprint_of_the_keys_own_certificate() {
         let certified = |name: &str| rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
         let (own, other) = (certified("a"), certified("b"));
