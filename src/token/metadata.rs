@@ -101,8 +101,21 @@ pub(super) fn contradiction(method: ClientAuthMethod, listed: &[ClientAuthMethod
 #[cfg(test)]
 mod tests {
     use ClientAuthMethod as Method;
+    use proptest::prelude::*;
 
     use super::*;
+
+    proptest! {
+        #[test]
+        fn no_metadata_panics(body in proptest::collection::vec(any::<u8>(), 0..200), member in "[\\[\\]{}\",:a-z0-9]{0,30}") {
+            let _ = Metadata::read(&body, "https://a").map(|_| ());
+            let names = "\"token_endpoint_auth_methods_supported\":[\"none\"],\"mtls_endpoint_aliases\"";
+            let text = format!("{{\"issuer\":\"https://a\",{names}:{member}}}");
+            if let Ok(metadata) = Metadata::read(text.as_bytes(), "https://a") {
+                let _ = (metadata.url(Wanted::Token, true, false), metadata.methods());
+            }
+        }
+    }
 
     fn read(text: &str) -> Metadata {
         Metadata::read(format!("{{\"issuer\":\"https://a\",{text}}}").as_bytes(), "https://a").unwrap()

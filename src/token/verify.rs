@@ -167,3 +167,21 @@ fn signed_by(token: &str, alg: Algorithm, key: &DecodingKey) -> Option<Value> {
     (validation.validate_exp, validation.validate_aud) = (false, false);
     jsonwebtoken::decode(token, key, &validation).ok().map(|token| token.claims)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_token_panics(token in "[!-~]{0,60}", parts in "[A-Za-z0-9_-]{0,40}\\.[A-Za-z0-9_-]{0,40}\\.[A-Za-z0-9_-]{0,40}") {
+            for token in [token, parts] {
+                let _ = header(&token).map(|_| ());
+                let key = DecodingKey::from_ed_der(&[7; 32]);
+                prop_assert!(signed_by(&token, Algorithm::EdDSA, &key).is_none());
+            }
+        }
+    }
+}

@@ -99,3 +99,14 @@ fn a_jwk_that_is_not_whole_or_not_one_key_is_refused() {
     odd["alg"] = "RS1".into();
     assert!(PrivateKey::read(&odd.to_string()).err().unwrap().contains("alg"));
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_key_panics(text in ".{0,60}", part in "[A-Za-z0-9_-]{0,90}", kind in "RSA|EC|OKP|oct", curve in "P-256|P-384|Ed25519|X") {
+        proptest::prop_assert!(PrivateKey::read(&text).is_err());
+        let names = ["n", "e", "x", "y", "d", "p", "q", "dp", "dq", "qi"];
+        let parts: Vec<_> = names.iter().map(|name| format!("\"{name}\":\"{part}\"")).collect();
+        let jwk = format!("{{\"kty\":\"{kind}\",\"crv\":\"{curve}\",{}}}", parts.join(","));
+        proptest::prop_assert!(PrivateKey::read(&jwk).is_err());
+    }
+}
