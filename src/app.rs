@@ -9,22 +9,18 @@
 
 mod live;
 
-use std::{
-    io,
-    net::{SocketAddr, TcpListener},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::{runtime, sync::Notify, time};
 
 use self::live::{Changes, Live};
 use crate::{
-    admin::{self, View},
+    admin::{self, Port, View},
     config::Config,
     guard::Guard,
     inherited,
     invalid::Invalid,
+    listen::{Listen, Socket, UnixRules},
     proxy::{BindError, Routes, Server},
     readiness::Readiness,
     reload::Watcher,
@@ -42,22 +38,22 @@ struct Parts {
     manager: Manager,
     routes: Routes,
     traces: Traces,
-    admin_address: SocketAddr,
+    admin: (Listen, UnixRules),
     environment: Environment,
 }
 
 /// A sidecar whose ports are bound.
 pub struct Bound {
     /// Where callers connect: the listener of `[proxy]` first, then those of routes.
-    pub proxy_addresses: Vec<SocketAddr>,
+    pub proxy_addresses: Vec<Listen>,
     /// Where probes and scrapes connect.
-    pub admin_address: SocketAddr,
+    pub admin_address: Listen,
     /// Whether it is ready.
     pub readiness: Readiness,
     /// What it counts.
     pub metrics: Metrics,
     server: Server,
-    admin: TcpListener,
+    admin: (Socket, UnixRules),
     guard: Guard,
     view: View,
     manager: Manager,
@@ -85,17 +81,13 @@ pub fn check(config: &Config) -> Result<(), Invalid> {
 
 /// Checks the configuration, then binds every port.
 pub fn build(config: &Config) -> Result<Bound, BuildError> {
-    let Parts { manager, routes, traces, admin_address, environment } = parts(config)?;
+    let Parts { manager, routes, traces, admin: (listen, rules), environment } = parts(config)?;
     let (readiness, metrics) = (environment.readiness.clone(), environment.metrics.clone());
-    let bind = |source| BindError { address: admin_address, source };
+    let bind = |source| BindError { address: listen.clone(), source };
     let server = Server::bind(&config.proxy, routes, &metrics)?;
-    let admin = match inherited::take(admin_address) {
-        Some(socket) => socket,
-        None => TcpListener::bind(admin_address).map_err(bind)?,
-    };
+    let admin = Socket::bind(&listen, &rules).map_err(bind)?;
     inherited::warn_of_the_rest();
-    admin.set_nonblocking(true).map_err(bind)?;
-    let guard = Guard::new(Some(admin_address)).hosts(&config.admin.allowed_hosts);
+    let guard = Guard::new(listen.tcp()).hosts(&config.admin.allowed_hosts);
     let live = Live::new(config, manager.clone());
     let seen = live.clone();
     let view = View {
@@ -106,13 +98,13 @@ pub fn build(config: &Config) -> Result<Bound, BuildError> {
     };
     Ok(Bound {
         proxy_addresses: server.addresses().map_err(bind)?,
-        admin_address: admin.local_addr().map_err(bind)?,
+        admin_address: admin.local().map_err(bind)?,
         readiness,
         metrics,
         changes: Changes { config: config.clone(), environment, live, swap: server.swap() },
         watcher: None,
         server,
-        admin,
+        admin: (admin, rules),
         guard,
         view,
         manager,
@@ -131,8 +123,10 @@ fn parts(config: &Config) -> Result<Parts, Invalid> {
     let routes =
         Routes::build(&config.proxy, &config.routes, &|name| manager.credential(name), &environment.metrics)?
             .traced(&tracer);
-    let admin_address = routes.address_of(&config.admin.listen).map_err(|invalid| invalid.under("admin"))?;
-    Ok(Parts { manager, routes, traces, admin_address, environment })
+    let in_admin = |invalid: Invalid| invalid.under("admin");
+    let listen = routes.address_of(&config.admin.listen).map_err(in_admin)?;
+    let rules = UnixRules::new(&config.admin.unix).map_err(|invalid| in_admin(invalid.under("unix")))?;
+    Ok(Parts { manager, routes, traces, admin: (listen, rules), environment })
 }
 
 impl std::fmt::Debug for Bound {
@@ -161,8 +155,9 @@ impl Bound {
     }
 
     async fn serve(mut self, trigger: &Trigger, shutdown: &Shutdown) -> io::Result<()> {
-        let admin = tokio::net::TcpListener::from_std(self.admin)?;
-        let admin = tokio::spawn(admin::serve(admin, self.guard, self.view, shutdown.clone()));
+        let (socket, rules) = self.admin;
+        let admin =
+            tokio::spawn(admin::serve(Port::new(socket, rules)?, self.guard, self.view, shutdown.clone()));
         self.traces.start()?;
         self.manager.start();
         // From here on the credentials in force are those of `changes`: one that a reload takes away must end.
@@ -172,6 +167,7 @@ impl Bound {
             let (metrics, mut changes) = (self.metrics, self.changes);
             tokio::spawn(watcher.run(hangup, metrics, move |loaded| changes.apply(loaded)));
         }
+        let files = self.server.files();
         let workers = self.server.start(shutdown)?;
         tracing::info!(
             proxy = %self.proxy_addresses[0],
@@ -182,10 +178,12 @@ impl Bound {
         if let Some(supervisor) = Supervisor::of_environment() {
             tokio::spawn(supervisor.keep_informed(shutdown.clone()));
         }
-        tokio::select! {
-            ended = workers.ended() => ended?,
-            () = end(trigger, shutdown.clone(), &self.shutdown, &self.readiness) => {}
-        }
+        let ended = tokio::select! {
+            ended = workers.ended() => ended,
+            () = end(trigger, shutdown.clone(), &self.shutdown, &self.readiness) => Ok(()),
+        };
+        files.iter().for_each(|file| file.remove());
+        ended?;
         // A refresh token that is being replaced would be lost with the answer.
         let (mut now, manager) = (shutdown.clone(), live.manager());
         tokio::select! {

@@ -15,7 +15,7 @@
 //! | 4 | `main`, [`cli`], `app`, [`reload`], [`config`] |
 //! | 2 | [`proxy`], [`admin`] |
 //! | 1 | [`token`] |
-//! | 0 | [`telemetry`], [`secret`], [`tls`], [`guard`], [`readiness`], [`shutdown`], [`supervisor`], [`inherited`], [`duration`], [`invalid`] |
+//! | 0 | [`telemetry`], [`secret`], [`tls`], [`guard`], [`readiness`], [`shutdown`], [`supervisor`], [`inherited`], [`listen`], [`duration`], [`invalid`] |
 
 pub mod admin;
 pub mod app;
@@ -25,6 +25,7 @@ pub mod duration;
 pub mod guard;
 pub mod inherited;
 pub mod invalid;
+pub mod listen;
 pub mod proxy;
 pub mod readiness;
 pub mod reload;

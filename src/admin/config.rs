@@ -3,12 +3,16 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::listen::UnixConfig;
+
 /// The section `[admin]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
-    /// Where probes and scrapes connect: an address and a port.
+    /// Where probes and scrapes connect: an address and a port, or `unix:` and the path of a socket.
     pub listen: String,
+    /// What the Unix socket needs, if it is one.
+    pub unix: UnixConfig,
     /// What `/readyz` means.
     pub readiness: ReadinessRule,
     /// Further names that the `Host` of a request may have.
@@ -17,7 +21,12 @@ pub struct AdminConfig {
 
 impl Default for AdminConfig {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:7090".into(), readiness: ReadinessRule::Latched, allowed_hosts: Vec::new() }
+        Self {
+            listen: "127.0.0.1:7090".into(),
+            unix: UnixConfig::default(),
+            readiness: ReadinessRule::Latched,
+            allowed_hosts: Vec::new(),
+        }
     }
 }
 

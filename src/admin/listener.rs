@@ -3,7 +3,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -11,11 +10,13 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    io::{self as tokio_io, AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{self, Instant, Sleep},
 };
+
+use super::Port;
+use crate::listen::{Listen, Stream};
 
 /// Connections at once; further ones wait in the backlog.
 const MAX_CONNECTIONS: usize = 64;
@@ -28,27 +29,35 @@ const MAX_BYTES: usize = 128 * 1024;
 /// After an accept that failed, for want of file descriptors for example.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// The answer to somebody whose user id is not allowed.
+const PEER_REFUSED: &[u8] = b"HTTP/1.1 403 Forbidden\r\ncontent-type: text/plain\r\ncontent-length: 39\r\n\
+    connection: close\r\n\r\nthis user may not connect to this port\n";
+
 /// A listener whose connections are bounded.
 pub(super) struct Bounded {
-    listener: TcpListener,
+    port: Port,
     slots: Arc<Semaphore>,
 }
 
 impl Bounded {
-    pub(super) fn new(listener: TcpListener) -> Self {
-        Self { listener, slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
+    pub(super) fn new(port: Port) -> Self {
+        Self { port, slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
     }
 }
 
 impl axum::serve::Listener for Bounded {
-    type Io = Connection<TcpStream>;
-    type Addr = SocketAddr;
+    type Io = Connection<Stream>;
+    // Where it came to: of whom it came from, only the user of a Unix socket is known.
+    type Addr = Listen;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
             let slot = Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed");
-            match self.listener.accept().await {
-                Ok((stream, address)) => return (Connection::new(stream, Some(slot)), address),
+            match self.port.listener.accept().await {
+                Ok(stream) if stream.peer_uid().is_ok_and(|uid| self.port.rules.allow(uid)) => {
+                    return (Connection::new(stream, Some(slot)), self.port.address.clone());
+                }
+                Ok(stream) => drop(tokio::spawn(refuse(Connection::new(stream, Some(slot))))),
                 Err(error) => {
                     tracing::debug!(%error, "the admin port could not accept");
                     time::sleep(PAUSE).await;
@@ -58,8 +67,16 @@ impl axum::serve::Listener for Bounded {
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.listener.local_addr()
+        Ok(self.port.address.clone())
     }
+}
+
+/// Tells somebody who must not be here, and waits until that is read: closing with unread bytes would reset the connection,
+/// and the answer with it. The limits of the connection end this.
+async fn refuse(mut connection: Connection<Stream>) -> io::Result<()> {
+    connection.write_all(PEER_REFUSED).await?;
+    connection.shutdown().await?;
+    tokio_io::copy(&mut connection, &mut tokio_io::sink()).await.map(drop)
 }
 
 /// A connection that ends by itself.

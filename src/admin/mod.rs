@@ -13,17 +13,7 @@ mod page;
 mod problem;
 mod status;
 
-use std::sync::Arc;
-
-use axum::{
-    Router,
-    extract::{Request, State},
-    http::{HeaderValue, Method, header},
-    middleware::{self, Next},
-    response::{IntoResponse as _, Response},
-    routing::get,
-};
-use tokio::net::TcpListener;
+use std::{io, sync::Arc};
 
 pub use self::{
     config::{AdminConfig, ReadinessRule},
@@ -32,9 +22,18 @@ pub use self::{
 use self::{listener::Bounded, problem::Problem};
 use crate::{
     guard::{Guard, Refusal},
+    listen::{Listen, Listener, Socket, UnixRules},
     readiness::Readiness,
     shutdown::{Shutdown, Stage},
     telemetry::metrics::{self, Metrics},
+};
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{HeaderValue, Method, header},
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
+    routing::get,
 };
 
 /// What the answers are made of.
@@ -56,11 +55,26 @@ impl std::fmt::Debug for View {
     }
 }
 
+/// The port, within the runtime that serves it.
+#[derive(Debug)]
+pub struct Port {
+    listener: Listener,
+    address: Listen,
+    rules: UnixRules,
+}
+
+impl Port {
+    /// Takes a bound socket into this runtime; the rules say who may connect, if it is a Unix socket.
+    pub fn new(socket: Socket, rules: UnixRules) -> io::Result<Self> {
+        Ok(Self { address: socket.local()?, listener: socket.listener()?, rules })
+    }
+}
+
 /// Serves until the last stage of the shutdown: probes are answered while the process drains.
-pub async fn serve(listener: TcpListener, guard: Guard, view: View, mut shutdown: Shutdown) {
+pub async fn serve(port: Port, guard: Guard, view: View, mut shutdown: Shutdown) {
     let router = router(guard, view);
     tokio::select! {
-        served = async { axum::serve(Bounded::new(listener), router).await } => {
+        served = async { axum::serve(Bounded::new(port), router).await } => {
             if let Err(error) = served {
                 tracing::error!(%error, "the admin port has ended");
             }

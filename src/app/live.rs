@@ -114,9 +114,10 @@ impl Changes {
     /// What is built once keeps its old value; the names of the sections in which that is so.
     fn keep_what_needs_a_restart(&self, new: &mut Config) -> Vec<&'static str> {
         let old = &self.config;
-        // A moved listener is not kept: callers would look for it where the file says. It is refused.
+        // A moved listener, or another mode of its file, is not kept: callers would look for it where the file says. It is refused.
         let proxy = ProxyConfig {
             listen: new.proxy.listen.clone(),
+            unix: new.proxy.unix.clone(),
             allowed_hosts: new.proxy.allowed_hosts.clone(),
             allowed_origins: new.proxy.allowed_origins.clone(),
             required_header: new.proxy.required_header.clone(),

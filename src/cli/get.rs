@@ -1,16 +1,20 @@
-//! One GET over plain HTTP to the admin port: enough for probes in images without a shell, and nothing more.
+//! One GET over plain HTTP to the admin port, or to its Unix socket: enough for probes in images without a shell, and nothing more.
 
-use std::{io, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpStream, UnixStream},
     time,
 };
 use url::Url;
 
 use super::Failure;
-use crate::config;
+use crate::{config, listen::Listen};
 
 /// More of an answer is not read.
 const MAX_ANSWER: u64 = 1024 * 1024;
@@ -18,8 +22,17 @@ const MAX_ANSWER: u64 = 1024 * 1024;
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
-    address: String,
+    place: Place,
     path: String,
+}
+
+/// Where it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    /// A host and a port.
+    Tcp(String),
+    /// The path of a socket.
+    Unix(PathBuf),
 }
 
 /// The answer, as far as a probe needs it.
@@ -34,14 +47,17 @@ impl Target {
     pub(super) fn of_config(file: Option<&Path>, path: &str) -> Result<Self, Failure> {
         let admin = config::load_admin(file, config::environment()?)?;
         // A port on all addresses is reached on loopback.
-        let address = match admin.listen.parse::<SocketAddr>() {
-            Ok(address) if address.ip().is_unspecified() && address.is_ipv4() => {
-                format!("127.0.0.1:{}", address.port())
+        let place = match Listen::parse(&admin.listen) {
+            Ok(Listen::Unix(path)) => Place::Unix(path),
+            Ok(Listen::Tcp(address)) if address.ip().is_unspecified() && address.is_ipv4() => {
+                Place::Tcp(format!("127.0.0.1:{}", address.port()))
             }
-            Ok(address) if address.ip().is_unspecified() => format!("[::1]:{}", address.port()),
-            _ => admin.listen,
+            Ok(Listen::Tcp(address)) if address.ip().is_unspecified() => {
+                Place::Tcp(format!("[::1]:{}", address.port()))
+            }
+            _ => Place::Tcp(admin.listen),
         };
-        Ok(Self { address, path: path.to_owned() })
+        Ok(Self { place, path: path.to_owned() })
     }
 
     /// A whole `http://` URL.
@@ -49,7 +65,7 @@ impl Target {
         let url = Url::parse(url).map_err(|error| error.to_string())?;
         match (url.scheme(), url.host_str(), url.port_or_known_default()) {
             ("http", Some(host), Some(port)) => {
-                Ok(Self { address: format!("{host}:{port}"), path: url.path().to_owned() })
+                Ok(Self { place: Place::Tcp(format!("{host}:{port}")), path: url.path().to_owned() })
             }
             _ => Err("expected http://HOST:PORT/PATH".to_owned()),
         }
@@ -63,9 +79,19 @@ impl Target {
     }
 
     async fn exchange(&self) -> io::Result<Answer> {
-        let mut stream = TcpStream::connect(&self.address).await?;
+        match &self.place {
+            Place::Tcp(address) => self.converse(TcpStream::connect(address).await?, address).await,
+            Place::Unix(path) => self.converse(UnixStream::connect(path).await?, "localhost").await,
+        }
+    }
+
+    async fn converse(
+        &self,
+        mut stream: impl AsyncRead + AsyncWrite + Unpin,
+        host: &str,
+    ) -> io::Result<Answer> {
         // HTTP/1.0, so that the answer ends with the connection and is never chunked.
-        let request = format!("GET {} HTTP/1.0\r\nhost: {}\r\n\r\n", self.path, self.address);
+        let request = format!("GET {} HTTP/1.0\r\nhost: {host}\r\n\r\n", self.path);
         stream.write_all(request.as_bytes()).await?;
         let mut bytes = Vec::new();
         stream.take(MAX_ANSWER).read_to_end(&mut bytes).await?;
@@ -74,9 +100,12 @@ impl Target {
     }
 }
 
-impl std::fmt::Display for Target {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "http://{}{}", self.address, self.path)
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Tcp(address) => write!(f, "http://{address}{}", self.path),
+            Place::Unix(socket) => write!(f, "{} of unix:{}", self.path, socket.display()),
+        }
     }
 }
 

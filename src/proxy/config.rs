@@ -5,14 +5,16 @@ use std::{collections::BTreeMap, path::PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{duration::Span, secret::SecretRef};
+use crate::{duration::Span, listen::UnixConfig, secret::SecretRef};
 
 /// The section `[proxy]`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProxyConfig {
-    /// Where callers connect: an address and a port.
+    /// Where callers connect: an address and a port, or `unix:` and the path of a socket.
     pub listen: String,
+    /// What Unix sockets of callers need; a route with a socket of its own may say otherwise.
+    pub unix: UnixConfig,
     /// Threads that serve requests; 0 means as many as the CPU quota allows, at most 4.
     pub workers: usize,
     /// Connections of callers at once; further ones are answered 503.
@@ -42,6 +44,7 @@ impl Default for ProxyConfig {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:7080".into(),
+            unix: UnixConfig::default(),
             workers: 0,
             max_connections: 16_384,
             allowed_hosts: Vec::new(),
@@ -118,6 +121,8 @@ pub struct RouteConfig {
     pub host: Option<String>,
     /// A listener of its own, instead of the one in `[proxy]`.
     pub listen: Option<String>,
+    /// What its own Unix socket needs, instead of what `[proxy.unix]` says.
+    pub unix: Option<UnixConfig>,
     /// Remove `path` from what is forwarded.
     #[serde(default)]
     pub strip_prefix: bool,
@@ -216,6 +221,7 @@ impl RouteConfig {
             path: root(),
             host: None,
             listen: None,
+            unix: None,
             strip_prefix: false,
             caller_authorization: CallerAuthorization::default(),
             replay: Replay::default(),

@@ -2,8 +2,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
-    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -12,19 +10,16 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-    time,
-};
+use tokio::time;
 
 use super::{
-    error,
+    error::Reason,
+    refuse::Refusals,
     site::{Live, Site},
     worker::Outbox,
 };
 use crate::{
-    inherited,
+    listen::{Detached, Listen, Socket, SocketFile, Stream},
     shutdown::{Shutdown, Stage},
     telemetry::metrics::ConnectionMetrics,
 };
@@ -32,46 +27,38 @@ use crate::{
 /// How long to wait when the process has no file descriptors left.
 const EXHAUSTED: Duration = Duration::from_millis(50);
 
-/// How long a caller that was refused may take to read why.
-const LINGER: Duration = Duration::from_secs(1);
-
 /// File descriptors that connections leave to everything else: logs, probes, token requests, secret files.
 const RESERVED: usize = 32;
 
 /// A port that is bound, and what its requests meet.
 pub(super) struct Bound {
-    listener: std::net::TcpListener,
+    socket: Socket,
     pub(super) live: Live,
 }
 
 /// A connection on its way to a worker.
 #[derive(Debug)]
 pub(super) struct Accepted {
-    pub(super) stream: std::net::TcpStream,
+    pub(super) stream: Detached,
     pub(super) live: Live,
     pub(super) place: Place,
 }
 
 impl Bound {
-    /// Binds the address of a site, unless a supervisor has done so already.
+    /// Binds what a site listens on, unless a supervisor has done so already.
     pub(super) fn bind(site: Site) -> io::Result<Self> {
-        if let Some(listener) = inherited::take(site.address) {
-            listener.set_nonblocking(true)?;
-            return Ok(Self { listener, live: Arc::new(ArcSwap::from_pointee(site)) });
-        }
-        let domain = socket2::Domain::for_address(site.address);
-        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
-        // After a restart, connections of the old process may still be in TIME_WAIT.
-        socket.set_reuse_address(true)?;
-        socket.bind(&site.address.into())?;
-        socket.listen(4096)?;
-        socket.set_nonblocking(true)?;
-        Ok(Self { listener: socket.into(), live: Arc::new(ArcSwap::from_pointee(site)) })
+        let socket = Socket::bind(&site.listen, &site.unix)?;
+        Ok(Self { socket, live: Arc::new(ArcSwap::from_pointee(site)) })
+    }
+
+    /// The file of its Unix socket.
+    pub(super) fn file(&self) -> Option<Arc<SocketFile>> {
+        self.socket.file()
     }
 
     /// Where it is bound; tells the port when the configuration says 0.
-    pub(super) fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    pub(super) fn address(&self) -> io::Result<Listen> {
+        self.socket.local()
     }
 }
 
@@ -127,25 +114,9 @@ impl Drop for Place {
 
 /// Accepts until the process drains, and then what was waiting already.
 pub(super) async fn accept(bound: Bound, outboxes: Vec<Outbox>, gate: Arc<Gate>, mut shutdown: Shutdown) {
-    let Bound { listener, live } = bound;
-    let refused = Rc::new(());
-    let hand_over = |stream: TcpStream| {
-        if let Some(place) = gate.enter() {
-            // Out of this runtime: the socket may belong to another worker's.
-            let Ok(stream) = stream.into_std() else { return };
-            let accepted = Accepted { stream, live: Arc::clone(&live), place };
-            // The least loaded: a few long connections must not end up on one worker.
-            if let Some(outbox) = outboxes.iter().min_by_key(|outbox| outbox.load.load(Ordering::Relaxed)) {
-                outbox.load.fetch_add(1, Ordering::AcqRel);
-                if outbox.accepted.send(accepted).is_err() {
-                    outbox.load.fetch_sub(1, Ordering::AcqRel);
-                }
-            }
-        } else if Rc::strong_count(&refused) <= gate.max_refused {
-            tokio::task::spawn_local(refuse(stream, Rc::clone(&refused)));
-        }
-    };
-    let listener = match TcpListener::from_std(listener) {
+    let Bound { socket, live } = bound;
+    let door = Door { refusals: Refusals::new(gate.max_refused), live, outboxes, gate };
+    let listener = match socket.listener() {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot wait for connections"),
     };
@@ -158,9 +129,9 @@ pub(super) async fn accept(bound: Bound, outboxes: Vec<Outbox>, gate: Arc<Gate>,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok(stream) => {
                 exhausted = false;
-                hand_over(stream);
+                door.receive(stream).await;
             }
             // A caller that went away before it was accepted is nobody's fault.
             Err(error) if is_about_one_caller(&error) => {}
@@ -173,15 +144,12 @@ pub(super) async fn accept(bound: Bound, outboxes: Vec<Outbox>, gate: Arc<Gate>,
             }
         }
     }
+    listener.hide();
     // Asked of the kernel itself: the runtime would say that nothing is there before it has looked.
-    let Ok(listener) = listener.into_std() else { return };
+    let Ok(backlog) = listener.backlog() else { return };
     loop {
-        match listener.accept() {
-            Ok((stream, _)) => {
-                if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
-                    hand_over(stream);
-                }
-            }
+        match backlog.accept() {
+            Ok(stream) => door.receive(stream).await,
             Err(error) if is_about_one_caller(&error) => {}
             Err(_) => break,
         }
@@ -193,18 +161,44 @@ fn is_about_one_caller(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
-/// Tells a caller that there are too many, and waits a moment until it has read that.
-async fn refuse(mut stream: TcpStream, _counted: Rc<()>) {
-    let answer = async {
-        stream.write_all(error::TOO_MANY_CONNECTIONS).await?;
-        stream.shutdown().await?;
-        // Closing with unread bytes would reset the connection, and the answer with it.
-        let mut rest = [0; 1024];
-        while stream.read(&mut rest).await? > 0 {}
-        io::Result::Ok(())
-    };
-    // Whoever is too slow for this does not get its answer.
-    let _ = time::timeout(LINGER, answer).await;
+/// What a connection meets once it is accepted.
+struct Door {
+    live: Live,
+    outboxes: Vec<Outbox>,
+    gate: Arc<Gate>,
+    refusals: Refusals,
+}
+
+impl Door {
+    /// Hands a connection over to a worker, or says why not.
+    async fn receive(&self, stream: Stream) {
+        if let Err((stream, reason)) = self.hand_over(stream) {
+            self.refusals.refuse(stream, &self.live.load_full(), reason).await;
+        }
+    }
+
+    fn hand_over(&self, stream: Stream) -> Result<(), (Stream, Reason)> {
+        // By TCP nobody knows who it is, and nothing is asked.
+        let uid = match stream.peer_uid() {
+            Ok(uid) => uid,
+            Err(_) => return Err((stream, Reason::PeerRefused)),
+        };
+        if uid.is_some() && !self.live.load().unix.allow(uid) {
+            return Err((stream, Reason::PeerRefused));
+        }
+        let Some(place) = self.gate.enter() else { return Err((stream, Reason::TooManyConnections)) };
+        // Out of this runtime: the socket may belong to another worker's.
+        let Ok(stream) = stream.detach() else { return Ok(()) };
+        let accepted = Accepted { stream, live: Arc::clone(&self.live), place };
+        // The least loaded: a few long connections must not end up on one worker.
+        if let Some(outbox) = self.outboxes.iter().min_by_key(|outbox| outbox.load.load(Ordering::Relaxed)) {
+            outbox.load.fetch_add(1, Ordering::AcqRel);
+            if outbox.accepted.send(accepted).is_err() {
+                outbox.load.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// How many files the process may open, after asking for as many as it can get.
@@ -214,12 +208,4 @@ pub(super) fn open_files() -> usize {
     // A limit that cannot be raised is the limit.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     getrlimit(Resource::Nofile).current.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX)
-}
-
-/// Takes a socket into the runtime of the calling worker.
-pub(super) fn adopt(stream: std::net::TcpStream) -> io::Result<TcpStream> {
-    let stream = TcpStream::from_std(stream)?;
-    // Small answers must not wait for the acknowledgement of earlier ones.
-    stream.set_nodelay(true)?;
-    Ok(stream)
 }

@@ -34,6 +34,7 @@ mod location;
 mod path;
 mod presence;
 mod reach;
+mod refuse;
 mod route;
 mod scan;
 mod serve;

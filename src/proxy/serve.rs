@@ -17,8 +17,7 @@ use http::Response;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, ReadBuf},
-    net::TcpStream,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     time,
 };
 
@@ -31,10 +30,11 @@ use super::{
     http2::{self, Opening},
     inflow::Inflow,
     io::Watched,
-    listener::{self, Accepted},
+    listener::Accepted,
     presence::{self, Look, Shared},
     worker::{Load, Worker},
 };
+use crate::listen::Stream;
 
 /// How long a connection that attaché closes is still read from: a caller that is in the middle of a large upload reads
 /// its answer only when it has written, or seen that it cannot.
@@ -46,7 +46,7 @@ const LINGER_QUIET: Duration = Duration::from_millis(500);
 /// Serves a connection. The place and the load are given back when it ends.
 pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, _load: Load) {
     let Accepted { stream, live, place: _place } = accepted;
-    let stream = match listener::adopt(stream) {
+    let stream = match Stream::adopt(stream) {
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%error, "a caller's connection could not be used"),
     };
@@ -76,15 +76,14 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, _load: Load) {
 }
 
 /// Waits for the first byte; nothing when the caller leaves or the connection is closed without one.
-async fn first_bytes(stream: &Shared<TcpStream>, activity: &Activity) -> Option<Opening> {
+async fn first_bytes(stream: &Shared<Stream>, activity: &Activity) -> Option<Opening> {
     poll_fn(|cx| {
         activity.driven_by(cx);
         if activity.must_close() {
             return Poll::Ready(None);
         }
-        // A fresh socket is reported readable before it is: only a look tells.
         let mut bytes = [0; http2::PREFACE_LEN];
-        match stream.socket().poll_peek(cx, &mut ReadBuf::new(&mut bytes)) {
+        match stream.socket().poll_peek(cx, &mut bytes) {
             Poll::Ready(Ok(count)) if count > 0 => Poll::Ready(Some(http2::opening(&bytes[..count]))),
             Poll::Ready(_) => Poll::Ready(None),
             // A request that is here already is answered also while the process drains.
@@ -96,10 +95,7 @@ async fn first_bytes(stream: &Shared<TcpStream>, activity: &Activity) -> Option<
 }
 
 /// Serves requests until the connection is quiet, which gives it back, or ends.
-async fn converse(
-    caller: &Rc<Caller>,
-    stream: Watched<Shared<TcpStream>>,
-) -> Option<Watched<Shared<TcpStream>>> {
+async fn converse(caller: &Rc<Caller>, stream: Watched<Shared<Stream>>) -> Option<Watched<Shared<Stream>>> {
     let activity = &caller.activity;
     let switched = Cell::new(None);
     let service = service_fn(|request| {
@@ -192,7 +188,7 @@ enum Ended {
 
 /// Reads on for a moment: closing a socket with unread bytes resets the connection, and an answer that is still on its
 /// way is lost with it (RFC 9112 §9.6).
-async fn linger(mut stream: Watched<Shared<TcpStream>>) {
+async fn linger(mut stream: Watched<Shared<Stream>>) {
     let rest = async {
         if stream.shutdown().await.is_err() {
             return;

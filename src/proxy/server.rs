@@ -1,6 +1,6 @@
 //! The data path as a whole: bound first, started later, on threads of its own.
 
-use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, thread, time::Duration};
+use std::{io, num::NonZeroUsize, sync::Arc, thread, time::Duration};
 
 use tokio::sync::mpsc;
 
@@ -11,6 +11,7 @@ use super::{
     worker::{self, Acceptor, Limits},
 };
 use crate::{
+    listen::{Listen, SocketFile},
     shutdown::{Shutdown, Stage},
     telemetry::metrics::Metrics,
 };
@@ -33,7 +34,7 @@ pub struct Server {
 #[error("cannot listen on `{address}`: {source}")]
 pub struct BindError {
     /// The address as configured.
-    pub address: SocketAddr,
+    pub address: Listen,
     /// What the operating system says.
     pub source: io::Error,
 }
@@ -61,7 +62,7 @@ impl Server {
             .min()
             .unwrap_or(Duration::from_secs(1));
         let bind = |site: Site| {
-            let address = site.address;
+            let address = site.listen.clone();
             Bound::bind(site).map_err(|source| BindError { address, source })
         };
         Ok(Self {
@@ -86,8 +87,13 @@ impl Server {
     }
 
     /// Where callers connect, the listener of `[proxy]` first.
-    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+    pub fn addresses(&self) -> io::Result<Vec<Listen>> {
         self.bound.iter().map(Bound::address).collect()
+    }
+
+    /// The files of the Unix sockets that were bound here, for whoever ends without waiting for the workers.
+    pub fn files(&self) -> Vec<Arc<SocketFile>> {
+        self.bound.iter().filter_map(Bound::file).collect()
     }
 
     /// Starts the workers, which end with `shutdown`; called on the control plane's runtime, where files are watched.

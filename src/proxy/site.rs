@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -19,6 +18,7 @@ use super::{
 use crate::{
     guard::Guard,
     invalid::Invalid,
+    listen::{Listen, UnixConfig, UnixRules},
     telemetry::{
         metrics::{Metrics, RouteMetrics},
         traces::Tracer,
@@ -63,7 +63,8 @@ pub(super) struct Kept {
 /// What the requests of one listener meet.
 #[derive(Debug)]
 pub(super) struct Site {
-    pub(super) address: SocketAddr,
+    pub(super) listen: Listen,
+    pub(super) unix: UnixRules,
     pub(super) guard: Guard,
     pub(super) required_header: Option<HeaderName>,
     pub(super) table: RouteTable,
@@ -135,9 +136,11 @@ impl Routes {
         }
         let identity = before.identity.clone().unwrap_or_else(|| Arc::new(Identity::random()));
         let mut next_slot = before.next_slot;
-        let main = address(&proxy.listen).map_err(in_proxy)?;
-        let site = |address: SocketAddr| Site {
-            address,
+        let main = Listen::parse(&proxy.listen).map_err(in_proxy)?;
+        let unix = UnixRules::new(&proxy.unix).map_err(|invalid| in_proxy(invalid.under("unix")))?;
+        let site = |listen: Listen| Site {
+            listen,
+            unix: unix.clone(),
             guard: Guard::default(),
             required_header: required_header.clone(),
             table: RouteTable::default(),
@@ -148,23 +151,28 @@ impl Routes {
         };
         let mut sites: Vec<Site> = Vec::new();
         let mut hosts: Vec<Vec<String>> = Vec::new();
+        // What routes say of the Unix sockets of their own.
+        let mut said: Vec<Option<UnixRules>> = Vec::new();
         let mut upstreams: HashMap<(Target, Reached), Arc<Upstream>> = HashMap::new();
         for (name, config) in routes {
             let section = format!("routes.{name}");
             let in_route = |invalid: Invalid| invalid.under(&section);
             let listen = match &config.listen {
-                Some(listen) => address(listen).map_err(in_route)?,
-                None => main,
+                Some(listen) => Listen::parse(listen).map_err(in_route)?,
+                None => main.clone(),
             };
             // Port 0 is a port of its own each time, except for the routes that share the one of `[proxy]`.
-            let known = sites
-                .iter()
-                .position(|site| site.address == listen && (listen.port() != 0 || config.listen.is_none()));
+            let known = sites.iter().position(|site| {
+                site.listen == listen && (!listen.is_always_new() || config.listen.is_none())
+            });
             let at = known.unwrap_or_else(|| {
                 sites.push(site(listen));
+                said.push(None);
                 hosts.push(Vec::new());
                 sites.len() - 1
             });
+            let is_own = config.listen.is_some() && sites[at].listen != main;
+            own_unix(config, is_own && sites[at].listen.path().is_some(), &mut said[at]).map_err(in_route)?;
             let target = Target::parse(config).map_err(in_route)?;
             let key = (Target { base: String::new(), ..target.clone() }, Reached::of(config));
             let upstream = match upstreams.get(&key).or_else(|| before.upstreams.get(&key)) {
@@ -206,15 +214,16 @@ impl Routes {
             })?;
             hosts[at].extend(host.map(str::to_owned));
         }
-        for (site, hosts) in sites.iter_mut().zip(hosts) {
-            site.guard = Guard::new(Some(site.address))
+        for ((site, hosts), said) in sites.iter_mut().zip(hosts).zip(said) {
+            site.unix = said.unwrap_or_else(|| site.unix.clone());
+            site.guard = Guard::new(site.listen.tcp())
                 .hosts(&proxy.allowed_hosts)
                 .hosts(hosts)
                 .origins(proxy.allowed_origins.iter().cloned())
                 .required_header(required_header.clone());
         }
         // The listener of `[proxy]` comes first: its address is the one that is told.
-        sites.sort_by_key(|site| site.address != main);
+        sites.sort_by_key(|site| site.listen != main);
         let (watch, pressure) = (before.watch.clone(), Arc::clone(&before.pressure));
         let traces = before.traces.clone();
         let kept = Kept { upstreams, next_slot, identity: Some(identity), watch, pressure, traces };
@@ -234,13 +243,30 @@ impl Routes {
     }
 
     /// Reads the `listen` key of another port, which must not be one of these.
-    pub fn address_of(&self, listen: &str) -> Result<SocketAddr, Invalid> {
-        let address = address(listen)?;
-        if address.port() != 0 && self.listeners.iter().any(|site| site.address == address) {
-            return Err(Invalid::new("listen", "is the address of a port for callers too")
-                .hint("give the two ports different numbers"));
+    pub fn address_of(&self, listen: &str) -> Result<Listen, Invalid> {
+        let listen = Listen::parse(listen)?;
+        if self.listeners.iter().any(|site| site.listen.collides_with(&listen)) {
+            return Err(Invalid::new("listen", "is where callers connect too")
+                .hint("give the two different ports or paths"));
         }
-        Ok(address)
+        Ok(listen)
+    }
+}
+
+/// What a route says of the Unix socket that it listens on; all routes of one socket must say the same.
+fn own_unix(config: &RouteConfig, has_socket: bool, said: &mut Option<UnixRules>) -> Result<(), Invalid> {
+    let Some(unix) = &config.unix else { return Ok(()) };
+    if !has_socket && *unix == UnixConfig::default() {
+        return Ok(());
+    }
+    if !has_socket {
+        return Err(Invalid::new("unix", "has no meaning without a Unix socket of the route's own")
+            .hint("add `listen = \"unix:/run/attache/NAME.sock\"`, or write it in `[proxy.unix]`"));
+    }
+    let rules = UnixRules::new(unix).map_err(|invalid| invalid.under("unix"))?;
+    match said.get_or_insert_with(|| rules.clone()) == &rules {
+        true => Ok(()),
+        false => Err(Invalid::new("unix", "says something else than another route with this `listen`")),
     }
 }
 
@@ -303,17 +329,6 @@ fn check_limits(proxy: &ProxyConfig) -> Result<(), Invalid> {
             .hint("write a scheme and a host, and a port if it is not the usual one, such as \"https://app.example\""));
     }
     Ok(())
-}
-
-/// Reads a `listen` key.
-pub(super) fn address(listen: &str) -> Result<SocketAddr, Invalid> {
-    if let Some(port) = listen.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
-        return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
-    }
-    listen.parse().map_err(|_| {
-        Invalid::new("listen", format!("`{listen}` is not an address and a port"))
-            .hint("write it like `127.0.0.1:7080` or `[::1]:7080`")
-    })
 }
 
 fn host(host: &str) -> Result<&str, Invalid> {

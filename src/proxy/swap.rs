@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     ProxyConfig, RouteConfig, Routes,
-    site::{Kept, Live},
+    site::{Kept, Live, Site},
 };
 use crate::{invalid::Invalid, telemetry::metrics::Metrics, token::Credential};
 
@@ -32,10 +32,16 @@ impl Swap {
         metrics: &Metrics,
     ) -> Result<Routes, Invalid> {
         let routes = Routes::build_after(&self.kept, proxy, routes, credential, metrics)?;
-        let bound = self.sites.iter().map(|live| live.load().address);
-        if !bound.eq(routes.listeners.iter().map(|site| site.address)) {
+        let bound = self.sites.iter().map(|live| live.load_full());
+        let is_same = |(old, new): (Arc<Site>, &Site)| old.listen == new.listen;
+        if self.sites.len() != routes.listeners.len() || !bound.zip(&routes.listeners).all(is_same) {
             return Err(Invalid::new("", "listeners cannot be added, moved or removed while attaché runs")
                 .hint("restart attaché, or leave every `listen` as it is"));
+        }
+        let live = self.sites.iter().map(|live| live.load_full());
+        if live.zip(&routes.listeners).any(|(old, new)| old.unix.mode() != new.unix.mode()) {
+            return Err(Invalid::new("", "the mode of a Unix socket cannot be changed while attaché runs")
+                .hint("restart attaché, or leave every `unix.mode` as it is"));
         }
         Ok(routes)
     }

@@ -21,11 +21,12 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
     ("shutdown", 0, &FLOOR_0),
     ("supervisor", 0, &FLOOR_0),
     ("inherited", 0, &FLOOR_0),
+    ("listen", 0, &FLOOR_0),
     ("duration", 0, &FLOOR_0),
     ("invalid", 0, &FLOOR_0),
 ];
 
-const FLOOR_0: [&str; 10] = [
+const FLOOR_0: [&str; 11] = [
     "telemetry",
     "secret",
     "tls",
@@ -34,6 +35,7 @@ const FLOOR_0: [&str; 10] = [
     "shutdown",
     "supervisor",
     "inherited",
+    "listen",
     "duration",
     "invalid",
 ];

@@ -55,7 +55,10 @@ pub(super) fn execute(arguments: &Arguments) -> Result<(), Failure> {
         app::BuildError::Bind(error) => Failure::other(error.to_string())
             .hint("something else listens there; choose another port: `attache demo --listen 127.0.0.1:0 --admin 127.0.0.1:0`"),
     })?;
-    let (proxy, admin, readiness) = (bound.proxy_addresses[0], bound.admin_address, bound.readiness.clone());
+    let (Some(proxy), Some(admin)) = (bound.proxy_addresses[0].tcp(), bound.admin_address.tcp()) else {
+        return Err(Failure::other("the demo listens on TCP ports only"));
+    };
+    let readiness = bound.readiness.clone();
     let (trigger, shutdown) = shutdown::channel();
     let _hangup = signals::listen(trigger.clone()).map_err(failed)?;
     let (mover, watcher) = (trigger.clone(), shutdown.clone());

@@ -19,12 +19,14 @@ use h2::{
 use http::Request;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{self, Sleep},
 };
 
 use super::{frames::Frames, stream};
-use crate::proxy::{caller::Caller, error::Reason, presence};
+use crate::{
+    listen::Stream,
+    proxy::{caller::Caller, error::Reason, presence},
+};
 
 /// How long a connection without a stream is kept once it has been told to end, for the caller to read that.
 const LINGER: Duration = Duration::from_secs(1);
@@ -102,7 +104,7 @@ impl Conversation {
 }
 
 /// Serves a connection to its end.
-pub(in crate::proxy) async fn serve(caller: &Rc<Caller>, stream: TcpStream) {
+pub(in crate::proxy) async fn serve(caller: &Rc<Caller>, stream: Stream) {
     let conversation = Rc::new(Conversation {
         caller: Rc::clone(caller),
         frames: RefCell::default(),
@@ -184,7 +186,7 @@ fn next(
 
 /// A connection whose incoming frames are followed.
 struct Followed {
-    stream: TcpStream,
+    stream: Stream,
     conversation: Rc<Conversation>,
 }
 

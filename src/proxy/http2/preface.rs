@@ -2,9 +2,12 @@
 
 use std::{future::poll_fn, time::Duration};
 
-use tokio::{io::ReadBuf, net::TcpStream, time};
+use tokio::time;
 
-use crate::proxy::{activity::Activity, presence::Shared};
+use crate::{
+    listen::Stream,
+    proxy::{activity::Activity, presence::Shared},
+};
 
 /// What an HTTP/2 connection begins with (RFC 9113 §3.4).
 const PREFACE: &[u8; PREFACE_LEN] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -40,7 +43,7 @@ pub(in crate::proxy) fn opening(bytes: &[u8]) -> Opening {
 
 /// Waits until the first bytes are clear; nothing when that takes longer than a head may.
 pub(in crate::proxy) async fn rest_of_preface(
-    stream: &Shared<TcpStream>,
+    stream: &Shared<Stream>,
     activity: &Activity,
 ) -> Option<Opening> {
     activity.received(true);
@@ -49,7 +52,7 @@ pub(in crate::proxy) async fn rest_of_preface(
         time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
         let mut bytes = [0; PREFACE_LEN];
-        let count = poll_fn(|cx| stream.socket().poll_peek(cx, &mut ReadBuf::new(&mut bytes))).await.ok()?;
+        let count = poll_fn(|cx| stream.socket().poll_peek(cx, &mut bytes)).await.ok()?;
         match opening(&bytes[..count]) {
             Opening::Unclear if activity.must_close() => return None,
             Opening::Unclear => {}

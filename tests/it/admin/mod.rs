@@ -3,8 +3,9 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use attache::{
-    admin::{self, ReadinessRule, RouteView, Snapshot, View},
+    admin::{self, Port, ReadinessRule, RouteView, Snapshot, View},
     guard::Guard,
+    listen::{Listen, Socket, UnixRules},
     readiness::Readiness,
     shutdown::{self, Stage, Trigger},
     telemetry::metrics::Metrics,
@@ -12,7 +13,7 @@ use attache::{
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     task::JoinHandle,
 };
 
@@ -25,8 +26,9 @@ struct Admin {
 
 /// The admin port of a process that needs the credential `orders`, whose token is not usable (any more).
 async fn admin(rule: ReadinessRule) -> Admin {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let socket = Socket::bind(&Listen::parse("127.0.0.1:0").unwrap(), &UnixRules::default()).unwrap();
+    let address = socket.local().unwrap().tcp().unwrap();
+    let port = Port::new(socket, UnixRules::default()).unwrap();
     let readiness = Readiness::new();
     let look = Arc::new(|| Snapshot {
         routes: vec![RouteView {
@@ -42,7 +44,7 @@ async fn admin(rule: ReadinessRule) -> Admin {
     });
     let view = View { readiness: readiness.clone(), rule, metrics: Metrics::new(), look };
     let (trigger, shutdown) = shutdown::channel();
-    let task = tokio::spawn(admin::serve(listener, Guard::new(Some(address)), view, shutdown));
+    let task = tokio::spawn(admin::serve(port, Guard::new(Some(address)), view, shutdown));
     Admin { address, readiness, trigger, task }
 }
 

@@ -5,6 +5,7 @@ mod logs;
 mod online;
 mod reload;
 mod run;
+mod sockets;
 mod supervised;
 mod unread_log;
 mod wrong_config;

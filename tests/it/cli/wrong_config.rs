@@ -195,6 +195,37 @@ const SECTIONS: &[Wrong] = &[
         "credential = \"orders\"\nlisten = \"0.0.0.0:7090\"",
         &["`routes.orders.listen`", "`admin.listen` already"],
     ),
+    wrong(
+        "[routes.orders]",
+        "[proxy]\nlisten = \"unix:attache.sock\"\n[routes.orders]",
+        &["`proxy.listen`", "whole path", "unix:/run/attache"],
+    ),
+    wrong(
+        "[routes.orders]",
+        "[proxy]\nlisten = \"unix:@attache\"\n[routes.orders]",
+        &["`proxy.listen`", "abstract"],
+    ),
+    wrong(
+        "[routes.orders]",
+        "[proxy]\nlisten = \"unix:/a\"\n[admin]\nlisten = \"unix:/a\"\n[routes.orders]",
+        &["`admin.listen`", "`proxy.listen` already"],
+    ),
+    wrong("[routes.orders]", "[proxy.unix]\nmode = \"rw\"\n[routes.orders]", &["`proxy.unix.mode`", "octal"]),
+    wrong(
+        "[routes.orders]",
+        "[admin.unix]\nmode = \"0444\"\n[routes.orders]",
+        &["`admin.unix.mode`", "nobody"],
+    ),
+    wrong(
+        "credential = \"orders\"",
+        "credential = \"orders\"\nunix = { allowed_uids = [1000] }",
+        &["`routes.orders.unix`", "no meaning", "listen"],
+    ),
+    wrong(
+        "credential = \"orders\"",
+        "credential = \"orders\"\nlisten = \"unix:/a\"\nunix = { mode = \"8\" }",
+        &["`routes.orders.unix.mode`", "octal"],
+    ),
 ];
 
 const PARTS: &[Wrong] = &[

@@ -13,6 +13,7 @@ mod refused;
 mod road;
 mod streams;
 mod tokens;
+mod unix;
 mod upstream_limits;
 mod upstream_tls;
 mod websocket;

@@ -3,6 +3,9 @@
 use std::{
     io::{Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
+    path::Path,
+    time::Duration,
 };
 
 use super::fake_server::PATIENCE;
@@ -35,18 +38,53 @@ impl Answer {
     }
 }
 
+/// What a caller is connected by.
+trait Wire: std::io::Read + std::io::Write + Send {
+    fn wait_for(&self, time: Duration);
+    fn finish(&self);
+}
+
+impl Wire for TcpStream {
+    fn wait_for(&self, time: Duration) {
+        self.set_read_timeout(Some(time)).unwrap();
+    }
+
+    fn finish(&self) {
+        let _ = self.shutdown(Shutdown::Write);
+    }
+}
+
+impl Wire for UnixStream {
+    fn wait_for(&self, time: Duration) {
+        self.set_read_timeout(Some(time)).unwrap();
+    }
+
+    fn finish(&self) {
+        let _ = self.shutdown(Shutdown::Write);
+    }
+}
+
 /// A connection to a sidecar.
 pub struct Caller {
-    stream: TcpStream,
+    stream: Box<dyn Wire>,
     buffer: Vec<u8>,
 }
 
 impl Caller {
     pub fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, buffer: Vec::new() }
+        Self::over(stream)
+    }
+
+    /// Connects to a Unix socket.
+    pub fn connect_unix(path: &Path) -> Self {
+        Self::over(UnixStream::connect(path).unwrap())
+    }
+
+    fn over(stream: impl Wire + 'static) -> Self {
+        stream.wait_for(PATIENCE);
+        Self { stream: Box::new(stream), buffer: Vec::new() }
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -56,7 +94,7 @@ impl Caller {
 
     /// Says that nothing more comes.
     pub fn finish(&mut self) {
-        let _ = self.stream.shutdown(Shutdown::Write);
+        self.stream.finish();
     }
 
     /// Reads more; false at the end of the connection.
@@ -77,10 +115,11 @@ impl Caller {
     }
 
     /// Whether the connection stays open and nothing comes for so long.
-    pub fn is_silent_for(&mut self, time: std::time::Duration) -> bool {
-        self.stream.set_read_timeout(Some(time)).unwrap();
-        let silent = self.buffer.is_empty() && self.stream.peek(&mut [0]).is_err();
-        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    pub fn is_silent_for(&mut self, time: Duration) -> bool {
+        self.stream.wait_for(time);
+        let mut byte = [0];
+        let silent = self.buffer.is_empty() && self.stream.read(&mut byte).is_err();
+        self.stream.wait_for(PATIENCE);
         silent
     }
 

@@ -43,7 +43,11 @@ impl Sidecar {
         let bound = app::build(&config).unwrap();
         let (trigger, shutdown) = shutdown::channel();
         let (proxies, admin, metrics) =
-            (bound.proxy_addresses.clone(), bound.admin_address, bound.metrics.clone());
+            (bound.proxy_addresses.clone(), bound.admin_address.tcp(), bound.metrics.clone());
+        // Over a Unix socket a test connects by itself.
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let proxies: Vec<_> = proxies.iter().map(|listen| listen.tcp().unwrap_or(nowhere)).collect();
+        let admin = admin.unwrap_or(nowhere);
         let mover = trigger.clone();
         let thread = thread::spawn(move || bound.run(&mover, &shutdown).unwrap());
         Self { proxy: proxies[0], proxies, admin, metrics, trigger, thread: Some(thread) }

@@ -1,0 +1,107 @@
+//! Connections that are not served: told why in fixed words, counted, and closed. Nothing of them is read first.
+//!
+//! Each holds a descriptor until its caller has read the answer, so there may be only so many. When there are, the one
+//! that has had the most time goes: none is closed without an answer.
+
+use std::{cell::RefCell, collections::VecDeque, io, time::Duration};
+
+use http::header::{HeaderName, HeaderValue};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    task::{self, JoinHandle},
+    time,
+};
+
+use super::{
+    error::{self, Error, Reason},
+    site::Site,
+};
+use crate::listen::Stream;
+
+/// How long a caller that was refused may take to read why.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How long it may still take when others wait to be told.
+const HURRY: Duration = Duration::from_millis(10);
+
+/// The callers of one listener that are being refused.
+pub(super) struct Refusals {
+    max: usize,
+    told: RefCell<VecDeque<JoinHandle<()>>>,
+}
+
+impl Refusals {
+    /// At most `max` at once.
+    pub(super) fn new(max: usize) -> Self {
+        Self { max, told: RefCell::default() }
+    }
+
+    /// Refuses a connection; waits a moment when too many are being refused.
+    pub(super) async fn refuse(&self, stream: Stream, site: &Site, reason: Reason) {
+        site.unrouted.own_answer(reason.word());
+        site.unrouted.answered(reason.status().as_u16());
+        let oldest = {
+            let mut told = self.told.borrow_mut();
+            told.retain(|task| !task.is_finished());
+            if told.len() >= self.max { told.pop_front() } else { None }
+        };
+        if let Some(mut oldest) = oldest
+            && time::timeout(HURRY, &mut oldest).await.is_err()
+        {
+            oldest.abort();
+        }
+        self.told.borrow_mut().push_back(task::spawn_local(tell(stream, whole(reason))));
+    }
+}
+
+async fn tell(mut stream: Stream, answer: Vec<u8>) {
+    let told = async {
+        stream.write_all(&answer).await?;
+        stream.shutdown().await?;
+        // Closing with unread bytes would reset the connection, and the answer with it.
+        let mut rest = [0; 1024];
+        while stream.read(&mut rest).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // Whoever is too slow for this does not get its answer.
+    let _ = time::timeout(LINGER, told).await;
+}
+
+/// The whole answer, as bytes.
+fn whole(reason: Reason) -> Vec<u8> {
+    // A place may be free in a moment; a right to connect does not come by itself.
+    let retry_after = (reason == Reason::TooManyConnections).then_some(Duration::from_secs(1));
+    let response = error::answer(Error { reason, retry_after, replayed: false });
+    let (status, body) = (response.status(), error::body(reason));
+    let title = status.canonical_reason().unwrap_or_default();
+    let mut bytes =
+        format!("HTTP/1.1 {} {title}\r\ncontent-length: {}\r\n", status.as_u16(), body.len()).into_bytes();
+    for (name, value) in response.headers() {
+        let (name, value): (&HeaderName, &HeaderValue) = (name, value);
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(body.as_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_to_a_connection_that_is_not_served_is_as_long_as_it_says_and_closes() {
+        for reason in [Reason::TooManyConnections, Reason::PeerRefused] {
+            let text = String::from_utf8(whole(reason)).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(head.starts_with(&format!("HTTP/1.1 {} ", reason.status().as_u16())), "{head}");
+            assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", body.len())), "{head}");
+            assert!(head.contains("\r\nconnection: close"), "{head}");
+            assert!(body.contains(&format!("\"reason\":\"{}\"", reason.word())), "{body}");
+            assert_eq!(head.contains("retry-after"), reason == Reason::TooManyConnections);
+        }
+    }
+}
