@@ -21,6 +21,10 @@ RUN target="$(uname -m)-unknown-linux-gnu" \
 FROM ${BASE}
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /attache /attache
+# A release adds source, revision and version.
+LABEL org.opencontainers.image.title="attache" \
+      org.opencontainers.image.description="A sidecar that carries the credentials, so that the service beside it does not have to" \
+      org.opencontainers.image.licenses="Apache-2.0"
 USER 65532:65532
 EXPOSE 7080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 CMD ["/attache", "probe"]

@@ -47,6 +47,16 @@ fn when_off_nothing_is_touched() {
 }
 
 #[test]
+fn when_off_nothing_is_allocated() {
+    let (off, mut sent) = (Tracer::default(), headers(Some(GOOD)));
+    let counted = allocation_counter::measure(|| assert!(off.request(&mut sent).is_none()));
+    assert_eq!(counted.count_total, 0);
+    let (on, _records, _) = recorder(1.0, 1);
+    let counted = allocation_counter::measure(|| assert!(on.request(&mut sent).is_some()));
+    assert!(counted.count_total > 0, "the counter counts");
+}
+
+#[test]
 fn a_sampled_caller_is_followed_and_its_state_is_told_on() {
     let (tracer, records, _) = recorder(0.0, 1);
     let mut sent = headers(Some(GOOD));

@@ -46,6 +46,9 @@ async def main(check: Check) -> None:
     image = json.loads(engine.docker("image", "inspect", "attache"))[0]
     size = image["Size"] / 1e6
     check.that(image["Config"]["User"] == "65532:65532", f"the image is built, {size:.1f} MB, its user is 65532")
+    labels = image["Config"]["Labels"] or {}
+    wanted = {f"org.opencontainers.image.{name}" for name in ("title", "description", "licenses")}
+    check.that(wanted <= labels.keys(), f"and says what it is: {labels}")
 
     resolve = check.folder / "resolv.conf"
     resolve.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")

@@ -5,6 +5,7 @@ The receiver reads with the published protobuf definitions (PyPI opentelemetry-p
 
 import asyncio
 import re
+import subprocess
 import time
 
 from support.collector import Collector
@@ -61,6 +62,7 @@ async def main(check: Check) -> None:
     await off(check, provider, upstream)
     for protocol in ("http/protobuf", "grpc"):
         await told(check, provider, upstream, protocol)
+    await private(check, provider, upstream)
     await ratio(check, provider, upstream)
     await lost(check, provider, upstream)
 
@@ -138,6 +140,28 @@ async def told(check: Check, provider, upstream: Upstream, protocol: str) -> Non
     await get(sidecar.proxy, "/last")
     check.that(await sidecar.stop() == 0, "exit 0")
     check.that(any(span.attributes.get("url.path") == "/last" for span in collector.spans), "the last span comes before the end")
+
+
+async def private(check: Check, provider, upstream: Upstream) -> None:
+    """Collectors behind TLS with an authority of their own: believed where the configuration names it, and else not."""
+    certificate, key = check.folder / "collector.pem", check.folder / "collector.key"
+    command = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"]
+    subprocess.run(["openssl", *command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    for protocol, named in (("http/protobuf", True), ("grpc", True), ("http/protobuf", False)):
+        collector = Collector(protocol, (certificate, key)).start(check)
+        traces = f'endpoint = "{collector.url}"\nprotocol = "{protocol}"\ntimeout = "2s"\n'
+        traces += f'ca_file = "{certificate}"\n' if named else ""
+        sidecar = await Sidecar.run(check, settings(provider, upstream, traces), {"CLIENT_SECRET": SECRET}, "private")
+        await ready(sidecar)
+        await get(sidecar.proxy, "/private")
+        if named:
+            came = await collector.until("spans", lambda c: any(s.attributes.get("url.path") == "/private" for s in c.spans))
+            check.that(came, f"{protocol} over TLS, with the authority that was named: the span comes")
+        else:
+            await sidecar.line("the collector does not take spans.*TLS failed")
+            check.that(not collector.spans, "an authority that is not named is not believed, and the log says that TLS failed")
+        await sidecar.stop()
 
 
 async def ratio(check: Check, provider, upstream: Upstream) -> None:

@@ -1,10 +1,12 @@
 """An OTLP collector on the published protocol: HTTP by Python's own server, gRPC by grpcio. It keeps every span it is sent."""
 
 import asyncio
+import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
@@ -31,8 +33,9 @@ def _attributes(pairs) -> dict:
 class Collector:
     """`protocol` is "grpc" or "http/protobuf". Answers as `behave` says: "take", "slow", "busy" (503, UNAVAILABLE), "refuse"."""
 
-    def __init__(self, protocol: str):
-        self.protocol, self.behave = protocol, "take"
+    def __init__(self, protocol: str, tls: tuple[Path, Path] | None = None):
+        """`tls` is a certificate for localhost and its key."""
+        self.protocol, self.behave, self.tls = protocol, "take", tls
         self.spans: list[Span] = []
         self.bytes = b""
         self.headers: list[dict] = []
@@ -68,7 +71,7 @@ class Collector:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"https://localhost:{self.port}" if self.tls else f"http://127.0.0.1:{self.port}"
 
     def _start_grpc(self) -> int:
         collector = self
@@ -82,7 +85,11 @@ class Collector:
 
         self._server = grpc.server(ThreadPoolExecutor(4))
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Servicer(), self._server)
-        port = self._server.add_insecure_port("127.0.0.1:0")
+        if self.tls:
+            certificate, key = (file.read_bytes() for file in self.tls)
+            port = self._server.add_secure_port("localhost:0", grpc.ssl_server_credentials([(key, certificate)]))
+        else:
+            port = self._server.add_insecure_port("127.0.0.1:0")
         self._server.start()
         self._end = lambda: self._server.stop(0)
         return port
@@ -106,6 +113,10 @@ class Collector:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        if self.tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*self.tls)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self._end = self._server.shutdown
         return self._server.server_address[1]

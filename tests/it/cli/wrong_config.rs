@@ -156,6 +156,21 @@ const TYPES: &[Wrong] = &[
     ),
     wrong(
         "[routes.orders]",
+        "[traces]\nsample_ratio = 1.5\n[routes.orders]",
+        &["`traces.sample_ratio`: expected a number from 0 to 1"],
+    ),
+    wrong(
+        "[routes.orders]",
+        "[traces]\nheaders = { authorization = \"hunter2\" }\n[routes.orders]",
+        &["`traces.headers.authorization`: expected a reference"],
+    ),
+    wrong(
+        "[routes.orders]",
+        "[traces]\nendpoint = \"http://hunter2:hunter2@collector.example:4318\"\n[routes.orders]",
+        &["`traces.endpoint`", "plain text", "use https"],
+    ),
+    wrong(
+        "[routes.orders]",
         "[routes]\norders = \"hunter2\"\n[routes.o]",
         &["`routes.orders`: expected a section"],
     ),
