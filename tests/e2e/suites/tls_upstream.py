@@ -21,6 +21,7 @@ CASES = {
     "tls11": ("good", 'ssl_protocols TLSv1.1; ssl_ciphers "ALL:@SECLEVEL=0";', False),
     "expired": ("expired", "", False),
     "other-name": ("other-name", "", False),
+    "mutual": ("good", "ssl_verify_client on; ssl_client_certificate {folder}/ca.pem;", True),
     "self-signed": ("self-signed", "", False),
     "other-authority": ("other-authority", "", False),
 }
@@ -44,6 +45,7 @@ def certificates(folder: Path) -> None:
         ("other-name", "ca", "elsewhere.test", "2"),
         ("other-authority", "other-ca", "localhost", "2"),
         ("self-signed", None, "localhost", "2"),
+        ("client", "ca", "checkout", "2"),
     ):
         (folder / f"{name}.ext").write_text(f"subjectAltName=DNS:{host}\nbasicConstraints=CA:FALSE\n")
         openssl(
@@ -67,15 +69,18 @@ async def main(check: Check) -> None:
     port = (await bulk.line(r"^listening (\d+)")).group(1)
     settings = ""
     for name, (certificate, more, _) in CASES.items():
-        tls = f"ssl_certificate {folder}/{certificate}.pem; ssl_certificate_key {folder}/{certificate}.key; {more}"
+        tls = f"ssl_certificate {folder}/{certificate}.pem; ssl_certificate_key {folder}/{certificate}.key; {more.format(folder=folder)}"
         forward = "proxy_http_version 1.1; proxy_request_buffering off; proxy_buffering off;"
         web = await nginx(check, f"{tls} location / {{ proxy_pass http://127.0.0.1:{port}; {forward} }}", "ssl")
         route = f'\n[routes.{name}]\npath = "/{name}"\nstrip_prefix = true\nupstream = "https://localhost:{web[1]}"\n'
-        settings += f'{route}credential = "main"\ntls = {{ ca_file = "{folder}/ca.pem" }}\n'
+        own = f', certificate = "{folder}/client.pem", private_key = {{ file = "{folder}/client.key" }}' if name == "mutual" else ""
+        settings += f'{route}credential = "main"\ntls = {{ ca_file = "{folder}/ca.pem"{own} }}\n'
         if name == "good":
             settings += route.replace(".good]", ".no-ca]").replace('"/good"', '"/no-ca"') + 'credential = "main"\n'
     head = config(provider.server.url, "http://127.0.0.1:1").split("[routes.main]")[0]
-    sidecar = await Sidecar.run(check, head + settings, {"CLIENT_SECRET": SECRET})
+    # The environment's proxy variables lead nowhere: nobody follows them.
+    nowhere = {name: "http://127.0.0.1:1" for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")}
+    sidecar = await Sidecar.run(check, head + settings, {"CLIENT_SECRET": SECRET, **nowhere})
     body = os.urandom(10 << 20)
     expected = f"{len(body)} {hashlib.sha256(body).hexdigest()}".encode()
 
