@@ -22,6 +22,8 @@ mod config;
 mod error;
 mod exchange;
 mod exchange_http2;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod grpc;
 mod handle;
 mod hop;

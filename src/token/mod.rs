@@ -21,6 +21,8 @@ pub mod credential;
 mod endpoint;
 pub mod error;
 mod family;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod grant;
 mod http;
 mod identity;
