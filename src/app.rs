@@ -85,7 +85,7 @@ pub fn build(config: &Config) -> Result<Bound, BuildError> {
     let (readiness, metrics) = (environment.readiness.clone(), environment.metrics.clone());
     let bind = |source| BindError { address: listen.clone(), source };
     let server = Server::bind(&config.proxy, routes, &metrics)?;
-    let admin = Socket::bind(&listen, &rules).map_err(bind)?;
+    let admin = Socket::bind(&listen, &rules, config.proxy.reuse_port).map_err(bind)?;
     inherited::warn_of_the_rest();
     let guard = Guard::new(listen.tcp()).hosts(&config.admin.allowed_hosts);
     let live = Live::new(config, manager.clone());

@@ -4,8 +4,10 @@
 //! 2. [`UnixConfig`] is what else a Unix socket needs; [`UnixRules`] is that, checked.
 //! 3. `socket` binds it, unless a supervisor has done so ([`inherited`](crate::inherited)). A file that a dead process
 //!    left behind is replaced; one on which somebody listens is not.
+//!    A TCP `port` may be shared by two processes while one takes over from the other.
 //! 4. `stream` is a connection of either kind.
 
+mod port;
 mod socket;
 mod stream;
 

@@ -28,13 +28,13 @@ use std::{
 };
 
 use rustix::fs::{FlockOperation, flock};
-use socket2::{Domain, Protocol, SockAddr, Type};
+use socket2::{Domain, SockAddr, Type};
 
-use super::{Listen, Stream, UnixRules};
+use super::{
+    Listen, Stream, UnixRules,
+    port::{self, BACKLOG},
+};
 use crate::inherited;
-
-/// Connections that may wait to be accepted; the kernel has a limit of its own.
-const BACKLOG: i32 = 4096;
 
 /// How long, and how often, to wait for somebody else who is binding in the same folder.
 const TURN: (Duration, u32) = (Duration::from_millis(20), 50);
@@ -72,19 +72,12 @@ enum AsyncKind {
 
 impl Socket {
     /// Takes the socket that a supervisor has bound, or binds one. The file of a socket that was handed over is the
-    /// supervisor's: its mode is left as it is, and it is not removed.
-    pub fn bind(listen: &Listen, rules: &UnixRules) -> io::Result<Self> {
+    /// supervisor's: its mode is left as it is, and it is not removed. `is_shared` is for TCP ports: another process that
+    /// says the same may take the port over.
+    pub fn bind(listen: &Listen, rules: &UnixRules, is_shared: bool) -> io::Result<Self> {
         let (kind, file) = match (inherited::take(listen), listen) {
             (Some(kind), _) => (kind, None),
-            (None, Listen::Tcp(address)) => {
-                let socket =
-                    socket2::Socket::new(Domain::for_address(*address), Type::STREAM, Some(Protocol::TCP))?;
-                // After a restart, connections of the old process may still be in TIME_WAIT.
-                socket.set_reuse_address(true)?;
-                socket.bind(&(*address).into())?;
-                socket.listen(BACKLOG)?;
-                (Kind::Tcp(socket.into()), None)
-            }
+            (None, Listen::Tcp(address)) => (Kind::Tcp(port::bind(*address, is_shared)?), None),
             (None, Listen::Unix(path)) => {
                 let (listener, file) = bind(path, rules.mode())?;
                 (Kind::Unix(listener), Some(Arc::new(file)))

@@ -15,6 +15,8 @@ pub struct ProxyConfig {
     pub listen: String,
     /// What Unix sockets of callers need; a route with a socket of its own may say otherwise.
     pub unix: UnixConfig,
+    /// Let another process of the same user listen on the same TCP ports, the admin port too, and take them over.
+    pub reuse_port: bool,
     /// Threads that serve requests; 0 means as many as the CPU quota allows, at most 4.
     pub workers: usize,
     /// Connections of callers at once; further ones are answered 503.
@@ -45,6 +47,7 @@ impl Default for ProxyConfig {
         Self {
             listen: "127.0.0.1:7080".into(),
             unix: UnixConfig::default(),
+            reuse_port: false,
             workers: 0,
             max_connections: 16_384,
             allowed_hosts: Vec::new(),

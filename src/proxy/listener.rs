@@ -46,8 +46,8 @@ pub(super) struct Accepted {
 
 impl Bound {
     /// Binds what a site listens on, unless a supervisor has done so already.
-    pub(super) fn bind(site: Site) -> io::Result<Self> {
-        let socket = Socket::bind(&site.listen, &site.unix)?;
+    pub(super) fn bind(site: Site, is_shared: bool) -> io::Result<Self> {
+        let socket = Socket::bind(&site.listen, &site.unix, is_shared)?;
         Ok(Self { socket, live: Arc::new(ArcSwap::from_pointee(site)) })
     }
 

@@ -63,7 +63,7 @@ impl Server {
             .unwrap_or(Duration::from_secs(1));
         let bind = |site: Site| {
             let address = site.listen.clone();
-            Bound::bind(site).map_err(|source| BindError { address, source })
+            Bound::bind(site, config.reuse_port).map_err(|source| BindError { address, source })
         };
         Ok(Self {
             bound: routes.listeners.into_iter().map(bind).collect::<Result<_, _>>()?,

@@ -26,7 +26,7 @@ struct Admin {
 
 /// The admin port of a process that needs the credential `orders`, whose token is not usable (any more).
 async fn admin(rule: ReadinessRule) -> Admin {
-    let socket = Socket::bind(&Listen::parse("127.0.0.1:0").unwrap(), &UnixRules::default()).unwrap();
+    let socket = Socket::bind(&Listen::parse("127.0.0.1:0").unwrap(), &UnixRules::default(), false).unwrap();
     let address = socket.local().unwrap().tcp().unwrap();
     let port = Port::new(socket, UnixRules::default()).unwrap();
     let readiness = Readiness::new();
