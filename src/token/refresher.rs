@@ -271,6 +271,8 @@ impl Refresher {
         // Before the phase: whoever is woken by it must find the old token usable again.
         self.shared.stand_by();
         self.shared.enter(Phase::BackingOff(next));
+        // And after it: a 401 between the two still thought that a replacement was on its way.
+        self.shared.stand_by();
         wait
     }
 
