@@ -106,6 +106,12 @@ impl Supplier {
         Self { source, store: None, verifier: None, quota: None, config: String::new(), opened: false }
     }
 
+    /// The same with a limit.
+    #[cfg(test)]
+    pub(super) fn limited(self, max: u32) -> Self {
+        Self { quota: Some(Quota::new(max)), ..self }
+    }
+
     /// Opens the store, once. Only a refresh token cannot do without it.
     pub(super) async fn open(&mut self, now: Moment) -> Result<(), FetchError> {
         let Some(store) = self.store.as_mut().filter(|_| !self.opened) else { return Ok(()) };

@@ -26,6 +26,9 @@ fn fail(status: u16) -> Step {
     Step::Fail(FetchError::Status { status, retry_after: None })
 }
 
+mod faults;
+mod limits;
+
 /// A manager with one credential, whose wall clock goes with the paused one, with an offset that a test can change.
 struct Bench {
     manager: Manager,
@@ -36,6 +39,10 @@ struct Bench {
 }
 
 fn bench(steps: impl IntoIterator<Item = Step>) -> Bench {
+    bench_with(steps, |supplier| supplier)
+}
+
+fn bench_with(steps: impl IntoIterator<Item = Step>, change: impl FnOnce(Supplier) -> Supplier) -> Bench {
     let script = Scripted::new(steps);
     let wall_offset = Arc::new(std::sync::atomic::AtomicI64::new(0));
     let (began, epoch, offset) = (Instant::now(), SystemTime::now(), Arc::clone(&wall_offset));
@@ -58,7 +65,7 @@ fn bench(steps: impl IntoIterator<Item = Step>) -> Bench {
         ),
         common: Default::default(),
     };
-    let supplier = Supplier::of(Source::Scripted(script.clone()));
+    let supplier = change(Supplier::of(Source::Scripted(script.clone())));
     let entry = entry("orders", &config, supplier, &environment, true).unwrap();
     let credentials = BTreeMap::from([("orders".to_owned(), Arc::new(entry))]);
     let inner = Inner { credentials, ..Inner::default() };

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -35,7 +35,7 @@ pub(in crate::token) struct Scripted(Arc<Shared>);
 struct Shared {
     steps: Mutex<VecDeque<Step>>,
     asked: Mutex<Vec<Instant>>,
-    replaced: AtomicBool,
+    replaced: AtomicUsize,
 }
 
 impl Scripted {
@@ -52,7 +52,12 @@ impl Scripted {
 
     /// Says that a secret has been replaced.
     pub(in crate::token) fn replace_secret(&self) {
-        self.0.replaced.store(true, Ordering::SeqCst);
+        self.write_secret(1);
+    }
+
+    /// Says that a secret is another one at each of the next looks, as while it is being written.
+    pub(in crate::token) fn write_secret(&self, looks: usize) {
+        self.0.replaced.store(looks, Ordering::SeqCst);
     }
 
     /// When each attempt was made.
@@ -90,6 +95,6 @@ impl Scripted {
     }
 
     pub(super) fn look(&self) -> bool {
-        self.0.replaced.swap(false, Ordering::SeqCst)
+        self.0.replaced.try_update(Ordering::SeqCst, Ordering::SeqCst, |looks| looks.checked_sub(1)).is_ok()
     }
 }

@@ -81,6 +81,13 @@ impl Sidecar {
         status["credentials"][0].clone()
     }
 
+    /// Waits for the end that somebody has begun.
+    pub fn ended(mut self) {
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+
     fn end(&mut self) {
         self.trigger.advance(Stage::Now);
         if let Some(thread) = self.thread.take() {

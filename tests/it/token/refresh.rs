@@ -244,3 +244,58 @@ fn no_refresh_token_is_in_status_or_metrics() {
     }
     assert!(Path::new(&place.path("store")).exists());
 }
+
+#[test]
+fn a_rotation_under_way_is_finished_before_the_process_ends() {
+    let place = Place::new();
+    // The provider has replaced the token, and answers once the end has begun.
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let provider = FakeServer::start(move |_| {
+        held.lock().unwrap().recv().unwrap();
+        Reply::json(200, "{\"access_token\":\"t\",\"expires_in\":60,\"refresh_token\":\"refresh-2\"}")
+    });
+    let upstream = echo();
+    let sidecar = place.run(&provider, &upstream, "");
+    provider.wait_for(1);
+    sidecar.trigger.advance(attache::shutdown::Stage::Leaving);
+    while get(sidecar.admin, "/readyz").text().contains("\"draining\":false") {
+        thread::yield_now();
+    }
+    release.send(()).unwrap();
+    sidecar.ended();
+    assert!(place.store().contains("\"refresh-2\""), "{}", place.store());
+}
+
+#[tokio::test]
+async fn a_changed_section_goes_on_with_the_family_of_the_old_one() {
+    use attache::{readiness::Readiness, telemetry::metrics::Metrics, telemetry::traces::Tracer, token};
+
+    let (place, rotation) = (Place::new(), Rotation::new("first"));
+    let provider = rotation.serve();
+    let environment = token::Environment {
+        clock: token::Clock::default(),
+        readiness: Readiness::new(),
+        metrics: Metrics::new(),
+        traces: Tracer::default(),
+    };
+    let config = |scope: &str| {
+        let json = format!(
+            "{{\"type\":\"refresh_token\",\"client_id\":\"c\",\"client_auth\":\"none\",\"scope\":\"{scope}\",\
+             \"token_endpoint\":\"{}/token\",\"refresh_token\":{{\"file\":\"{}\"}},\"store\":\"{}\"}}",
+            provider.url(),
+            place.path("initial"),
+            place.path("store")
+        );
+        [("main".to_owned(), serde_json::from_str(&json).unwrap())].into()
+    };
+    let old = token::Manager::build(&config("a"), &environment).unwrap();
+    old.start();
+    old.credential("main").unwrap().wait().await.unwrap();
+    let new = token::Manager::build_after(Some(&old), &config("b"), &environment).unwrap();
+    new.start();
+    drop(old);
+    new.credential("main").unwrap().wait().await.unwrap();
+    assert_eq!(rotation.presented(), ["first", "refresh-2"]);
+    new.finish().await;
+}

@@ -2,6 +2,9 @@
 
 use std::thread;
 
+use attache::{config::Shape, token::CredentialConfig};
+use serde_json::{Value, json};
+
 use crate::support::{FakeServer, Sidecar, echo, get, token};
 
 fn section(name: &str, provider: &FakeServer, more: &str) -> String {
@@ -78,4 +81,64 @@ fn a_credential_that_hangs_delays_no_other() {
         thread::yield_now();
     }
     drop(stop);
+}
+
+/// Two values that may stand under a key, and where they differ; several pairs for a section.
+fn pairs(shape: &Shape) -> Vec<(Value, Value)> {
+    match shape {
+        Shape::Text => vec![(json!("a"), json!("b"))],
+        Shape::Duration => vec![(json!("1s"), json!("2s"))],
+        Shape::Flag => vec![(json!(false), json!(true))],
+        Shape::Whole(_) => vec![(json!(1), json!(2))],
+        Shape::Share => vec![(json!(0.25), json!(0.5))],
+        Shape::Words(words) => words[1..].iter().map(|word| (json!(words[0]), json!(word))).collect(),
+        Shape::List(inner) => pairs(inner).into_iter().map(|(a, b)| (json!([a]), json!([b]))).collect(),
+        Shape::Named(inner) => {
+            let values = pairs(inner).into_iter().map(|(a, b)| (json!({ "k": a }), json!({ "k": b })));
+            values
+                .chain(pairs(inner).into_iter().map(|(a, _)| (json!({ "k": a }), json!({ "l": a }))))
+                .collect()
+        }
+        Shape::Secret(_) => vec![
+            (json!({ "file": "/a" }), json!({ "file": "/b" })),
+            (json!({ "file": "/a" }), json!({ "env": "A" })),
+            (json!({ "file": "/a" }), json!({ "file": "/a", "unsafe_world_readable": true })),
+        ],
+        Shape::Section(keys) => {
+            let of = |(name, key): (&String, &attache::config::Key)| {
+                let name = name.clone();
+                pairs(&key.shape).into_iter().map(move |(a, b)| (json!({ &name: a }), json!({ &name: b })))
+            };
+            keys.iter().flat_map(of).collect()
+        }
+        Shape::Choice { .. } | Shape::Any => panic!("no value for {shape:?}"),
+    }
+}
+
+#[test]
+fn sections_that_differ_in_any_key_are_not_the_same() {
+    let shape = Shape::of_config().under("credentials").unwrap().under("any").unwrap().clone();
+    let Shape::Choice { tag, common, variants } = &shape else { panic!("{shape:?}") };
+    let mut compared = 0;
+    for (kind, keys) in variants {
+        let mut least = serde_json::Map::from_iter([(tag.clone(), json!(kind))]);
+        for (name, key) in keys.iter().filter(|(_, key)| key.required) {
+            least.insert(name.clone(), pairs(&key.shape).remove(0).0);
+        }
+        let parse = |name: &str, value: Value| {
+            let mut section = least.clone();
+            section.insert(name.to_owned(), value);
+            serde_json::from_value::<CredentialConfig>(section.into())
+                .unwrap_or_else(|error| panic!("{kind}.{name}: {error}"))
+        };
+        for (name, key) in keys.iter().chain(common).filter(|(name, _)| *name != tag) {
+            for (one, other) in pairs(&key.shape) {
+                let shown = format!("{kind}.{name}: {one} {other}");
+                assert_eq!(parse(name, one.clone()), parse(name, one.clone()), "{shown}");
+                assert_ne!(parse(name, one), parse(name, other), "{shown}");
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 150, "{compared}");
 }

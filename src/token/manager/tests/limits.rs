@@ -1,0 +1,129 @@
+//! Limits: a quota, a provider that asks to wait, a secret that is being written, and what is promised of a valid token.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn promise_9_while_a_token_is_valid_nothing_waits_for_the_provider_whatever_it_does() {
+    let faults = [
+        fail(503),
+        Step::Slow(secs(30), Box::new(token(60))),
+        Step::Fail(FetchError::Broken),
+        Step::Panic,
+        Step::Fail(FetchError::Quota),
+    ];
+    let bench = bench(std::iter::once(token(600)).chain(faults));
+    bench.manager.start();
+    bench.credential().wait().await.unwrap();
+    for _ in 0..5690 {
+        time::sleep(Duration::from_millis(100)).await;
+        let before = Instant::now();
+        assert!(bench.credential().wait().await.is_ok(), "after {:?}", bench.began.elapsed());
+        assert_eq!(before.elapsed(), Duration::ZERO);
+    }
+    assert!(bench.asked().len() > 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_10_a_token_is_replaced_before_its_margin_and_never_used_in_it() {
+    for lifetime in [2, 5, 14, 60, 600, 3600] {
+        let bench = bench([token(lifetime)]);
+        bench.manager.start();
+        bench.credential().wait().await.unwrap();
+        let step = secs(lifetime) / 50;
+        for _ in 0..200 {
+            time::sleep(step).await;
+            let current = bench.credential().current().expect("a token that is refreshed in time never ends");
+            // The script numbers tokens as it numbers the requests for them.
+            let asked = bench.asked()[usize::try_from(current.generation().0).unwrap() - 1];
+            let age = bench.began.elapsed().as_secs_f64() - asked;
+            let margin = crate::token::schedule::margin(secs(lifetime)).as_secs_f64();
+            assert!(age < lifetime as f64 - margin, "{lifetime}: {age}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_hour_sees_more_token_requests_than_the_quota_and_they_are_spread() {
+    let bench = bench_with([fail(500)], |supplier| supplier.limited(6));
+    bench.manager.start();
+    pass(4 * 3600).await;
+    let asked = bench.asked();
+    for from in &asked {
+        let within = asked.iter().filter(|at| (*from..from + 3600.0).contains(*at)).count();
+        assert!(within <= 6, "{asked:?}");
+    }
+    assert!(asked.len() >= 20, "what the quota allows is used: {asked:?}");
+    // When the provider comes back there is something left for it.
+    bench.script.then([token(3600)]);
+    pass(700).await;
+    assert!(bench.credential().current().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replaced_secret_cuts_a_retry_after_short_once() {
+    let limited = Step::Fail(FetchError::Status { status: 429, retry_after: Some(secs(600)) });
+    let bench = bench([limited]);
+    bench.manager.start();
+    pass(20).await;
+    assert_eq!(bench.asked().len(), 1);
+    bench.script.replace_secret();
+    pass(10).await;
+    assert_eq!(bench.asked().len(), 2, "the old secret may have been what it complained of");
+    for _ in 0..5 {
+        bench.script.replace_secret();
+        pass(10).await;
+    }
+    assert_eq!(bench.asked().len(), 2, "it has said so again");
+    bench.script.then([token(60)]);
+    pass(600).await;
+    assert!(bench.credential().current().is_some());
+    let before = bench.asked().len();
+    bench.script.replace_secret();
+    pass(10).await;
+    assert!(bench.asked().len() > before, "all is well again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn f13_a_secret_that_is_being_written_is_tried_once_it_stays_the_same() {
+    let bench = bench([token(3600)]);
+    bench.manager.start();
+    pass(1).await;
+    bench.script.write_secret(3);
+    pass(10).await;
+    let asked = bench.asked();
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    // The first look that finds it is at 5 s; each further one a quarter of a second later.
+    assert!((5.7..=6.0).contains(&asked[1]), "{asked:?}");
+}
+
+#[test]
+fn only_sections_that_are_the_same_share_a_credential() {
+    let environment = Environment {
+        clock: Clock::default(),
+        readiness: Readiness::new(),
+        metrics: Metrics::new(),
+        traces: Tracer::default(),
+    };
+    let config = |scope: &str| {
+        let json = format!(
+            "{{\"type\":\"client_credentials\",\"client_id\":\"x\",\"client_auth\":\"none\",\
+             \"token_endpoint\":\"https://idp.example/t\",\"scope\":\"{scope}\"}}"
+        );
+        serde_json::from_str::<CredentialConfig>(&json).unwrap()
+    };
+    let names = |scopes: [(&str, &str); 3]| {
+        scopes.into_iter().map(|(name, scope)| (name.to_owned(), config(scope))).collect::<BTreeMap<_, _>>()
+    };
+    let first = Manager::build(&names([("a", "1"), ("b", "1"), ("c", "2")]), &environment).unwrap();
+    let same =
+        |manager: &Manager, one: &str, other: &Arc<Entry>| Arc::ptr_eq(&manager.0.credentials[one], other);
+    assert!(same(&first, "a", &first.0.credentials["b"]));
+    assert!(!same(&first, "a", &first.0.credentials["c"]));
+    // A name that is gone leaves its token to those that ask for the same.
+    let second =
+        Manager::build_after(Some(&first), &names([("b", "1"), ("d", "2"), ("e", "3")]), &environment)
+            .unwrap();
+    assert!(same(&second, "b", &first.0.credentials["a"]));
+    assert!(same(&second, "d", &first.0.credentials["c"]));
+    assert!(!same(&second, "e", &first.0.credentials["a"]));
+}
