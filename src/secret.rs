@@ -6,7 +6,7 @@
 
 use std::{
     fmt, fs, io,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -103,7 +103,9 @@ impl SecretSource {
 
 fn read_file(path: &Path, world_readable: bool) -> Result<Secret, SecretError> {
     let fail = |source: io::Error| SecretError::Unreadable { path: path.to_owned(), kind: source.kind() };
-    let file = fs::File::open(path).map_err(fail)?;
+    // A named pipe in its place must not keep us waiting for somebody to write.
+    let without_waiting = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = fs::OpenOptions::new().read(true).custom_flags(without_waiting).open(path).map_err(fail)?;
     // The opened file is asked, not the path: between two looks at a path it can become another file.
     let meta = file.metadata().map_err(fail)?;
     if !meta.is_file() {
@@ -236,6 +238,14 @@ mod tests {
             ..SecretRef::default()
         };
         assert!(reference.check().is_ok());
+    }
+
+    #[test]
+    fn a_named_pipe_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert!(check(&pipe).unwrap_err().to_string().contains("not a regular file"));
     }
 
     #[test]

@@ -95,11 +95,13 @@ impl Http {
         };
         if matches!(answer, Err(FetchError::Tls)) {
             // The provider's authority may have been renewed on disk: the next attempt reads it again.
-            match client(&self.config) {
-                Ok(client) => self.client = client,
-                Err(invalid) => {
+            let config = self.config.clone();
+            match tokio::task::spawn_blocking(move || client(&config)).await {
+                Ok(Ok(client)) => self.client = client,
+                Ok(Err(invalid)) => {
                     tracing::warn!(error = invalid.message(), "trust anchors could not be read again")
                 }
+                Err(_) => tracing::error!("reading trust anchors met a bug in attaché"),
             }
         }
         answer

@@ -70,6 +70,8 @@ pub(super) struct Progress {
     began: bool,
     /// A replaced secret was tried before the provider's `Retry-After` was over: not again before an answer without one.
     hurried: bool,
+    /// A secret has been replaced, and no token has come with it yet.
+    renewed: bool,
 }
 
 impl Refresher {
@@ -187,6 +189,9 @@ impl Refresher {
         self.progress.failures = 0;
         self.progress.told = None;
         self.progress.hurried = false;
+        if std::mem::take(&mut self.progress.renewed) {
+            tracing::info!(credential = &*self.name, "the new secret is in use");
+        }
         self.journal.succeeded(lifetime, Instant::now() + wait);
         self.shared.enter(Phase::Resting);
     }
@@ -255,14 +260,21 @@ impl Refresher {
         let class = if error.leaves_another_way() { Class::Transient } else { class };
         let failed = Failed { count: self.progress.failures, class, retry_after: error.retry_after(), held };
         let wait = schedule::retry_after(failed, rand::chance()).max(least);
-        if self.progress.told.as_ref() != Some(&error) {
+        let new_secret = std::mem::take(&mut self.progress.renewed);
+        if self.progress.told.as_ref() != Some(&error) || new_secret {
             tracing::warn!(
                 credential = &*self.name,
                 reason = error.word(),
                 %error,
                 next_attempt_s = wait.as_secs_f32(),
                 token_held = held.is_some(),
-                "no new token"
+                new_secret,
+                "{}",
+                match (new_secret, held) {
+                    (true, Some(_)) => "no token with the new secret; the one that came with the old secret stays in use",
+                    (true, None) => "no token with the new secret",
+                    (false, _) => "no new token",
+                }
             );
             self.progress.told = Some(error.clone());
         }

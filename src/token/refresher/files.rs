@@ -39,6 +39,7 @@ impl Refresher {
             time::sleep(SETTLE).await;
         }
         if changed {
+            self.progress.renewed = true;
             tracing::info!(
                 credential = &*self.name,
                 "a secret has been replaced; the next token request uses it"

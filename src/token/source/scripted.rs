@@ -36,6 +36,8 @@ struct Shared {
     steps: Mutex<VecDeque<Step>>,
     asked: Mutex<Vec<Instant>>,
     replaced: AtomicUsize,
+    /// Looks wait for it, as for a file system that does not answer.
+    hang: Mutex<()>,
 }
 
 impl Scripted {
@@ -94,7 +96,13 @@ impl Scripted {
         }
     }
 
+    /// Until the guard is dropped, every look hangs.
+    pub(in crate::token) fn hang(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.0.hang.lock().unwrap()
+    }
+
     pub(super) fn look(&self) -> bool {
+        drop(self.0.hang.lock().unwrap());
         self.0.replaced.try_update(Ordering::SeqCst, Ordering::SeqCst, |looks| looks.checked_sub(1)).is_ok()
     }
 }

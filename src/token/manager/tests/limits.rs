@@ -96,6 +96,34 @@ async fn f13_a_secret_that_is_being_written_is_tried_once_it_stays_the_same() {
     assert!((5.7..=6.0).contains(&asked[1]), "{asked:?}");
 }
 
+// In real time: a paused clock waits for threads.
+#[tokio::test]
+async fn files_that_do_not_answer_hold_up_their_own_credential_only() {
+    let (dead, well) = (bench([token(3600)]), bench([token(2)]));
+    let hung = dead.script.clone();
+    let (held, let_go) = (std::sync::mpsc::channel::<()>(), std::sync::mpsc::channel::<()>());
+    let holder = std::thread::spawn(move || {
+        let guard = hung.hang();
+        held.0.send(()).unwrap();
+        let_go.1.recv().unwrap();
+        drop(guard);
+    });
+    held.1.recv().unwrap();
+    dead.manager.start();
+    well.manager.start();
+    while dead.manager.statuses()[0].last_error.as_ref().is_none_or(|error| error.reason != "blocked") {
+        assert!(well.credential().wait().await.is_ok());
+        tokio::task::yield_now().await;
+    }
+    assert!(well.asked().len() >= 3, "it was refreshed all the while: {:?}", well.asked());
+    assert!(dead.asked().is_empty());
+    let_go.0.send(()).unwrap();
+    holder.join().unwrap();
+    while dead.credential().current().is_none() {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[test]
 fn only_sections_that_are_the_same_share_a_credential() {
     let environment = Environment {
