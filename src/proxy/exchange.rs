@@ -116,9 +116,9 @@ pub(super) async fn exchange(
     loop {
         let sent = send(caller, route, &mut outgoing, &mut token).await;
         let mut response = sent.map_err(|error| Error { replayed: replay.is_some(), ..error })?;
-        if response.status() == StatusCode::UNAUTHORIZED
-            || (outgoing.call && grpc::refuses_token(response.headers()))
-        {
+        let refused = response.status() == StatusCode::UNAUTHORIZED
+            || (outgoing.call && grpc::refuses_token(response.headers()));
+        if refused {
             let coming = unauthorized::reject(route, &response, &token);
             if coming && replay.is_none() {
                 let held = outgoing.is_replayable();
@@ -134,7 +134,7 @@ pub(super) async fn exchange(
             upload.release();
         }
         if let Some(replay) = replay {
-            replay.answered(response.status());
+            replay.answered(refused);
             response.extensions_mut().insert(Replayed);
         }
         return Ok(answer(caller, route, response, outgoing.trailers, token));

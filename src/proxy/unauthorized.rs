@@ -1,6 +1,6 @@
 //! The upstream said 401: the one time that a request tells the token road something.
 
-use http::{Response, StatusCode, header::WWW_AUTHENTICATE};
+use http::{Response, header::WWW_AUTHENTICATE};
 
 use super::route::Route;
 use crate::{
@@ -56,11 +56,8 @@ impl<'a> Replaying<'a> {
     }
 
     /// The upstream has answered it.
-    pub(super) fn answered(mut self, status: StatusCode) {
-        self.outcome = match status {
-            StatusCode::UNAUTHORIZED => ReplayOutcome::Refused,
-            _ => ReplayOutcome::Accepted,
-        };
+    pub(super) fn answered(mut self, refused: bool) {
+        self.outcome = if refused { ReplayOutcome::Refused } else { ReplayOutcome::Accepted };
     }
 }
 
