@@ -231,7 +231,40 @@ impl Supplier {
     }
 }
 
-/// Of what a token request depends on, as it is configured. `Debug` shows every key, and of secrets where they are.
+/// Of what a token request depends on, as it is configured. `Debug` shows every key, and of secrets where they are. A token
+/// that is bound to a certificate is worthless with another one (RFC 8705 §3).
 fn digest(config: &CredentialConfig) -> String {
-    fingerprint(&[env!("CARGO_PKG_VERSION"), &format!("{:?}", config.source)])
+    let mutual_tls = config.source.oauth().filter(|(oauth, _)| oauth.client_auth.is_mutual_tls());
+    let certificate =
+        mutual_tls.and_then(|(oauth, _)| std::fs::read(oauth.client_certificate.as_ref()?).ok());
+    let certificate = certificate.unwrap_or_default();
+    fingerprint(&[
+        env!("CARGO_PKG_VERSION"),
+        &format!("{:?}", config.source),
+        &String::from_utf8_lossy(&certificate),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_is_bound_to_a_certificate_is_kept_for_that_certificate_only() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let config = |method: &str| {
+            let source = format!(
+                "{{\"client_id\":\"c\",\"client_auth\":\"{method}\",\"client_certificate\":\"{}\"}}",
+                file.path().display()
+            );
+            let source = SourceConfig::ClientCredentials(serde_json::from_str(&source).unwrap());
+            CredentialConfig { source, common: Default::default() }
+        };
+        let digests = || [digest(&config("tls_client_auth")), digest(&config("private_key_jwt"))];
+        std::fs::write(file.path(), "one").unwrap();
+        let [bound, free] = digests();
+        std::fs::write(file.path(), "two").unwrap();
+        let [bound_now, free_now] = digests();
+        assert!(bound != bound_now && free == free_now);
+    }
 }

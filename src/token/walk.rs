@@ -5,7 +5,7 @@
 //! 3. One token request, whose outcome says how far it came: the client, the grant, the scope.
 //! 4. The token itself, when it is to be verified.
 //!
-//! A source that asks nobody over HTTP has one step.
+//! A source that asks nobody over OAuth has one step, behind those of the connection where there is one.
 
 mod reach;
 
@@ -19,9 +19,9 @@ use super::{
     endpoint::Endpoint,
     error::{Class, FetchError},
     grant::OAuthConfig,
-    http::Http,
+    http::{Http, provider_url},
     metadata::contradiction,
-    source::Fetched,
+    source::{Fetched, SourceConfig},
     supplier::Supplier,
     verify::Verifier,
 };
@@ -82,6 +82,12 @@ pub async fn walk(config: &CredentialConfig, clock: Clock) -> Result<Walk, Inval
     let mut supplier = Supplier::build(config, &clock)?;
     let mut walk = Walk::default();
     let Some((oauth, _)) = config.source.oauth() else {
+        if let SourceConfig::GithubApp(app) = &config.source
+            && let Ok(url) = provider_url("api_url", &app.api_url, false)
+            && !walk.reach(&url, app.http_proxy.as_deref(), app.ca_file.as_deref()).await
+        {
+            return Ok(walk);
+        }
         match ask(&mut supplier, &clock).await {
             Ok(fetched) => walk.token(fetched, "token"),
             Err(error) => walk.fail("token", (&error).into()),
@@ -125,7 +131,8 @@ impl Walk {
         let (issuer, given) = (oauth.issuer.as_deref(), oauth.token_endpoint.as_deref());
         let mut endpoint = Endpoint::build(issuer, given, oauth.unsafe_plaintext, mutual_tls)?;
         let first = endpoint.first().clone();
-        if !self.reach(&first, oauth).await {
+        let (proxy, ca_file) = (oauth.http_proxy.as_deref(), oauth.ca_file.as_deref());
+        if !self.reach(&first, proxy, ca_file).await {
             return Ok(None);
         }
         if given.is_some() {
@@ -137,7 +144,7 @@ impl Walk {
                 let place = (url.host_str(), url.port_or_known_default());
                 self.ok("discovery", format!("token endpoint at {}", reach::place(&url)));
                 let moved = place != (first.host_str(), first.port_or_known_default());
-                if moved && !self.reach(&url, oauth).await {
+                if moved && !self.reach(&url, proxy, ca_file).await {
                     return Ok(None);
                 }
                 Ok(Some(endpoint.methods().map(<[_]>::to_vec)))

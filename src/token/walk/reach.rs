@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -12,7 +12,7 @@ use tokio::{net::lookup_host, task, time};
 use url::Url;
 
 use super::{Trouble, Walk};
-use crate::{tls, token::grant::OAuthConfig};
+use crate::tls;
 
 /// For each step, and each address.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -29,14 +29,14 @@ fn host_and_port(url: &Url) -> String {
 
 impl Walk {
     /// Name, connection and TLS to where this URL leads; false when a step failed.
-    pub(super) async fn reach(&mut self, url: &Url, oauth: &OAuthConfig) -> bool {
+    pub(super) async fn reach(&mut self, url: &Url, proxy: Option<&str>, ca_file: Option<&Path>) -> bool {
         // The proxy connects for us: only the way to it can be looked at, and what is behind it shows in the next step.
-        let proxy = oauth.http_proxy.as_deref().and_then(|proxy| Url::parse(proxy).ok());
+        let proxy = proxy.and_then(|proxy| Url::parse(proxy).ok());
         let to = proxy.as_ref().unwrap_or(url);
         let Some(addresses) = self.resolve(to).await else { return false };
         let Some(stream) = self.connect(to, addresses).await else { return false };
         match url.scheme() {
-            "https" if proxy.is_none() => self.handshake(url, oauth.ca_file.clone(), stream).await,
+            "https" if proxy.is_none() => self.handshake(url, ca_file.map(Path::to_owned), stream).await,
             _ => true,
         }
     }

@@ -172,6 +172,31 @@ fn a_walk_tells_each_step_and_names_the_one_that_failed() {
 }
 
 #[test]
+fn a_walk_to_github_begins_with_the_connection() {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+    let (refusing, upstream) = (FakeServer::start(|_| Reply::text(404, "")), server("upstream"));
+    for (api, lines) in [
+        (refusing.url(), "  ok      tcp: connected to 127.0.0.1:"),
+        (refusing.url(), "  failed  token: there is no token for the installation"),
+        (format!("http://{}", nobody()), "  failed  tcp: nothing accepts a connection at 127.0.0.1:"),
+    ] {
+        let (folder, file) = config("token_endpoint = \"http://localhost:1/t\"", "http://localhost:1");
+        let pem = folder.path().join("app.pem");
+        fs::write(&pem, key.serialize_pem()).unwrap();
+        fs::set_permissions(&pem, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let text = format!(
+            "[credentials.github]\ntype = \"github_app\"\nclient_id = \"a\"\ninstallation_id = 1\napi_url = \"{api}\"\n\
+             app_key = {{ file = \"{}\" }}\n[routes.a]\nupstream = \"http://{}\"\ncredential = \"github\"\n",
+            pem.display(),
+            upstream.address
+        );
+        fs::write(&file, text).unwrap();
+        let (code, out, message) = run(&["check", "--online"], &file);
+        assert!(code == Some(1) && out.contains(lines), "{out}{message}");
+    }
+}
+
+#[test]
 fn whoami_asks_userinfo_then_introspection_then_the_token_itself() {
     // {"sub":"me"}, signed by nobody.
     let jwt: (u16, &str) = (200, "{\"access_token\":\"e30.eyJzdWIiOiJtZSJ9.x\",\"expires_in\":60}");
