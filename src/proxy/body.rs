@@ -19,7 +19,7 @@ use super::{
     activity::Activity,
     caller::InFlight,
     inflow::{BrokenOff, Inflow},
-    route::Route,
+    route::{Injected, Route},
     trailers,
     upgrade::Tunnel,
     upstream::{Held, Lease},
@@ -251,7 +251,7 @@ impl Body for RequestBody {
 pub(super) struct AnswerBody {
     content: Content,
     // The token that must not come back in one.
-    passes_trailers: Option<Current>,
+    passes_trailers: Option<Injected>,
     in_flight: Option<InFlight>,
 }
 
@@ -296,7 +296,7 @@ impl AnswerBody {
     }
 
     /// Lets trailers through, unless they show this token.
-    pub(super) fn pass_trailers(&mut self, token: Current) {
+    pub(super) fn pass_trailers(&mut self, token: Injected) {
         self.passes_trailers = Some(token);
     }
 
@@ -393,7 +393,7 @@ impl Body for AnswerBody {
                 // Nothing comes behind them.
                 self.content.finish();
                 let Some(token) = &self.passes_trailers else { return Poll::Ready(None) };
-                trailers::clean_answer(&mut trailers, token.token());
+                trailers::clean_answer(&mut trailers, token.as_ref().map(Current::token));
                 Poll::Ready((!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers))))
             }
         }
