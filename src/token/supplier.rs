@@ -112,8 +112,9 @@ impl Supplier {
         Self { quota: Some(Quota::new(max)), ..self }
     }
 
-    /// Opens the store, once. Only a refresh token cannot do without it.
-    pub(super) async fn open(&mut self, now: Moment) -> Result<(), FetchError> {
+    /// Opens the store, once. Only a refresh token cannot do without it; whoever is `patient` tries again when another
+    /// process still has it.
+    pub(super) async fn open(&mut self, now: Moment, patient: bool) -> Result<(), FetchError> {
         let Some(store) = self.store.as_mut().filter(|_| !self.opened) else { return Ok(()) };
         let (opened, vital) = match &self.source {
             Source::RefreshToken(source) if source.is_replaced() => (store.open_anew().await, true),
@@ -128,7 +129,7 @@ impl Supplier {
                 }
                 Ok(())
             }
-            Err(error) if vital => Err(FetchError::Store(error)),
+            Err(error) if vital || (patient && error == StoreError::InUse) => Err(FetchError::Store(error)),
             // What it holds is of no use; what comes next takes its place.
             Err(StoreError::Corrupt | StoreError::Undecipherable | StoreError::TooLarge) => {
                 let _ = store.open_anew().await;
