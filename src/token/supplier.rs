@@ -68,14 +68,17 @@ impl Supplier {
                 );
             }
             SourceConfig::RefreshToken(_) => {}
+            SourceConfig::File(_) | SourceConfig::Basic(_)
+                if common.max_requests_per_hour.is_some() || common.store.is_some() =>
+            {
+                let key = if common.store.is_some() { "store" } else { "max_requests_per_hour" };
+                return Err(
+                    Invalid::new(key, "is given, but this `type` makes no token request").hint("remove it")
+                );
+            }
             _ if common.store.is_some() && common.store_key.is_none() => {
                 return Err(Invalid::new("store_key", "is missing: access tokens are kept encrypted only")
                     .hint("make a key with `openssl rand -base64 32`, put it into a file and name that file here"));
-            }
-            SourceConfig::File(_) if common.max_requests_per_hour.is_some() || common.store.is_some() => {
-                let key = if common.store.is_some() { "store" } else { "max_requests_per_hour" };
-                return Err(Invalid::new(key, "is given, but a token from a file needs no token request")
-                    .hint("remove it"));
             }
             _ => {}
         }
