@@ -13,15 +13,16 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, uri::PathAndQu
 use hyper::body::Incoming;
 
 use super::{
-    body::{AnswerBody, RequestBody, Upload},
+    body::AnswerBody,
     caller::{Caller, Replayed},
     check,
     error::{Error, Reason},
     exchange_http2::{self, Sent},
     grpc,
     inflow::Inflow,
-    route::{Injected, Route},
+    route::Route,
     unauthorized, upgrade,
+    upload::{RequestBody, Upload},
     upstream::{self, ConnectError, Connection, Held, Lease, SendError, Wanted},
 };
 use crate::{
@@ -69,12 +70,12 @@ impl Outgoing {
     }
 
     /// The request with its credential, which goes on last of all.
-    fn request(&self, headers: HeaderMap, route: &Route, token: &Injected) -> Request<RequestBody> {
+    fn request(&self, headers: HeaderMap, route: &Route, token: &Current) -> Request<RequestBody> {
         let mut request = Request::new(self.body());
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = Uri::from(self.target.clone());
         *request.headers_mut() = headers;
-        route.inject(request.headers_mut(), token);
+        route.injection.set(request.headers_mut(), token.header());
         request
     }
 
@@ -110,7 +111,7 @@ pub(super) async fn exchange(
     caller: &Rc<Caller>,
     route: &Route,
     mut outgoing: Outgoing,
-    mut token: Injected,
+    mut token: Current,
 ) -> Result<Response<AnswerBody>, Error> {
     let mut replay = None;
     loop {
@@ -124,7 +125,7 @@ pub(super) async fn exchange(
                 let held = outgoing.is_replayable();
                 if let Some(replacement) = Box::pin(unauthorized::replacement(route, &token, held)).await {
                     // The connection goes with the refused answer.
-                    token = Some(replacement);
+                    token = replacement;
                     replay = Some(unauthorized::Replaying::begin(route));
                     continue;
                 }
@@ -146,7 +147,7 @@ async fn send(
     caller: &Caller,
     route: &Route,
     outgoing: &mut Outgoing,
-    token: &mut Injected,
+    token: &mut Current,
 ) -> Result<Response<Arrival>, Error> {
     let pool = &caller.worker.pool;
     let limit = outgoing.time_limit(caller, route);
@@ -201,10 +202,10 @@ async fn send(
         route.metrics.retry();
         // First, because it counts among those that there may be.
         drop(connection);
-        let earlier = token.as_ref().map(Current::generation);
+        let earlier = token.generation();
         connection = Box::pin(acquire(caller, route, Wanted::Fresh, token)).await?;
-        if token.as_ref().map(Current::generation) != earlier {
-            route.inject(request.headers_mut(), token);
+        if token.generation() != earlier {
+            route.injection.set(request.headers_mut(), token.header());
         }
     }
 }
@@ -215,7 +216,7 @@ async fn acquire(
     caller: &Caller,
     route: &Route,
     wanted: Wanted,
-    token: &mut Injected,
+    token: &mut Current,
 ) -> Result<Connection, Error> {
     let (pool, now) = (&caller.worker.pool, caller.worker.ticks.now());
     match upstream::acquire(&route.upstream, pool, wanted, now).await {
@@ -223,9 +224,7 @@ async fn acquire(
             if !connection.is_used() {
                 route.metrics.upstream_connection(UpstreamConnection::Opened);
             }
-            if token.is_some() {
-                *token = route.token().await?;
-            }
+            *token = route.token().await?;
             Ok(connection)
         }
         Err(error) => Err(not_connected(caller, route, &error)),
@@ -254,7 +253,7 @@ fn answer(
     route: &Route,
     response: Response<Arrival>,
     trailers: bool,
-    token: Injected,
+    token: Current,
 ) -> Response<AnswerBody> {
     let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let mut response = response.map(|arrival| match arrival {
@@ -265,9 +264,7 @@ fn answer(
         }
         Arrival::Http2(arrived) => AnswerBody::stream(arrived),
     });
-    if let Some(token) = &token {
-        drop_echoes(response.headers_mut(), token.token());
-    }
+    drop_echoes(response.headers_mut(), token.token());
     if trailers {
         response.body_mut().pass_trailers(token);
     }

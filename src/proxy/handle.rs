@@ -22,7 +22,7 @@ use http::{
 use http_body::Body as _;
 
 use super::{
-    body::{AnswerBody, Upload},
+    body::AnswerBody,
     caller::{Caller, InFlight},
     check,
     config::{CallerAuthorization, Replay},
@@ -35,6 +35,7 @@ use super::{
     scan::Facts,
     site::Site,
     trailers, upgrade,
+    upload::Upload,
 };
 use crate::guard::Refusal;
 
@@ -118,17 +119,7 @@ fn admit<'a>(
         return Err(Reason::LoopDetected);
     }
     let path = parts.uri.path();
-    // HTTP/2 has an authority with every request; in HTTP/1 it says that the caller takes this for a proxy.
-    let is_proxied = parts.version != Version::HTTP_2 && parts.uri.authority().is_some();
-    let route = if is_proxied {
-        if !site.guard.is_meant(parts.uri.authority()) {
-            return Err(Reason::ForeignHost);
-        }
-        site.table.find_proxied(host, path)
-    } else {
-        site.table.find(host, path)
-    };
-    match route {
+    match site.table.find(host, path) {
         Some(route) => {
             if route.has_prefix {
                 path::check_within_prefix(path).map_err(|path::Refused| Reason::PathRefused)?;
@@ -159,6 +150,7 @@ async fn forward(
     if route.caller_authorization == CallerAuthorization::Reject && route.injection.is_in(&parts.headers) {
         return Err(Reason::CallerAuthorization.into());
     }
+    let token = route.token().await?;
     let target = target(route, &parts)?;
     let upgrade = upgrade::is_wanted(&parts, !body.is_end_stream()) && route.upstream.may_speak_http_1();
     let call = grpc::is_call(&parts);
@@ -167,14 +159,10 @@ async fn forward(
     let mut headers = parts.headers;
     let says_length = headers.contains_key(CONTENT_LENGTH);
     hop::strip_request(&mut headers);
-    let keeps = route.keeps(&headers)?;
-    let token = if keeps { None } else { route.token().await? };
     if let Some(name) = &site.required_header {
         headers.remove(name);
     }
-    if !keeps {
-        route.injection.remove_spellings(&mut headers);
-    }
+    route.injection.remove_spellings(&mut headers);
     for (header, value) in &route.headers {
         header.remove_spellings(&mut headers);
         header.set(&mut headers, value);

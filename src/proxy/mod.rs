@@ -7,7 +7,7 @@
 //! 3. `handle` is the road of each request, in order: `check`, the guard, the `route`, the `path` policy, the token,
 //!    `hop` and `inject`.
 //! 4. `exchange` (and `exchange_http2`) sends it to the `upstream` and decides what may be sent once more; `unauthorized` is what a 401 leads to.
-//! 5. `inflow` and `body` stream both ways and ties the upstream's connection to the answer; after an `upgrade` to WebSocket,
+//! 5. `inflow`, `upload` and `body` stream both ways and ties the upstream's connection to the answer; after an `upgrade` to WebSocket,
 //!    bytes go both ways instead.
 //! 6. `error` is the one place where an error becomes an answer; `complaint` keeps the log short when there are many.
 //!
@@ -46,13 +46,14 @@ mod swap;
 mod trailers;
 mod unauthorized;
 mod upgrade;
+mod upload;
 mod upstream;
 mod worker;
 
 pub use self::{
     config::{
-        AccessLog, CallerAuthorization, HttpProxyAuthConfig, InjectConfig, NO_CREDENTIAL, ProxyConfig,
-        Replay, RouteConfig, RouteTlsConfig, UpstreamProtocol,
+        AccessLog, CallerAuthorization, HttpProxyAuthConfig, InjectConfig, ProxyConfig, Replay, RouteConfig,
+        RouteTlsConfig, UpstreamProtocol,
     },
     error::Reason,
     reach::Reached,

@@ -20,10 +20,10 @@ use hyper_util::rt::TokioIo;
 use super::{Permit, Pool, Upstream, bell::Bell};
 use crate::proxy::{
     activity::Activity,
-    body::RequestBody,
     io::{SharedScanner, UpstreamStream, Watched},
     scan::Facts,
     upgrade::Tunnel,
+    upload::RequestBody,
 };
 use crate::tls::Edition;
 

@@ -26,10 +26,10 @@ use tokio::task::AbortHandle;
 use super::connection::Terms;
 use crate::proxy::{
     activity::{Activity, Ticks},
-    body::RequestBody,
     http2::{Broken, Pump},
     inflow::Inflow,
     io::UpstreamStream,
+    upload::RequestBody,
 };
 
 /// Requests at once on one connection, however many more the upstream allows.
