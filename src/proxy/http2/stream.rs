@@ -19,13 +19,13 @@ use http::{
 use http_body::Body as _;
 
 use super::{connection::Turn, pump::Pump};
-use crate::proxy::{body::AnswerBody, handle::handle, inflow::Inflow, serve::survive};
+use crate::proxy::{body::AnswerBody, grpc, handle::handle, inflow::Inflow, serve::survive};
 
 /// Answers a request. The caller's reset drops whatever is under way for it, towards the upstream too.
 pub(super) async fn answer(turn: Turn, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
     let (mut parts, recv) = request.into_parts();
     let mut body = Inflow::http2(recv, &parts.headers);
-    let is_head = parts.method == Method::HEAD;
+    let (is_head, is_call) = (parts.method == Method::HEAD, grpc::is_call(&parts));
     let wanted = expects_continue(&parts.headers).then(|| Rc::new(Cell::new(false)));
     if let Some(wanted) = &wanted {
         body.tell_when_wanted(Rc::clone(wanted));
@@ -50,7 +50,7 @@ pub(super) async fn answer(turn: Turn, request: Request<RecvStream>, mut respond
         .await
     };
     let Some(response) = response else { return };
-    let (head, body) = into_http_2(response);
+    let (head, body) = into_http_2(response, is_call);
     let bodiless = is_head || body.is_end_stream();
     let Ok(stream) = respond.send_response(head, bodiless) else { return };
     if !bodiless {
@@ -87,13 +87,15 @@ fn as_http_1_has_it(parts: &mut Parts) {
     }
 }
 
-/// The head as HTTP/2 has it, and what hyper adds to an answer over HTTP/1.
-fn into_http_2(response: Response<AnswerBody>) -> (Response<()>, AnswerBody) {
+/// The head as HTTP/2 has it, and what hyper adds to an answer over HTTP/1: `Date` (RFC 9110 §6.6.1), except to calls, whose
+/// caller would read it as the server's metadata.
+fn into_http_2(response: Response<AnswerBody>, is_call: bool) -> (Response<()>, AnswerBody) {
     let (mut head, body) = response.into_parts();
     head.version = Version::HTTP_2;
     // RFC 9113 §8.2.2. attaché's own answers say `close` to callers of HTTP/1.
     head.headers.remove(CONNECTION);
-    if !head.headers.contains_key(DATE)
+    if !is_call
+        && !head.headers.contains_key(DATE)
         && let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now()))
     {
         head.headers.insert(DATE, date);

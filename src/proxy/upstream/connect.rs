@@ -28,6 +28,8 @@ pub(in crate::proxy) enum ConnectError {
     ProxyInvalid,
     #[error("TLS failed: {0}")]
     Tls(io::Error),
+    #[error("it does not speak HTTP/2: {0}")]
+    NotHttp2(h2::Error),
     #[error("it took too long")]
     Timeout,
     #[error("max_connections are in use, and none came free")]
@@ -45,6 +47,7 @@ impl ConnectError {
             Self::ProxyRefused(_) => Reason::ProxyRefused,
             Self::ProxyInvalid => Reason::ProxyInvalid,
             Self::Tls(_) => Reason::UpstreamTls,
+            Self::NotHttp2(_) => Reason::UpstreamInvalid,
             Self::Timeout => Reason::UpstreamConnectTimeout,
             Self::Busy => Reason::UpstreamBusy,
         }

@@ -35,6 +35,10 @@ use crate::proxy::{
 /// Requests at once on one connection, however many more the upstream allows.
 const MAX_STREAMS: usize = 64;
 
+/// What the library takes for the upstream's limit until that has told its own (RFC 9113 §6.5.2): a number that nobody else
+/// would choose.
+const UNTOLD: usize = 7919;
+
 /// What of one answer may be on its way to us.
 const STREAM_WINDOW: u32 = 512 * 1024;
 
@@ -98,16 +102,17 @@ pub(in crate::proxy) enum StreamError {
 }
 
 impl Multiplexed {
-    /// Begins HTTP/2 on a stream.
+    /// Begins HTTP/2 on a stream, and waits for the limits of the upstream: what is sent beyond them is refused, or waits behind
+    /// others for no reason.
     pub(super) async fn open(
         stream: UpstreamStream,
         max_header_bytes: usize,
         ticks: Rc<Ticks>,
         terms: Terms,
     ) -> Result<Rc<Self>, h2::Error> {
-        let (sender, connection) = client::Builder::new()
+        let (sender, mut connection) = client::Builder::new()
             .enable_push(false)
-            .initial_max_send_streams(MAX_STREAMS)
+            .initial_max_send_streams(UNTOLD)
             .initial_window_size(STREAM_WINDOW)
             // Every stream can fill its window: callers that read slowly hold up no other.
             .initial_connection_window_size(MAX_STREAMS as u32 * STREAM_WINDOW)
@@ -119,6 +124,12 @@ impl Multiplexed {
             .reset_stream_duration(Duration::from_secs(10))
             .handshake(stream)
             .await?;
+        poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(ended),
+            Poll::Pending if connection.max_concurrent_send_streams() == UNTOLD => Poll::Pending,
+            Poll::Pending => Poll::Ready(Ok(())),
+        })
+        .await?;
         let driver = Rc::new(Driver { connection: RefCell::new(Some(connection)), task: RefCell::default() });
         let driving = Rc::clone(&driver);
         tokio::task::spawn_local(poll_fn(move |cx| {

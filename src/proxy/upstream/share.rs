@@ -8,6 +8,7 @@
 use std::{io, rc::Rc, sync::Arc};
 
 use futures_util::FutureExt as _;
+use tokio::time;
 
 use super::{
     Connection, Pool, Shared, Upstream,
@@ -89,8 +90,9 @@ async fn open(
     let ticks = shared.ticks();
     let terms = Terms { permit, edition, born: ticks.now() };
     if http2 {
-        let connection = Multiplexed::open(stream, upstream.max_header_bytes, Rc::clone(ticks), terms).await;
-        let connection = connection.map_err(|error| ConnectError::Unreachable(io::Error::other(error)))?;
+        let opening = Multiplexed::open(stream, upstream.max_header_bytes, Rc::clone(ticks), terms);
+        let connection = time::timeout(upstream.connect_timeout, opening).await;
+        let connection = connection.map_err(|_| ConnectError::Timeout)?.map_err(ConnectError::NotHttp2)?;
         shared.learn(upstream.slot, Some(connection));
     } else {
         let connection =

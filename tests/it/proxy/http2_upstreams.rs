@@ -12,8 +12,8 @@ use http::Response;
 use tokio::sync::Semaphore;
 
 use crate::support::{
-    Asked, Authority, Caller, Files, Http2Caller, Http2Server, Sidecar, block, frame, get, http2_request,
-    post, provider, reset_of,
+    Asked, Authority, Caller, FakeServer, Files, Http2Caller, Http2Server, Reply, Sidecar, block, frame, get,
+    http2_request, post, provider, reset_of,
 };
 
 const H2C: &str = "protocol = \"h2c\"";
@@ -355,6 +355,17 @@ fn a_slow_reader_holds_up_nobody_else_on_its_connection() {
     let workers = 2;
     assert!(upstream.connections() <= workers, "{} connections", upstream.connections());
     drop(slow);
+}
+
+#[test]
+fn an_upstream_that_does_not_speak_http_2_where_the_route_says_so_is_a_502_and_heals() {
+    let (provider, upstream) = (provider(), FakeServer::start(|_| Reply::text(400, "what?").close()));
+    let sidecar = Sidecar::to(&upstream.url(), &provider, H2C);
+    for _ in 0..3 {
+        let answer = get(sidecar.proxy, "/");
+        assert_eq!((answer.status, answer.reason().as_deref()), (502, Some("upstream_invalid")));
+    }
+    assert_eq!(upstream.connections(), 3);
 }
 
 /// By hand: an upstream that goes away without having looked at what is on its way (RFC 9113 §6.8).

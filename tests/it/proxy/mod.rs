@@ -1,7 +1,6 @@
 //! The way of a request, through the real application.
 
 mod answers;
-mod callers_own;
 mod gone;
 mod grpc;
 mod hostile_callers;
@@ -10,7 +9,6 @@ mod http2_callers;
 mod http2_streams;
 mod http2_upstreams;
 mod http_proxy;
-mod proxied;
 mod refused;
 mod road;
 mod streams;

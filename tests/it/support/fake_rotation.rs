@@ -1,9 +1,6 @@
 //! A provider that rotates refresh tokens and notices when one is used again (RFC 9700 §4.14.2).
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use super::{FakeServer, Received, Reply};
 
@@ -23,8 +20,7 @@ pub enum Mood {
 pub struct Rotation(Arc<Mutex<State>>);
 
 struct State {
-    /// For each request, in its turn; the last one stays.
-    moods: VecDeque<Mood>,
+    mood: Mood,
     current: String,
     /// The token before, which a lost answer lets be used once more.
     before: Option<String>,
@@ -38,7 +34,7 @@ struct State {
 impl Rotation {
     pub fn new(first: &str) -> Self {
         Self(Arc::new(Mutex::new(State {
-            moods: [Mood::Well].into(),
+            mood: Mood::Well,
             current: first.into(),
             before: None,
             issued: 1,
@@ -54,9 +50,8 @@ impl Rotation {
         FakeServer::start(move |request| rotation.answer(request))
     }
 
-    /// What it does with the requests to come, one by one; the last one stays.
-    pub fn moods(&self, moods: impl IntoIterator<Item = Mood>) {
-        self.state().moods = moods.into_iter().collect();
+    pub fn mood(&self, mood: Mood) {
+        self.state().mood = mood;
     }
 
     /// From now on each answer has these fields too.
@@ -90,8 +85,7 @@ impl Rotation {
         let by_token = field("grant_type").unwrap() == "refresh_token";
         let shown = if by_token { field("refresh_token").unwrap() } else { field("grant_type").unwrap() };
         state.presented.push(shown.clone());
-        let mood = if state.moods.len() > 1 { state.moods.pop_front() } else { state.moods.front().copied() };
-        if mood == Some(Mood::Down) {
+        if state.mood == Mood::Down {
             return Reply::text(503, "");
         }
         if by_token && shown != state.current {
@@ -103,7 +97,7 @@ impl Rotation {
         }
         state.issued += 1;
         let number = state.issued;
-        let lost = mood == Some(Mood::Loses);
+        let lost = state.mood == Mood::Loses;
         state.before = lost.then_some(shown);
         state.current = format!("refresh-{number}");
         let answer = Reply::json(

@@ -79,7 +79,8 @@ impl Http2Caller {
     pub fn begin(&mut self, request: Request<()>, body: Option<&[u8]>) -> Exchange {
         let mut exchange = self.open(request, body.is_none());
         if let Some(body) = body {
-            exchange.body.send_data(Bytes::copy_from_slice(body), true).unwrap();
+            // One that has been answered already may be closed.
+            let _ = exchange.body.send_data(Bytes::copy_from_slice(body), true);
         }
         exchange
     }
