@@ -294,6 +294,48 @@ const PARTS: &[Wrong] = &[
         &["`routes.orders.inject.format`"],
     ),
     wrong("credential =", "connect_timeout = \"0s\"\ncredential =", &["`routes.orders.connect_timeout`"]),
+    wrong("credential =", "max_connections = 0\ncredential =", &["`routes.orders.max_connections`"]),
+    wrong("credential =", "replay = \"never\"\ncredential =", &["`routes.orders.replay`", "idempotent"]),
+    wrong(
+        "credential =",
+        "tls = { certificate = \"DIR/secret\" }\ncredential =",
+        &["`routes.orders.tls.private_key`", "is missing"],
+    ),
+    wrong(
+        "credential =",
+        "tls = { private_key = { file = \"DIR/secret\" } }\ncredential =",
+        &["`routes.orders.tls.certificate`", "is missing"],
+    ),
+    wrong(
+        "credential =",
+        "tls = { certificate = \"DIR/secret\", private_key = { file = \"DIR/secret\" } }\ncredential =",
+        &["`routes.orders.tls.private_key`", "no certificate"],
+    ),
+    wrong(
+        "credential =",
+        "tls = { certificate = \"DIR/secret\", private_key = { file = \"DIR/open\" } }\ncredential =",
+        &["`routes.orders.tls.private_key.file`", "chmod o-r"],
+    ),
+    wrong(
+        "credential =",
+        "tls = { server_name = \"https://x\" }\ncredential =",
+        &["`routes.orders.tls.server_name`", "without a scheme"],
+    ),
+    wrong(
+        "credential =",
+        "http_proxy = \"hunter2:3128\"\ncredential =",
+        &["`routes.orders.http_proxy`", "http://proxy.example.com:3128"],
+    ),
+    wrong(
+        "credential =",
+        "http_proxy = \"http://u:hunter2@p\"\ncredential =",
+        &["`routes.orders.http_proxy`", "http_proxy_auth"],
+    ),
+    wrong(
+        "credential =",
+        "http_proxy = \"http://p\"\nhttp_proxy_auth = { username = \"u\", password = { file = \"DIR/secret\" } }\ncredential =",
+        &["`routes.orders.http_proxy_auth.password`", "unsafe_plaintext"],
+    ),
     wrong(
         "[routes.orders]",
         "[routes.other]\nupstream = \"https://b.example\"\ncredential = \"orders\"\n[routes.orders]",
