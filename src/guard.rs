@@ -23,6 +23,7 @@ pub struct Guard {
     origins: Vec<String>,
     required_header: Option<HeaderName>,
     any_ip: bool,
+    port: Option<u16>,
     ips: Vec<IpAddr>,
 }
 
@@ -43,7 +44,8 @@ impl Guard {
     /// A guard for a port bound to `address`, or for a Unix socket: always the loopback names, and the address itself.
     /// A port bound to all addresses answers to any IP literal, because DNS rebinding needs a name.
     pub fn new(address: Option<SocketAddr>) -> Self {
-        let mut guard = Self::default();
+        let port = address.map(|address| address.port()).filter(|port| *port != 0);
+        let mut guard = Self { port, ..Self::default() };
         match address.map(|address| address.ip()) {
             Some(ip) if ip.is_unspecified() => guard.any_ip = true,
             Some(ip) => guard.ips.push(ip),
@@ -99,6 +101,16 @@ impl Guard {
             Some(name) if !headers.contains_key(name) => Err(Refusal::RequiredHeader),
             _ => Ok(host),
         }
+    }
+
+    /// Whether a request that was sent as to a proxy (absolute-form, RFC 9112 §3.2.2) belongs here: it is for one of the
+    /// names, or for this very port. A loopback address with another port is another service of this machine, which must
+    /// not be taken for an upstream.
+    pub fn is_meant(&self, authority: Option<&Authority>) -> bool {
+        let Some(authority) = authority else { return false };
+        let Some(host) = host_of(authority.as_str().as_bytes()) else { return false };
+        let port = authority.port_u16().unwrap_or(80);
+        self.names(host) || (self.port == Some(port) && self.answers_to(host))
     }
 
     fn host<'a>(&self, headers: &'a HeaderMap, authority: Option<&'a Authority>) -> Result<&'a str, Refusal> {
@@ -275,5 +287,31 @@ mod tests {
         assert_eq!(guard.check(&without, None), Err(Refusal::RequiredHeader));
         let with = headers(&[("host", "orders.internal"), ("x-caller", "1")]);
         assert_eq!(guard.check(&with, None), Ok("orders.internal"));
+    }
+
+    #[test]
+    fn as_a_proxy_it_serves_its_names_and_itself() {
+        let guard = |address: &str| Guard::new(Some(address.parse().unwrap())).hosts(["orders.example"]);
+        let fixed = guard("127.0.0.1:7080");
+        for (authority, expected) in [
+            ("orders.example", true),
+            ("ORDERS.example:443", true),
+            ("orders.example.evil.example", false),
+            ("evil.example", false),
+            ("127.0.0.1:7080", true),
+            ("localhost:7080", true),
+            ("localhost:9999", false),
+            ("127.0.0.1", false),
+            ("[::1]:7080", true),
+            ("10.0.0.1:7080", false),
+        ] {
+            let authority = authority.parse::<Authority>().unwrap();
+            assert_eq!(fixed.is_meant(Some(&authority)), expected, "{authority}");
+        }
+        // Of a port that the kernel chose, and of a Unix socket, only names are known.
+        let itself = "127.0.0.1:0".parse::<Authority>().unwrap();
+        assert!(!guard("127.0.0.1:0").is_meant(Some(&itself)));
+        assert!(!Guard::new(None).is_meant(Some(&"localhost".parse::<Authority>().unwrap())));
+        assert!(!fixed.is_meant(None));
     }
 }

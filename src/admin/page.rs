@@ -17,16 +17,16 @@ const HEAD: &str = include_str!("page.html");
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; \
                       form-action 'none'; frame-ancestors 'none'";
 
-/// The page for this status. `metrics` is the text of `/metrics`.
-pub(super) fn answer(status: &Value, metrics: &str) -> Response {
-    let mut response = Html(render(status, metrics)).into_response();
+/// The page for this status.
+pub(super) fn answer(status: &Value) -> Response {
+    let mut response = Html(render(status)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     response
 }
 
-fn render(status: &Value, metrics: &str) -> String {
+fn render(status: &Value) -> String {
     let (word, class) = match (status["draining"].as_bool(), status["ready"].as_bool()) {
         (Some(true), _) => ("draining", "bad"),
         (_, Some(true)) => ("ready", "good"),
@@ -90,23 +90,15 @@ fn render(status: &Value, metrics: &str) -> String {
     page.push_str(
         "</table><h2>Answered in place of an upstream, since it started</h2><table><tr><th>route<th>reason<th>count</tr>",
     );
-    for line in metrics.lines().filter_map(|line| line.strip_prefix("attache_own_answers_total{")) {
-        let Some((labels, count)) = line.split_once("} ") else { continue };
+    for answer in status["own_answers"].as_array().into_iter().flatten() {
         page.push_str("<tr>");
-        for name in ["route", "reason"] {
-            row(&mut page, "<td>", label(labels, name), "");
+        for key in ["route", "reason"] {
+            row(&mut page, "<td>", &text(&answer[key]), "");
         }
-        row(&mut page, "<td>", count, "</tr>");
+        row(&mut page, "<td>", &answer["count"].to_string(), "</tr>");
     }
     page.push_str("</table>\n");
     page
-}
-
-/// The value of a label. Ours are names and fixed words, so none holds a quote.
-fn label<'a>(labels: &'a str, name: &str) -> &'a str {
-    let found =
-        labels.split(',').find_map(|label| label.strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"'));
-    found.unwrap_or_default()
 }
 
 fn text(value: &Value) -> String {
@@ -141,10 +133,11 @@ mod tests {
         let status = json!({
             "version": "1", "ready": true, "draining": false,
             "configuration": { "rejected": bad },
+            "own_answers": [{ "route": "(none)", "reason": "no_route", "count": 3 }],
             "routes": [{ "name": bad, "host": bad, "path": bad, "upstream": bad, "credential": bad }],
             "credentials": [{ "name": bad, "type": "x", "state": bad, "last_error": { "message": bad, "hint": bad } }],
         });
-        let page = render(&status, "attache_own_answers_total{reason=\"no_route\",route=\"(none)\"} 3\n");
+        let page = render(&status);
         assert!(!page[HEAD.len()..].contains("<script"), "{page}");
         assert!(page.contains("&lt;script&gt;") && page.contains("<td>no_route<td>3"), "{page}");
     }

@@ -44,7 +44,7 @@ pub struct RouteView {
 pub(super) async fn show(State(view): State<View>, headers: HeaderMap) -> Response {
     let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let mut response = if accept.into_iter().any(|accept| accept.contains("text/html")) {
-        page::answer(&status(&view), &String::from_utf8_lossy(&view.metrics.render()))
+        page::answer(&status(&view))
     } else {
         Json(status(&view)).into_response()
     };
@@ -56,6 +56,12 @@ fn status(view: &View) -> Value {
     let missing = health::missing(view);
     let draining = view.readiness.is_draining();
     let Snapshot { routes, credentials, configuration, .. } = (view.look)();
+    let own_answers = view
+        .metrics
+        .own_answers()
+        .into_iter()
+        .map(|(route, reason, count)| json!({ "route": route, "reason": reason, "count": count }));
+    let own_answers: Vec<_> = own_answers.collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "ready": missing.is_empty() && !draining,
@@ -63,6 +69,7 @@ fn status(view: &View) -> Value {
         "missing": missing,
         "routes": routes,
         "credentials": credentials,
+        "own_answers": own_answers,
         "configuration": configuration,
     })
 }

@@ -27,11 +27,16 @@ pub(super) fn execute(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A listener as somebody would use it.
+fn shown(listen: &str) -> String {
+    if listen.starts_with("unix:") { listen.to_owned() } else { format!("http://{listen}") }
+}
+
 fn summary(config: &Config, unsafe_keys: &[String]) -> String {
     let mut lines = vec![
         "ok".to_owned(),
-        format!("  proxy      http://{}", config.proxy.listen),
-        format!("  admin      http://{}", config.admin.listen),
+        format!("  proxy      {}", shown(&config.proxy.listen)),
+        format!("  admin      {}", shown(&config.admin.listen)),
     ];
     for (name, route) in &config.routes {
         let host = route.host.as_deref().unwrap_or_default();

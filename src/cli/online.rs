@@ -130,6 +130,10 @@ fn cure(reason: Reason) -> Option<&'static str> {
         Reason::UpstreamUnreachable => {
             Some("check the port in `upstream`, and whether a firewall stands in between")
         }
+        Reason::ProxyUnreachable => Some("check `http_proxy`, and whether the proxy is reachable from here"),
+        Reason::ProxyAuthentication => Some("check `username` and `password` under `http_proxy_auth`"),
+        Reason::ProxyRefused => Some("the proxy's rules or its log say why; it may not reach the upstream"),
+        Reason::ProxyInvalid => Some("check the port of `http_proxy`: what answers there is no HTTP proxy"),
         Reason::UpstreamTls => Some(
             "name the authority of the upstream's certificate in `tls.ca_file`, or correct the host name",
         ),

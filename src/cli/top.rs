@@ -76,7 +76,7 @@ fn render(status: &Value) -> String {
             plain(&credential["name"]),
             plain(&credential["type"]),
             plain(&credential["state"]),
-            seconds(&credential["expires_in_seconds"]),
+            life(credential),
             seconds(&credential["next_attempt_in_seconds"]),
             plain(&credential["last_error"]["message"]),
         ]
@@ -87,7 +87,25 @@ fn render(status: &Value) -> String {
         let matched = format!("{}{}", plain(&route["host"]), plain(&route["path"]));
         vec![plain(&route["name"]), matched, plain(&route["upstream"]), plain(&route["credential"])]
     });
-    text + &table(&["ROUTE", "MATCH", "UPSTREAM", "CREDENTIAL"], routes.collect())
+    text += &table(&["ROUTE", "MATCH", "UPSTREAM", "CREDENTIAL"], routes.collect());
+    let answers = status["own_answers"].as_array().into_iter().flatten().map(|answer| {
+        vec![plain(&answer["route"]), plain(&answer["reason"]), shown(&answer["count"].to_string())]
+    });
+    let answers: Vec<_> = answers.collect();
+    if !answers.is_empty() {
+        text += &table(&["ROUTE", "ANSWERED BY ATTACHÉ", "COUNT"], answers);
+    }
+    text
+}
+
+/// How much of a token's life is left, as a bar and in seconds.
+fn life(credential: &Value) -> String {
+    const CELLS: u64 = 10;
+    let Some(left) = credential["expires_in_seconds"].as_u64() else { return "-".to_owned() };
+    let whole = credential["lifetime_seconds"].as_u64().unwrap_or(left).max(left).max(1);
+    // Nothing only when nothing is left.
+    let full = left.saturating_mul(CELLS).div_ceil(whole).min(CELLS) as usize;
+    format!("{}{} {left} s", "#".repeat(full), ".".repeat(CELLS as usize - full))
 }
 
 /// Columns as wide as what stands in them.
@@ -126,14 +144,16 @@ mod tests {
         let status = json!({
             "version": "1", "ready": false, "draining": false, "configuration": { "rejected": null },
             "credentials": [{
-                "name": "a-long-name", "type": "t", "state": "failing", "expires_in_seconds": 7,
+                "name": "a-long-name", "type": "t", "state": "failing", "expires_in_seconds": 7, "lifetime_seconds": 60,
                 "next_attempt_in_seconds": null, "last_error": { "message": "no\u{1b}[2Jt" },
             }],
+            "own_answers": [{ "route": "r", "reason": "no_route", "count": 3 }],
             "routes": [{ "name": "r", "host": null, "path": "/", "upstream": "https://u", "credential": "a-long-name" }],
         });
         let text = render(&status);
         assert!(text.starts_with("attaché 1  not ready\n"), "{text}");
-        assert!(text.contains("\na-long-name  t     failing  7 s   -     no[2Jt\n"), "{text}");
+        assert!(text.contains("\na-long-name  t     failing  ##........ 7 s  -     no[2Jt\n"), "{text}");
+        assert!(text.contains("\nr      no_route             3\n"), "{text}");
         assert!(text.contains("\nr      /      https://u  a-long-name\n"), "{text}");
     }
 }

@@ -1,7 +1,7 @@
 //! What sections must agree on: no part sees more than its own.
 
 use super::{Config, check::nearest};
-use crate::{invalid::Invalid, listen::Listen};
+use crate::{invalid::Invalid, listen::Listen, proxy::NO_CREDENTIAL};
 
 impl Config {
     /// Checks listeners against each other, credentials against the routes that name them, and the log's filter.
@@ -38,8 +38,16 @@ impl Config {
 
     fn check_credentials(&self) -> Result<(), Invalid> {
         let names = || self.credentials.keys().map(String::as_str);
+        if self.credentials.contains_key(NO_CREDENTIAL) {
+            let key = format!("credentials.{NO_CREDENTIAL}");
+            return Err(Invalid::new(
+                key,
+                "no credential can be called that: it is what routes without one say",
+            )
+            .hint("give it another name"));
+        }
         for (route, config) in &self.routes {
-            if !self.credentials.contains_key(&config.credential) {
+            if config.credential != NO_CREDENTIAL && !self.credentials.contains_key(&config.credential) {
                 let mistake =
                     Invalid::new(format!("routes.{route}.credential"), "no such credential is defined");
                 return Err(match nearest(&config.credential, names()) {

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use super::{
     caller::InFlight,
     inflow::{BrokenOff, Inflow},
+    route::Injected,
     trailers,
     upgrade::Tunnel,
     upstream::{Held, Lease},
@@ -33,7 +34,7 @@ pub(super) enum BodyError {
 pub(super) struct AnswerBody {
     content: Content,
     // The token that must not come back in one.
-    passes_trailers: Option<Current>,
+    passes_trailers: Option<Injected>,
     in_flight: Option<InFlight>,
 }
 
@@ -78,7 +79,7 @@ impl AnswerBody {
     }
 
     /// Lets trailers through, unless they show this token.
-    pub(super) fn pass_trailers(&mut self, token: Current) {
+    pub(super) fn pass_trailers(&mut self, token: Injected) {
         self.passes_trailers = Some(token);
     }
 
@@ -175,7 +176,7 @@ impl Body for AnswerBody {
                 // Nothing comes behind them.
                 self.content.finish();
                 let Some(token) = &self.passes_trailers else { return Poll::Ready(None) };
-                trailers::clean_answer(&mut trailers, token.token());
+                trailers::clean_answer(&mut trailers, token.as_ref().map(Current::token));
                 Poll::Ready((!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers))))
             }
         }

@@ -19,6 +19,10 @@ pub(super) fn check(parts: &Parts, facts: Facts, has_body: bool) -> Result<(), R
     if facts.is_ambiguous() || !is_plain_encoding(&parts.headers) {
         return Err(Reason::AmbiguousFraming);
     }
+    // It must be about HTTP, when it says what it is about (absolute-form, or `:scheme`).
+    if !matches!(parts.uri.scheme_str(), None | Some("http" | "https")) {
+        return Err(Reason::MalformedTarget);
+    }
     if parts.version == Version::HTTP_2 {
         check_pseudo_headers(parts)?;
     }
@@ -33,17 +37,14 @@ pub(super) fn check(parts: &Parts, facts: Facts, has_body: bool) -> Result<(), R
     Ok(())
 }
 
-/// RFC 9113 §8.3.1: a `Host` that differs from `:authority` makes a request malformed. And it must be about HTTP.
+/// RFC 9113 §8.3.1: a `Host` that differs from `:authority` makes a request malformed.
 fn check_pseudo_headers(parts: &Parts) -> Result<(), Reason> {
     if let (Some(authority), Some(host)) = (parts.uri.authority(), parts.headers.get(HOST))
         && !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())
     {
         return Err(Reason::MalformedHost);
     }
-    match parts.uri.scheme_str() {
-        None | Some("http" | "https") => Ok(()),
-        Some(_) => Err(Reason::MalformedTarget),
-    }
+    Ok(())
 }
 
 /// `CONNECT` makes a tunnel, `TRACE` and `TRACK` show the token (RFC 9110 §9.3.6, §9.3.8). Methods have a case, but not

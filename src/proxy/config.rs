@@ -146,7 +146,7 @@ pub struct RouteConfig {
     pub headers: BTreeMap<String, String>,
     /// Where requests go: https, or http to a loopback address.
     pub upstream: String,
-    /// The credential that is injected.
+    /// The credential that is injected; `none` injects nothing.
     pub credential: String,
     /// An HTTP proxy on the way to the upstream. The environment's proxy variables are ignored.
     pub http_proxy: Option<String>,
@@ -189,6 +189,8 @@ pub enum CallerAuthorization {
     /// It is removed, and the token takes its place.
     #[default]
     Replace,
+    /// It is sent in place of the token, if there is exactly one, in the plain spelling; several are refused.
+    Keep,
     /// The request is refused.
     Reject,
 }
@@ -216,6 +218,9 @@ pub enum UpstreamProtocol {
     /// HTTP/2 without TLS, which the upstream must expect.
     H2c,
 }
+
+/// The `credential` of a route that injects nothing. No credential can have this name.
+pub const NO_CREDENTIAL: &str = "none";
 
 impl RouteConfig {
     /// A route for everything, with the default of every key.

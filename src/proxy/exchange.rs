@@ -20,7 +20,7 @@ use super::{
     exchange_http2::{self, Sent},
     grpc,
     inflow::Inflow,
-    route::Route,
+    route::{Injected, Route},
     unauthorized, upgrade,
     upload::{RequestBody, Upload},
     upstream::{self, ConnectError, Connection, Held, Lease, SendError, Wanted},
@@ -70,12 +70,12 @@ impl Outgoing {
     }
 
     /// The request with its credential, which goes on last of all.
-    fn request(&self, headers: HeaderMap, route: &Route, token: &Current) -> Request<RequestBody> {
+    fn request(&self, headers: HeaderMap, route: &Route, token: &Injected) -> Request<RequestBody> {
         let mut request = Request::new(self.body());
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = Uri::from(self.target.clone());
         *request.headers_mut() = headers;
-        route.injection.set(request.headers_mut(), token.header());
+        route.inject(request.headers_mut(), token);
         request
     }
 
@@ -111,7 +111,7 @@ pub(super) async fn exchange(
     caller: &Rc<Caller>,
     route: &Route,
     mut outgoing: Outgoing,
-    mut token: Current,
+    mut token: Injected,
 ) -> Result<Response<AnswerBody>, Error> {
     let mut replay = None;
     loop {
@@ -125,7 +125,7 @@ pub(super) async fn exchange(
                 let held = outgoing.is_replayable();
                 if let Some(replacement) = Box::pin(unauthorized::replacement(route, &token, held)).await {
                     // The connection goes with the refused answer.
-                    token = replacement;
+                    token = Some(replacement);
                     replay = Some(unauthorized::Replaying::begin(route));
                     continue;
                 }
@@ -147,7 +147,7 @@ async fn send(
     caller: &Caller,
     route: &Route,
     outgoing: &mut Outgoing,
-    token: &mut Current,
+    token: &mut Injected,
 ) -> Result<Response<Arrival>, Error> {
     let pool = &caller.worker.pool;
     let limit = outgoing.time_limit(caller, route);
@@ -202,10 +202,10 @@ async fn send(
         route.metrics.retry();
         // First, because it counts among those that there may be.
         drop(connection);
-        let earlier = token.generation();
+        let earlier = token.as_ref().map(Current::generation);
         connection = Box::pin(acquire(caller, route, Wanted::Fresh, token)).await?;
-        if token.generation() != earlier {
-            route.injection.set(request.headers_mut(), token.header());
+        if token.as_ref().map(Current::generation) != earlier {
+            route.inject(request.headers_mut(), token);
         }
     }
 }
@@ -216,7 +216,7 @@ async fn acquire(
     caller: &Caller,
     route: &Route,
     wanted: Wanted,
-    token: &mut Current,
+    token: &mut Injected,
 ) -> Result<Connection, Error> {
     let (pool, now) = (&caller.worker.pool, caller.worker.ticks.now());
     match upstream::acquire(&route.upstream, pool, wanted, now).await {
@@ -224,7 +224,9 @@ async fn acquire(
             if !connection.is_used() {
                 route.metrics.upstream_connection(UpstreamConnection::Opened);
             }
-            *token = route.token().await?;
+            if token.is_some() {
+                *token = route.token().await?;
+            }
             Ok(connection)
         }
         Err(error) => Err(not_connected(caller, route, &error)),
@@ -253,7 +255,7 @@ fn answer(
     route: &Route,
     response: Response<Arrival>,
     trailers: bool,
-    token: Current,
+    token: Injected,
 ) -> Response<AnswerBody> {
     let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let mut response = response.map(|arrival| match arrival {
@@ -264,7 +266,9 @@ fn answer(
         }
         Arrival::Http2(arrived) => AnswerBody::stream(arrived),
     });
-    drop_echoes(response.headers_mut(), token.token());
+    if let Some(token) = &token {
+        drop_echoes(response.headers_mut(), token.token());
+    }
     if trailers {
         response.body_mut().pass_trailers(token);
     }

@@ -15,10 +15,10 @@ use super::{
     caller::Caller,
     error::{Error, Reason},
     exchange::{self, Arrival, Outgoing},
-    route::Route,
+    route::{Injected, Route},
     upstream::{self, Connection, Sharing, StreamError},
 };
-use crate::{telemetry::metrics::UpstreamConnection, token::Current};
+use crate::telemetry::metrics::UpstreamConnection;
 
 /// How often one request is sent at most.
 const MAX_SENDINGS: usize = 3;
@@ -36,7 +36,7 @@ pub(super) async fn send(
     caller: &Caller,
     route: &Route,
     outgoing: &Outgoing,
-    token: &mut Current,
+    token: &mut Injected,
 ) -> Result<Sent, Error> {
     for sending in 1.. {
         let seat = match seat(caller, route, token).await? {
@@ -70,7 +70,7 @@ pub(super) async fn send(
     Err(Reason::UpstreamClosed.into())
 }
 
-async fn seat(caller: &Caller, route: &Route, token: &mut Current) -> Result<Sharing, Error> {
+async fn seat(caller: &Caller, route: &Route, token: &mut Injected) -> Result<Sharing, Error> {
     let worker = &caller.worker;
     let sharing = upstream::share(&route.upstream, &worker.pool, &worker.shared).await;
     let sharing = sharing.map_err(|error| exchange::not_connected(caller, route, &error))?;
@@ -81,13 +81,15 @@ async fn seat(caller: &Caller, route: &Route, token: &mut Current) -> Result<Sha
     if is_new {
         route.metrics.upstream_connection(UpstreamConnection::Opened);
         // That took time, in which a token can end.
-        *token = route.token().await?;
+        if token.is_some() {
+            *token = route.token().await?;
+        }
     }
     Ok(sharing)
 }
 
 /// The head as HTTP/2 has it (RFC 9113 §8.2.2, §8.3.1), with its credential.
-fn head(outgoing: &Outgoing, route: &Route, token: &Current) -> Result<Request<()>, Reason> {
+fn head(outgoing: &Outgoing, route: &Route, token: &Injected) -> Result<Request<()>, Reason> {
     let mut request = Request::new(());
     *request.version_mut() = Version::HTTP_2;
     *request.method_mut() = outgoing.method.clone();
@@ -99,7 +101,7 @@ fn head(outgoing: &Outgoing, route: &Route, token: &Current) -> Result<Request<(
         headers.insert(CONTENT_LENGTH, (*length).into());
     }
     let host = headers.remove(HOST).ok_or(Reason::MalformedHost)?;
-    route.injection.set(headers, token.header());
+    route.inject(headers, token);
     let mut parts = uri::Parts::default();
     parts.scheme = Some(if route.upstream.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP });
     parts.authority = Some(Authority::try_from(host.as_bytes()).map_err(|_| Reason::MalformedHost)?);

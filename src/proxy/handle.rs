@@ -119,7 +119,17 @@ fn admit<'a>(
         return Err(Reason::LoopDetected);
     }
     let path = parts.uri.path();
-    match site.table.find(host, path) {
+    // HTTP/2 has an authority with every request; in HTTP/1 it says that the caller takes this for a proxy.
+    let is_proxied = parts.version != Version::HTTP_2 && parts.uri.authority().is_some();
+    let route = if is_proxied {
+        if !site.guard.is_meant(parts.uri.authority()) {
+            return Err(Reason::ForeignHost);
+        }
+        site.table.find_proxied(host, path)
+    } else {
+        site.table.find(host, path)
+    };
+    match route {
         Some(route) => {
             if route.has_prefix {
                 path::check_within_prefix(path).map_err(|path::Refused| Reason::PathRefused)?;
@@ -150,7 +160,6 @@ async fn forward(
     if route.caller_authorization == CallerAuthorization::Reject && route.injection.is_in(&parts.headers) {
         return Err(Reason::CallerAuthorization.into());
     }
-    let token = route.token().await?;
     let target = target(route, &parts)?;
     let upgrade = upgrade::is_wanted(&parts, !body.is_end_stream()) && route.upstream.may_speak_http_1();
     let call = grpc::is_call(&parts);
@@ -159,10 +168,14 @@ async fn forward(
     let mut headers = parts.headers;
     let says_length = headers.contains_key(CONTENT_LENGTH);
     hop::strip_request(&mut headers);
+    let keeps = route.keeps(&headers)?;
+    let token = if keeps { None } else { route.token().await? };
     if let Some(name) = &site.required_header {
         headers.remove(name);
     }
-    route.injection.remove_spellings(&mut headers);
+    if !keeps {
+        route.injection.remove_spellings(&mut headers);
+    }
     for (header, value) in &route.headers {
         header.remove_spellings(&mut headers);
         header.set(&mut headers, value);

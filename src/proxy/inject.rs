@@ -55,6 +55,16 @@ impl Injection {
         headers.keys().any(|name| self.is_spelling(name))
     }
 
+    /// Whether there is exactly one, in the plain spelling; none at all is fine as well, and anything else is not.
+    pub(super) fn only(&self, headers: &HeaderMap) -> Result<bool, ()> {
+        let mut spellings = headers.keys().filter(|name| self.is_spelling(name));
+        match (spellings.next(), spellings.next()) {
+            (None, _) => Ok(false),
+            (Some(name), None) if *name == self.name && headers.get_all(name).iter().count() == 1 => Ok(true),
+            _ => Err(()),
+        }
+    }
+
     /// Sets the one credential. Neither copies the value nor allocates for it.
     pub(super) fn set(&self, headers: &mut HeaderMap, value: &HeaderValue) {
         headers.insert(self.name.clone(), value.clone());

@@ -27,8 +27,9 @@ use crate::{
 /// How long to wait when the process has no file descriptors left.
 const EXHAUSTED: Duration = Duration::from_millis(50);
 
-/// File descriptors that connections leave to everything else: logs, probes, token requests, secret files.
-const RESERVED: usize = 32;
+/// File descriptors that connections leave to everything else: runtimes (30 of 4 workers), callers that are being refused, probes,
+/// token requests, secret files, names that are resolved.
+const RESERVED: usize = 40;
 
 /// A port that is bound, and what its requests meet.
 pub(super) struct Bound {

@@ -52,8 +52,8 @@ mod worker;
 
 pub use self::{
     config::{
-        AccessLog, CallerAuthorization, HttpProxyAuthConfig, InjectConfig, ProxyConfig, Replay, RouteConfig,
-        RouteTlsConfig, UpstreamProtocol,
+        AccessLog, CallerAuthorization, HttpProxyAuthConfig, InjectConfig, NO_CREDENTIAL, ProxyConfig,
+        Replay, RouteConfig, RouteTlsConfig, UpstreamProtocol,
     },
     error::Reason,
     reach::Reached,

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
     complaint::Complaints,
@@ -35,7 +35,8 @@ pub(super) struct Route {
     pub(super) caller_authorization: CallerAuthorization,
     /// How redirects come back, if they are rewritten.
     pub(super) local: Option<Local>,
-    pub(super) credential: Credential,
+    /// Without one, nothing is injected.
+    pub(super) credential: Option<Credential>,
     pub(super) response_timeout: Duration,
     pub(super) metrics: RouteMetrics,
     pub(super) complaints: Complaints,
@@ -47,7 +48,7 @@ impl Route {
         config: &RouteConfig,
         target: &Target,
         upstream: Arc<Upstream>,
-        credential: &Credential,
+        credential: Option<&Credential>,
         metrics: RouteMetrics,
     ) -> Result<Self, Invalid> {
         let header = HeaderName::try_from(config.inject.header.as_str())
@@ -56,12 +57,13 @@ impl Route {
             return Err(Invalid::new("inject.header", "is a header that frames or routes requests")
                 .hint("most services read tokens from `authorization` or a header of their own"));
         }
-        let credential = match &config.inject.format {
-            Some(format) => {
+        let credential = match (&config.inject.format, credential) {
+            (_, None) => None,
+            (Some(format), Some(credential)) => {
                 let format: Format = format.parse().map_err(|why| Invalid::new("inject.format", why))?;
-                credential.with_format(&format)
+                Some(credential.with_format(&format))
             }
-            None => credential.clone(),
+            (None, Some(credential)) => Some(credential.clone()),
         };
         let path = prefix(&config.path)?;
         let strip = if config.strip_prefix { path.len() } else { 0 };
@@ -84,15 +86,38 @@ impl Route {
     }
 }
 
+/// What is injected: nothing, where the route has no credential or the caller's own takes its place.
+pub(super) type Injected = Option<Current>;
+
 impl Route {
-    /// The current token, or the one that is being fetched. Never a request without one.
-    pub(super) async fn token(&self) -> Result<Current, Error> {
-        match self.credential.current() {
-            Some(current) => Ok(current),
-            None => self.credential.wait().await.map_err(|Unavailable { retry_after }| Error {
+    /// The current token, or the one that is being fetched. Never a request without one, on a route that has a
+    /// credential.
+    pub(super) async fn token(&self) -> Result<Injected, Error> {
+        let Some(credential) = &self.credential else { return Ok(None) };
+        match credential.current() {
+            Some(current) => Ok(Some(current)),
+            None => credential.wait().await.map(Some).map_err(|Unavailable { retry_after }| Error {
                 retry_after: Some(retry_after),
                 ..Reason::TokenUnavailable.into()
             }),
+        }
+    }
+
+    /// Whether the caller's own credential is sent in place of the token. What is left behind the hop-by-hop set is looked
+    /// at: a field that `Connection` names does not cross.
+    pub(super) fn keeps(&self, headers: &HeaderMap) -> Result<bool, Reason> {
+        match self.caller_authorization {
+            CallerAuthorization::Keep => {
+                self.injection.only(headers).map_err(|()| Reason::CallerAuthorization)
+            }
+            CallerAuthorization::Replace | CallerAuthorization::Reject => Ok(false),
+        }
+    }
+
+    /// Sets the one credential, last of all.
+    pub(super) fn inject(&self, headers: &mut HeaderMap, injected: &Injected) {
+        if let Some(current) = injected {
+            self.injection.set(headers, current.header());
         }
     }
 }
@@ -172,6 +197,15 @@ impl RouteTable {
         tables
             .flat_map(|paths| paths.prefixes.values().chain(&paths.root))
             .map(|route| route.response_timeout)
+    }
+
+    /// The route of a request that was sent as to a proxy (RFC 9112 §3.2.2): a name that belongs to routes is not taken
+    /// by one that stands for every name.
+    pub(super) fn find_proxied(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
+        match self.hosts.get(host.to_ascii_lowercase().as_str()) {
+            Some(paths) => paths.find(path),
+            None => self.any.find(path),
+        }
     }
 
     /// The route of a request; one with a host wins over one without.

@@ -11,7 +11,10 @@ use http::{HeaderName, HeaderValue, Version};
 use tokio::sync::Notify;
 
 use super::{
-    config::{AccessRule, HttpProxyAuthConfig, ProxyConfig, RouteConfig, RouteTlsConfig, UpstreamProtocol},
+    config::{
+        AccessRule, HttpProxyAuthConfig, NO_CREDENTIAL, ProxyConfig, RouteConfig, RouteTlsConfig,
+        UpstreamProtocol,
+    },
     route::{self, Route, RouteTable},
     upstream::{Target, Upstream, Watch},
 };
@@ -187,23 +190,16 @@ impl Routes {
                 }
             };
             upstreams.insert(key, Arc::clone(&upstream));
-            let credential = credential(&config.credential).ok_or_else(|| {
-                in_route(
-                    Invalid::new(
-                        "credential",
-                        format!("names `{}`, which is not defined", config.credential),
-                    )
-                    .hint(format!("add a section `[credentials.{}]`", config.credential)),
-                )
-            })?;
+            let credential = find(credential, &config.credential).map_err(in_route)?;
             if config.unsafe_plaintext {
                 metrics.unsafe_setting(&format!("{section}.unsafe_plaintext"));
             }
             if config.http_proxy_auth.unsafe_plaintext {
                 metrics.unsafe_setting(&format!("{section}.http_proxy_auth.unsafe_plaintext"));
             }
-            let route = Route::build(name, config, &target, upstream, &credential, metrics.route(name))
-                .map_err(in_route)?;
+            let route =
+                Route::build(name, config, &target, upstream, credential.as_ref(), metrics.route(name))
+                    .map_err(in_route)?;
             let host = config.host.as_deref().map(host).transpose().map_err(in_route)?;
             let prefix = route::prefix(&config.path).map_err(in_route)?;
             sites[at].table.add(host, prefix, Arc::new(route)).map_err(|other| {
@@ -251,6 +247,17 @@ impl Routes {
         }
         Ok(listen)
     }
+}
+
+/// The credential of a route, if it has one.
+fn find(credential: &dyn Fn(&str) -> Option<Credential>, name: &str) -> Result<Option<Credential>, Invalid> {
+    if name == NO_CREDENTIAL {
+        return Ok(None);
+    }
+    credential(name).map(Some).ok_or_else(|| {
+        Invalid::new("credential", format!("names `{name}`, which is not defined"))
+            .hint(format!("add a section `[credentials.{name}]`"))
+    })
 }
 
 /// What a route says of the Unix socket that it listens on; all routes of one socket must say the same.

@@ -55,9 +55,11 @@ pub(super) fn ask(headers: &mut HeaderMap) {
 }
 
 /// Leaves of an answer's trailers what may pass.
-pub(super) fn clean_answer(trailers: &mut HeaderMap, token: &AccessToken) {
+pub(super) fn clean_answer(trailers: &mut HeaderMap, token: Option<&AccessToken>) {
     remove(trailers, |name| NEVER.contains(&name.as_str()));
-    drop_echoes(trailers, token);
+    if let Some(token) = token {
+        drop_echoes(trailers, token);
+    }
 }
 
 /// Leaves of a call's trailers what may pass.
@@ -86,7 +88,7 @@ mod tests {
             trailers.append(HeaderName::from_static(name), HeaderValue::from_static("0"));
         }
         trailers.append("x-echo", HeaderValue::from_static("Bearer token-1!"));
-        clean_answer(&mut trailers, &AccessToken::new("token-1").unwrap());
+        clean_answer(&mut trailers, Some(&AccessToken::new("token-1").unwrap()));
         let mut left: Vec<_> = trailers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["grpc-status", "server-timing"]);

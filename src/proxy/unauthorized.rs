@@ -2,14 +2,16 @@
 
 use http::{Response, header::WWW_AUTHENTICATE};
 
-use super::route::Route;
+use super::route::{Injected, Route};
 use crate::{
     telemetry::metrics::{RejectionOutcome, ReplayOutcome},
     token::{Current, Rejection},
 };
 
 /// Rejects the token that was refused; true when another one is there or on its way.
-pub(super) fn reject<B>(route: &Route, response: &Response<B>, token: &Current) -> bool {
+pub(super) fn reject<B>(route: &Route, response: &Response<B>, injected: &Injected) -> bool {
+    // What the caller brought itself is the caller's affair.
+    let (Some(token), Some(credential)) = (injected, &route.credential) else { return false };
     // RFC 6750 §3.1: a token with too little scope is a good token, and a new one would have no more.
     let wants_scope = response
         .headers()
@@ -20,7 +22,7 @@ pub(super) fn reject<B>(route: &Route, response: &Response<B>, token: &Current) 
         route.metrics.rejection(RejectionOutcome::InsufficientScope);
         return false;
     }
-    let outcome = match route.credential.reject(token.generation()) {
+    let outcome = match credential.reject(token.generation()) {
         Rejection::Refreshing => RejectionOutcome::Refresh,
         Rejection::Superseded => RejectionOutcome::Superseded,
         Rejection::Suppressed => RejectionOutcome::Suppressed,
@@ -31,12 +33,13 @@ pub(super) fn reject<B>(route: &Route, response: &Response<B>, token: &Current) 
 
 /// Waits for the token that comes after the refused one, if the request can be sent again: one that cannot does not wait for
 /// what it cannot use.
-pub(super) async fn replacement(route: &Route, token: &Current, held: bool) -> Option<Current> {
+pub(super) async fn replacement(route: &Route, injected: &Injected, held: bool) -> Option<Current> {
+    let (Some(token), Some(credential)) = (injected, &route.credential) else { return None };
     if !held {
         route.metrics.replay(ReplayOutcome::NotHeld);
         return None;
     }
-    let current = route.credential.wait().await.ok();
+    let current = credential.wait().await.ok();
     let another = current.filter(|current| current.generation() != token.generation());
     if another.is_none() {
         route.metrics.replay(ReplayOutcome::NoToken);

@@ -58,13 +58,17 @@ impl Introspection {
         })
     }
 
-    /// What the provider says of a token; `active` is in it, and is true or false.
-    pub(super) async fn ask(&mut self, token: &AccessToken) -> Result<Map<String, Value>, FetchError> {
+    /// Looks whether a secret or the client's certificate has been replaced. Blocking: reads files.
+    pub(super) fn look(&mut self) {
         if self.auth.look()
             && let Some(identity) = self.auth.identity()
         {
             self.http.present(identity);
         }
+    }
+
+    /// What the provider says of a token; `active` is in it, and is true or false.
+    pub(super) async fn ask(&mut self, token: &AccessToken) -> Result<Map<String, Value>, FetchError> {
         let url = self.endpoint.find(&mut self.http).await?;
         let (authorization, body) = self.question(url.as_str(), token)?;
         let sent = self.http.send(|client| {

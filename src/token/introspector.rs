@@ -12,12 +12,15 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
-use serde_json::Value;
-use tokio::{task::AbortHandle, time};
+use serde_json::{Map, Value};
+use tokio::{
+    task::{self, AbortHandle},
+    time,
+};
 
 use super::{
     clock::Clock,
-    credential::{Credential, Rejection},
+    credential::{Credential, Current, Rejection},
     error::FetchError,
     grant::OAuthConfig,
     introspection::Introspection,
@@ -36,7 +39,8 @@ const LEAST: Duration = Duration::from_secs(1);
 /// Asks about the token of one credential.
 pub(super) struct Introspector {
     interval: Duration,
-    introspection: Introspection,
+    // A lock, because a look at the files leaves this thread with it, and may never come back.
+    introspection: Arc<tokio::sync::Mutex<Introspection>>,
     credential: Credential,
     metrics: CredentialMetrics,
     /// The kind of failure that was told last: one warning a change.
@@ -57,6 +61,7 @@ impl Introspector {
             return Err(Invalid::new("introspect", "is less than a second"));
         }
         let introspection = Introspection::build(config, client_id, clock)?;
+        let introspection = Arc::new(tokio::sync::Mutex::new(introspection));
         Ok(Some(Self { interval: interval.0, introspection, credential, metrics, told: None }))
     }
 
@@ -68,9 +73,19 @@ impl Introspector {
         }
     }
 
+    async fn ask(&self, current: &Current) -> Result<Map<String, Value>, FetchError> {
+        let mut introspection = Arc::clone(&self.introspection).lock_owned().await;
+        // On a thread for blocking work: files that do not answer hold up this question only, which has a time limit.
+        let looked = task::spawn_blocking(move || {
+            introspection.look();
+            introspection
+        });
+        looked.await.map_err(|_| FetchError::Panicked)?.ask(current.token()).await
+    }
+
     async fn once(&mut self) {
         let Some(current) = self.credential.current() else { return };
-        let asked = time::timeout(ATTEMPT, self.introspection.ask(current.token())).await;
+        let asked = time::timeout(ATTEMPT, self.ask(&current)).await;
         match asked.unwrap_or(Err(FetchError::Timeout)) {
             Ok(told) if told.get("active") == Some(&Value::Bool(true)) => {
                 self.metrics.introspected(IntrospectionOutcome::Active);

@@ -80,6 +80,8 @@ enum Task {
 impl Drop for Entry {
     fn drop(&mut self) {
         // Not aborted: an answer that is on its way may hold the only refresh token there is.
+        // What an attempt under way still brings is told under no name any more.
+        self.names.retain(|_| false);
         // Whoever still holds the credential need not wait for a token that nobody fetches any more.
         self.credential.shared().enter(Phase::Stopped);
     }

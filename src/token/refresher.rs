@@ -160,12 +160,13 @@ impl Refresher {
     }
 
     /// Opens the store. A process that takes over from another one, or a new configuration from an old one, waits for it a
-    /// little.
+    /// little at first.
     async fn open(&mut self, supplier: &mut Supplier, now: Moment) -> Result<(), FetchError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match supplier.open(now).await {
-                Err(FetchError::Store(StoreError::InUse)) if Instant::now() < deadline => {
+            let patient = !self.progress.began && Instant::now() < deadline;
+            match supplier.open(now, patient).await {
+                Err(FetchError::Store(StoreError::InUse)) if patient => {
                     time::sleep(Duration::from_millis(50)).await;
                 }
                 opened => return opened,

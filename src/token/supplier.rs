@@ -68,14 +68,17 @@ impl Supplier {
                 );
             }
             SourceConfig::RefreshToken(_) => {}
+            SourceConfig::File(_) | SourceConfig::Basic(_)
+                if common.max_requests_per_hour.is_some() || common.store.is_some() =>
+            {
+                let key = if common.store.is_some() { "store" } else { "max_requests_per_hour" };
+                return Err(
+                    Invalid::new(key, "is given, but this `type` makes no token request").hint("remove it")
+                );
+            }
             _ if common.store.is_some() && common.store_key.is_none() => {
                 return Err(Invalid::new("store_key", "is missing: access tokens are kept encrypted only")
                     .hint("make a key with `openssl rand -base64 32`, put it into a file and name that file here"));
-            }
-            SourceConfig::File(_) if common.max_requests_per_hour.is_some() || common.store.is_some() => {
-                let key = if common.store.is_some() { "store" } else { "max_requests_per_hour" };
-                return Err(Invalid::new(key, "is given, but a token from a file needs no token request")
-                    .hint("remove it"));
             }
             _ => {}
         }
@@ -112,8 +115,9 @@ impl Supplier {
         Self { quota: Some(Quota::new(max)), ..self }
     }
 
-    /// Opens the store, once. Only a refresh token cannot do without it.
-    pub(super) async fn open(&mut self, now: Moment) -> Result<(), FetchError> {
+    /// Opens the store, once. Only a refresh token cannot do without it; whoever is `patient` tries again when another
+    /// process still has it.
+    pub(super) async fn open(&mut self, now: Moment, patient: bool) -> Result<(), FetchError> {
         let Some(store) = self.store.as_mut().filter(|_| !self.opened) else { return Ok(()) };
         let (opened, vital) = match &self.source {
             Source::RefreshToken(source) if source.is_replaced() => (store.open_anew().await, true),
@@ -128,7 +132,7 @@ impl Supplier {
                 }
                 Ok(())
             }
-            Err(error) if vital => Err(FetchError::Store(error)),
+            Err(error) if vital || (patient && error == StoreError::InUse) => Err(FetchError::Store(error)),
             // What it holds is of no use; what comes next takes its place.
             Err(StoreError::Corrupt | StoreError::Undecipherable | StoreError::TooLarge) => {
                 let _ = store.open_anew().await;

@@ -72,6 +72,11 @@ impl Metrics {
         self.0.upstreams.handles(upstream)
     }
 
+    /// How many requests attaché itself has answered: route, reason, count.
+    pub fn own_answers(&self) -> Vec<(String, String, u64)> {
+        self.0.routes.own_answers()
+    }
+
     /// The handles of one credential.
     pub fn credential(&self, credential: &str) -> CredentialMetrics {
         self.0.credentials.handles(credential)
@@ -132,6 +137,15 @@ fn register<C: prometheus::core::Collector + Clone + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn own_answers_are_told_by_route_and_reason() {
+        let metrics = Metrics::new();
+        let route = metrics.route("orders");
+        route.own_answer("token_unavailable");
+        route.own_answer("token_unavailable");
+        assert_eq!(metrics.own_answers(), [("orders".into(), "token_unavailable".into(), 2)]);
+    }
 
     #[test]
     fn instances_do_not_share_their_counts() {

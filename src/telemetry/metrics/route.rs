@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    core::Collector as _,
 };
 use tokio::time::Instant;
 
@@ -80,6 +81,21 @@ impl Families {
                 &["route", "outcome"],
             ),
         }
+    }
+
+    pub(super) fn own_answers(&self) -> Vec<(String, String, u64)> {
+        let families = self.own_answers.collect();
+        let metrics = families.iter().flat_map(prometheus::proto::MetricFamily::get_metric);
+        let mut told: Vec<_> = metrics
+            .map(|metric| {
+                let label = |name| metric.get_label().iter().find(|label| label.name() == name);
+                let value = |name| label(name).map(|label| label.value().to_owned()).unwrap_or_default();
+                // A count of whole numbers, which a float holds exactly up to 2^53.
+                (value("route"), value("reason"), metric.get_counter().get_value() as u64)
+            })
+            .collect();
+        told.sort();
+        told
     }
 
     pub(super) fn handles(&self, route: &str) -> RouteMetrics {

@@ -8,6 +8,8 @@ import re
 import subprocess
 import time
 
+import h2.connection
+import h2.events
 from support.collector import Collector
 from support.fakes import SECRET, FakeProvider, config
 from support.http import Connection, Load, Server, get
@@ -98,7 +100,8 @@ async def told(check: Check, provider, upstream: Upstream, protocol: str) -> Non
     connection = await Connection.open(sidecar.proxy, "foreign.example")
     await connection.request("GET", "/elsewhere")
     connection.close()
-    came = await collector.until("spans", lambda c: len(c.spans) >= 8)
+    await over_http2(sidecar, "/second", {"traceparent": SAMPLED})
+    came = await collector.until("spans", lambda c: len(c.spans) >= 9)
     check.that(came, f"{protocol}: {len(collector.spans)} spans came")
     spans = {span.attributes.get("url.path"): span for span in collector.spans}
     sent = {target.split("?")[0]: fields for target, fields in upstream.seen.items()}
@@ -136,6 +139,10 @@ async def told(check: Check, provider, upstream: Upstream, protocol: str) -> Non
     check.that("hunter2" not in text, "no query in any span")
     check.seen(f"spans over {protocol}", text)
 
+    second = spans["/second"]
+    told = sent["/second"]["traceparent"] == f"00-{TRACE}-{second.id}-01" and sent["/second"]["count"] == 1
+    check.that(second.parent == PARENT and told, "a caller that speaks HTTP/2 gets the same")
+
     # What was not sent yet is sent at the end.
     await get(sidecar.proxy, "/last")
     check.that(await sidecar.stop() == 0, "exit 0")
@@ -162,6 +169,23 @@ async def private(check: Check, provider, upstream: Upstream) -> None:
             await sidecar.line("the collector does not take spans.*TLS failed")
             check.that(not collector.spans, "an authority that is not named is not believed, and the log says that TLS failed")
         await sidecar.stop()
+
+
+async def over_http2(sidecar: Sidecar, path: str, headers: dict) -> None:
+    """One request with prior knowledge (RFC 9113 section 3.3), and its whole answer."""
+    reader, writer = await asyncio.open_connection(*sidecar.proxy)
+    connection = h2.connection.H2Connection()
+    connection.initiate_connection()
+    host = f"{sidecar.proxy[0]}:{sidecar.proxy[1]}"
+    names = {":method": "GET", ":scheme": "http", ":authority": host, ":path": path, **headers}
+    connection.send_headers(1, list(names.items()), end_stream=True)
+    writer.write(connection.data_to_send())
+    ended = False
+    while not ended:
+        events = connection.receive_data(await reader.read(1 << 16))
+        ended = any(isinstance(event, h2.events.StreamEnded) for event in events)
+        writer.write(connection.data_to_send())
+    writer.close()
 
 
 async def ratio(check: Check, provider, upstream: Upstream) -> None:

@@ -19,7 +19,7 @@ PEERS = ROOT / "tests" / "e2e" / "peers"
 VENV = CACHE / "venv"
 DEBIAN = CACHE / "debian"
 # Packages that the suites ask for; a suite that asks for one that cannot be had is skipped, or fails if it is `nginx-light`.
-PACKAGES = ["nginx-light", "docker.io", "busybox-static", "chromium", "prometheus", "glewlwyd", "faketime"]
+PACKAGES = ["nginx-light", "tinyproxy-bin", "docker.io", "busybox-static", "chromium", "prometheus", "glewlwyd", "faketime"]
 
 
 def install() -> None:

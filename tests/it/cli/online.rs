@@ -244,3 +244,23 @@ fn the_proxy_variables_of_the_environment_are_ignored() {
     assert_eq!(text_of(&command.output().unwrap()).0, "idp-1\n");
     assert_eq!(proxy.connections(), 0);
 }
+
+#[test]
+fn a_proxy_that_does_not_lead_to_the_upstream_is_told_with_the_cure() {
+    let idp = server("idp");
+    let wants_a_name = answering("HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n");
+    let forbids = answering("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n");
+    let no_proxy = answering("220 mail.example ESMTP\r\n\r\n");
+    for (proxy, reason, cure) in [
+        (nobody(), "proxy_unreachable", "check `http_proxy`"),
+        (wants_a_name, "proxy_authentication", "http_proxy_auth"),
+        (forbids, "proxy_refused", "rules"),
+        (no_proxy, "proxy_invalid", "port of `http_proxy`"),
+    ] {
+        let upstream = format!("https://a.example\"\nhttp_proxy = \"http://{proxy}");
+        let (_folder, file) = config(&format!("token_endpoint = \"http://{}/t\"", idp.address), &upstream);
+        let (code, out, _) = run(&["check", "--online"], &file);
+        assert_eq!(code, Some(1), "{out}");
+        assert!(out.contains(&format!("failed ({reason})")) && out.contains(cure), "{out}");
+    }
+}

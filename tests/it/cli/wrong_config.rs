@@ -232,6 +232,11 @@ const SECTIONS: &[Wrong] = &[
         &["`admin.unix.mode`", "nobody"],
     ),
     wrong(
+        "[routes.orders]",
+        "[credentials.none]\ntype = \"file\"\ntoken = { env = \"X\" }\n[routes.orders]",
+        &["`credentials.none`", "another name"],
+    ),
+    wrong(
         "credential = \"orders\"",
         "credential = \"orders\"\nunix = { allowed_uids = [1000] }",
         &["`routes.orders.unix`", "no meaning", "listen"],

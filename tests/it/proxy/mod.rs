@@ -1,6 +1,7 @@
 //! The way of a request, through the real application.
 
 mod answers;
+mod callers_own;
 mod gone;
 mod grpc;
 mod hostile_callers;
@@ -9,6 +10,7 @@ mod http2_callers;
 mod http2_streams;
 mod http2_upstreams;
 mod http_proxy;
+mod proxied;
 mod refused;
 mod road;
 mod streams;

@@ -1,6 +1,9 @@
 //! A provider that rotates refresh tokens and notices when one is used again (RFC 9700 §4.14.2).
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
 
 use super::{FakeServer, Received, Reply};
 
@@ -20,7 +23,8 @@ pub enum Mood {
 pub struct Rotation(Arc<Mutex<State>>);
 
 struct State {
-    mood: Mood,
+    /// For each request, in its turn; the last one stays.
+    moods: VecDeque<Mood>,
     current: String,
     /// The token before, which a lost answer lets be used once more.
     before: Option<String>,
@@ -34,7 +38,7 @@ struct State {
 impl Rotation {
     pub fn new(first: &str) -> Self {
         Self(Arc::new(Mutex::new(State {
-            mood: Mood::Well,
+            moods: [Mood::Well].into(),
             current: first.into(),
             before: None,
             issued: 1,
@@ -50,8 +54,9 @@ impl Rotation {
         FakeServer::start(move |request| rotation.answer(request))
     }
 
-    pub fn mood(&self, mood: Mood) {
-        self.state().mood = mood;
+    /// What it does with the requests to come, one by one; the last one stays.
+    pub fn moods(&self, moods: impl IntoIterator<Item = Mood>) {
+        self.state().moods = moods.into_iter().collect();
     }
 
     /// From now on each answer has these fields too.
@@ -85,7 +90,8 @@ impl Rotation {
         let by_token = field("grant_type").unwrap() == "refresh_token";
         let shown = if by_token { field("refresh_token").unwrap() } else { field("grant_type").unwrap() };
         state.presented.push(shown.clone());
-        if state.mood == Mood::Down {
+        let mood = if state.moods.len() > 1 { state.moods.pop_front() } else { state.moods.front().copied() };
+        if mood == Some(Mood::Down) {
             return Reply::text(503, "");
         }
         if by_token && shown != state.current {
@@ -97,7 +103,7 @@ impl Rotation {
         }
         state.issued += 1;
         let number = state.issued;
-        let lost = state.mood == Mood::Loses;
+        let lost = mood == Some(Mood::Loses);
         state.before = lost.then_some(shown);
         state.current = format!("refresh-{number}");
         let answer = Reply::json(

@@ -94,7 +94,7 @@ fn f14_each_start_goes_on_where_the_last_one_ended() {
 fn an_answer_lost_in_transit_is_retried_exactly_once_and_then_slowly() {
     let (place, rotation) = (Place::new(), Rotation::new("first"));
     let (provider, upstream) = (rotation.serve(), echo());
-    rotation.mood(Mood::Loses);
+    rotation.moods([Mood::Loses]);
     let sidecar = place.run(&provider, &upstream, "");
     failed(&sidecar, "refresh_token_in_doubt");
     assert_eq!(rotation.presented(), ["first", "first"]);
@@ -108,10 +108,8 @@ fn an_answer_lost_in_transit_is_retried_exactly_once_and_then_slowly() {
 fn one_lost_answer_is_made_good_by_the_retry() {
     let (place, rotation) = (Place::new(), Rotation::new("first"));
     let (provider, upstream) = (rotation.serve(), echo());
-    rotation.mood(Mood::Loses);
+    rotation.moods([Mood::Loses, Mood::Well]);
     let sidecar = place.run(&provider, &upstream, "");
-    provider.wait_for(1);
-    rotation.mood(Mood::Well);
     sidecar.ready();
     assert_eq!(rotation.presented(), ["first", "first"]);
     assert!(place.store().contains("\"refresh-3\""));
@@ -122,11 +120,10 @@ fn one_lost_answer_is_made_good_by_the_retry() {
 fn a_provider_that_says_that_it_is_down_leaves_no_doubt() {
     let (place, rotation) = (Place::new(), Rotation::new("first"));
     let (provider, upstream) = (rotation.serve(), echo());
-    rotation.mood(Mood::Down);
+    rotation.moods([Mood::Down, Mood::Down, Mood::Down, Mood::Well]);
     let sidecar = place.run(&provider, &upstream, "");
-    provider.wait_for(3);
-    rotation.mood(Mood::Well);
     sidecar.ready();
+    assert_eq!(rotation.presented(), ["first"; 4]);
     assert_eq!(sidecar.status()["refresh_token"]["state"], "usable");
 }
 
@@ -194,8 +191,8 @@ fn a_new_initial_token_that_is_no_good_leaves_the_family_in_use() {
         thread::yield_now();
     }
     assert_eq!(rotation.presented(), ["first", "half of a tok", "refresh-2"]);
-    place.initial("a whole one");
     rotation.accept("a whole one");
+    place.initial("a whole one");
     provider.wait_for(4);
     assert_eq!(rotation.presented()[3], "a whole one");
     assert_eq!(rotation.reused(), 0);

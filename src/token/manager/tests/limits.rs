@@ -154,4 +154,9 @@ fn only_sections_that_are_the_same_share_a_credential() {
     assert!(same(&second, "b", &first.0.credentials["a"]));
     assert!(same(&second, "d", &first.0.credentials["c"]));
     assert!(!same(&second, "e", &first.0.credentials["a"]));
+    // What is taken away is told of under no name, whatever an attempt under way still brings.
+    let names = Arc::clone(&second.0.credentials["e"].names);
+    assert!(names.contain("e"));
+    drop(second);
+    assert!(!names.contain("e"));
 }
