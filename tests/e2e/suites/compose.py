@@ -37,24 +37,31 @@ def libraries(program: Path) -> dict[str, Path]:
     return {found: Path(found).resolve() for found in re.findall(r"(/\S+) \(0x", said)}
 
 
+def named(file: str, pattern: str) -> str:
+    """The image that a file of the project names."""
+    return re.search(pattern, (tools.ROOT / file).read_text())[1]
+
+
 def images(check: Check, engine: Engine) -> None:
     """What would be pulled and built: stand-ins for the bases, and on them the project's own Dockerfiles."""
     install = 'RUN ["/bin/busybox", "--install", "/bin"]'
     common = {"bin/busybox": busybox_binary(), "etc/passwd": PASSWD}
-    engine.busybox(check.folder / "rust", "rust:1.95-bookworm", check.attache)
+    engine.busybox(check.folder / "rust", named("Dockerfile", r"ARG BUILDER=(\S+)"), check.attache)
     engine.docker("build", "-q", "-t", "attache", tools.ROOT)
-    engine.image(check.folder / "curl", "curlimages/curl:8.11.1", {**common, "bin/curl": CURL}, install)
+    curl = named("docker/compose.yaml", r"image: (curlimages/\S+)")
+    engine.image(check.folder / "curl", curl, {**common, "bin/curl": CURL}, install)
     node = Path(shutil.which("node") or "/usr/bin/node").resolve()
     modules = tools.PEERS / "node_modules"
     files = {**common, **libraries(node), "bin/node": node, "bin/npm": NPM, "node_modules": modules}
-    engine.image(check.folder / "node", "node:20-bookworm-slim", files, f"{install}\nENV PATH=/bin")
+    engine.image(check.folder / "node", named("docker/peers.Dockerfile", r"FROM (\S+)"), files, f"{install}\nENV PATH=/bin")
     context = check.folder / "peers"
     shutil.copytree(tools.PEERS, context / "tests/e2e/peers", ignore=shutil.ignore_patterns("node_modules"))
     engine.docker("build", "-q", "-t", "attache-peers", "-f", tools.ROOT / "docker/peers.Dockerfile", context)
     prometheus = tools.debian("prometheus") / "usr/bin/prometheus"
     files = {**common, **libraries(prometheus), "bin/prometheus": prometheus}
     last = 'USER nobody\nWORKDIR /prometheus\nENTRYPOINT ["/bin/prometheus"]'
-    engine.image(check.folder / "prom", "prom/prometheus:v3.5.0", files, f"{install}\nENV PATH=/bin\n{last}")
+    name = named("docker/compose.monitoring.yaml", r"image: (prom/\S+)")
+    engine.image(check.folder / "prom", name, files, f"{install}\nENV PATH=/bin\n{last}")
 
 
 class Compose:
