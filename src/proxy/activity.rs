@@ -19,6 +19,9 @@ use super::presence::{Look, Presence};
 /// more (RFC 9112 §9.6), or be gone: TCP does not tell which.
 const LEFT: Duration = Duration::from_secs(5);
 
+/// The longest tick: a limit is seen up to one tick late, and 10 s must not become 11.
+const COARSEST: Duration = Duration::from_millis(500);
+
 /// The coarse clock of a worker, and the limits that its connections have in common, all in ticks.
 #[derive(Debug)]
 pub(super) struct Ticks {
@@ -35,7 +38,7 @@ pub(super) struct Ticks {
 impl Ticks {
     /// A clock fine enough for limits as short as `shortest`.
     pub(super) fn new(shortest: Duration, head: Duration, idle: Duration) -> Self {
-        let tick = (shortest / 4).clamp(Duration::from_millis(50), Duration::from_secs(1));
+        let tick = (shortest / 4).clamp(Duration::from_millis(50), COARSEST);
         let mut ticks = Self {
             now: Cell::new(0),
             tick,
@@ -385,8 +388,9 @@ mod tests {
         Rc::new(Ticks::new(Duration::from_secs(10), Duration::from_secs(10), Duration::from_secs(300)))
     }
 
-    fn pass(ticks: &Ticks, registry: &Registry, count: u32) {
-        for _ in 0..count {
+    /// Lets so many seconds go by.
+    fn pass(ticks: &Ticks, registry: &Registry, seconds: u32) {
+        for _ in 0..seconds * ticks.of(Duration::from_secs(1)) {
             ticks.advance();
             registry.sweep();
         }
@@ -426,7 +430,7 @@ mod tests {
         let activity = Rc::new(Activity::new(Rc::clone(&ticks)));
         registry.add(&activity);
         activity.awaiting(ticks.of(Duration::from_millis(1500)));
-        pass(&ticks, &registry, 2);
+        pass(&ticks, &registry, 1);
         assert!(!activity.is_overdue());
         pass(&ticks, &registry, 1);
         assert!(activity.is_overdue());

@@ -27,9 +27,10 @@ use crate::{
 /// How long to wait when the process has no file descriptors left.
 const EXHAUSTED: Duration = Duration::from_millis(50);
 
-/// File descriptors that connections leave to everything else: runtimes (30 of 4 workers), callers that are being refused, probes,
-/// token requests, secret files, names that are resolved.
-const RESERVED: usize = 40;
+/// File descriptors that everything else needs: logs, signals, probes, token requests, secret files. Measured: 17 and 4 a
+/// worker while nothing happens, one of them a listener.
+const RESERVED: usize = 24;
+const PER_WORKER: usize = 4;
 
 /// A port that is bound, and what its requests meet.
 pub(super) struct Bound {
@@ -63,6 +64,25 @@ impl Bound {
     }
 }
 
+/// For how many connections there are file descriptors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Room {
+    callers: usize,
+    /// Of one listener at once.
+    refused: usize,
+}
+
+impl Room {
+    /// Shares `files` out. A quarter is for connections to upstreams, because most callers' connections are idle; where
+    /// there are few, one for each caller, so that who is accepted is served.
+    pub(super) fn new(files: usize, workers: usize, listeners: usize) -> Self {
+        let refused = ((files / 16).clamp(2, 64) / listeners.max(1)).max(1);
+        let others = RESERVED + PER_WORKER * workers + (1 + refused) * listeners;
+        let rest = files.saturating_sub(others);
+        Self { callers: (rest - (files / 4).min(rest.div_ceil(2))).max(2), refused }
+    }
+}
+
 /// How many connections there may be at once, over all workers.
 #[derive(Debug)]
 pub(super) struct Gate {
@@ -78,19 +98,13 @@ pub(super) struct Gate {
 pub(super) struct Place(Arc<Gate>);
 
 impl Gate {
-    /// As many as configured, unless the process may not open as many files: a quarter of them is for connections to
-    /// upstreams, because most callers' connections are idle.
-    pub(super) fn new(max_connections: usize, files: usize, metrics: ConnectionMetrics) -> Arc<Self> {
-        let possible = files.saturating_sub(RESERVED + files / 4).max(2);
-        let max = max_connections.min(possible);
+    /// As many as configured, unless the process may not open as many files.
+    pub(super) fn new(max_connections: usize, room: Room, metrics: ConnectionMetrics) -> Arc<Self> {
+        let max = max_connections.min(room.callers);
         if max < max_connections {
-            tracing::info!(
-                max,
-                files,
-                "fewer connections than max_connections: the limit of open files is low"
-            );
+            tracing::info!(max, "fewer connections than max_connections: the limit of open files is low");
         }
-        Arc::new(Self { max, open: AtomicUsize::new(0), max_refused: (files / 8).clamp(2, 64), metrics })
+        Arc::new(Self { max, open: AtomicUsize::new(0), max_refused: room.refused, metrics })
     }
 
     fn enter(self: &Arc<Self>) -> Option<Place> {
@@ -209,4 +223,27 @@ pub(super) fn open_files() -> usize {
     // A limit that cannot be raised is the limit.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     getrlimit(Resource::Nofile).current.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_descriptors_are_shared_so_that_each_caller_can_have_an_upstream() {
+        for (files, workers, listeners, callers, refused) in [
+            (64, 1, 1, 15, 4),
+            (64, 2, 1, 13, 4),
+            (64, 4, 1, 9, 4),
+            (64, 2, 4, 12, 1),
+            (16, 2, 1, 2, 2),
+            (1024, 2, 1, 671, 64),
+            (20_000, 2, 1, 14_903, 64),
+        ] {
+            let room = Room::new(files, workers, listeners);
+            assert_eq!(room, Room { callers, refused }, "{files} {workers} {listeners}");
+            let others = RESERVED + PER_WORKER * workers + listeners * (1 + refused);
+            assert!(files < 64 || others + callers + callers.min(files / 4) <= files);
+        }
+    }
 }

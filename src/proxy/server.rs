@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::{
     ProxyConfig, Routes, Swap,
-    listener::{self, Bound, Gate},
+    listener::{self, Bound, Gate, Room},
     site::{Kept, Site},
     worker::{self, Acceptor, Limits},
 };
@@ -99,7 +99,8 @@ impl Server {
     /// Starts the workers, which end with `shutdown`; called on the control plane's runtime, where files are watched.
     pub fn start(self, shutdown: &Shutdown) -> io::Result<Running> {
         tokio::spawn(self.kept.watch.clone().run());
-        let gate = Gate::new(self.max_connections, listener::open_files(), self.metrics.connections());
+        let room = Room::new(listener::open_files(), self.workers, self.bound.len());
+        let gate = Gate::new(self.max_connections, room, self.metrics.connections());
         let (outboxes, inboxes): (Vec<_>, Vec<_>) = (0..self.workers).map(|_| worker::inbox()).unzip();
         let mut acceptor = Some(Acceptor { bound: self.bound, outboxes, gate });
         let (alive, ended) = mpsc::channel(self.workers);

@@ -47,7 +47,7 @@ async def idle(check: Check, settings: str) -> None:
             status = repr(error)
         over.append((status, time.monotonic() - began))
     check.that(all(status == 503 for status, _ in over), f"beyond max_connections: 20 of 20 get 503 {set(s for s, _ in over)}")
-    check.that(max(took for _, took in over) < 0.5, f"in {max(took for _, took in over) * 1000:.0f} ms at most")
+    check.that(max(took for _, took in over) < 0.1, f"in {max(took for _, took in over) * 1000:.0f} ms at most")
     fresh = sidecar.memory() - before
     check.that(fresh / IDLE < 8_000, f"{IDLE} idle connections: {fresh / 1e6:.1f} MB, {fresh / IDLE:.0f} bytes each")
 
@@ -110,7 +110,7 @@ async def slow(check: Check, settings: str) -> None:
     check.that(not failed, f"{len(failed)} of {len(outcomes)} good requests failed beside them {failed[:2] or ''}")
     check.that(len(lived) == 1000, f"{len(lived)} slow heads closed")
     check.that(
-        HEADER_TIMEOUT - 0.5 <= min(lived) and max(lived) <= HEADER_TIMEOUT + 1.5,
+        HEADER_TIMEOUT - 0.5 <= min(lived) and max(lived) <= HEADER_TIMEOUT + 1,
         f"after {min(lived):.1f} to {max(lived):.1f} s, header_timeout is {HEADER_TIMEOUT} s",
     )
     check.note(f"memory grew by {growth / 1e6:.1f} MB")
@@ -132,6 +132,8 @@ async def few_descriptors(check: Check, settings: str) -> None:
             connection = await Connection.open(sidecar.proxy)
             held.append(connection)
             answer = await asyncio.wait_for(connection.request("GET", f"/{number}"), 3)
+            if answer.status not in (200, 503):
+                check.note(f"{answer.status}: {answer.body[:300]}")
             outcomes["served" if answer.status == 200 else "refused" if answer.status == 503 else "other"] += 1
         except Broken:
             outcomes["closed"] += 1
@@ -143,6 +145,8 @@ async def few_descriptors(check: Check, settings: str) -> None:
     await calling
     check.note(f"200 callers at once: {json.dumps(outcomes)}")
     check.that(outcomes["served"] > 0 and outcomes["other"] == 0, f"{outcomes['served']} are served")
+    told = outcomes["served"] + outcomes["refused"]
+    check.that(told == 200, f"{told} of 200 are served or told that there are too many: none is closed without an answer")
     check.that(sidecar.process.returncode is None, "it is alive")
     check.that(alive == 200, f"/livez answers meanwhile: {alive}")
     for connection in held:
