@@ -88,6 +88,7 @@ class Compose:
 
 
 async def main(check: Check) -> None:
+    check.secret("client secret", "not-a-secret")
     if not (tools.VENV / "bin/docker-compose").exists():
         raise Skip("Docker Compose is not here")
     engine = await Engine.start(check)
