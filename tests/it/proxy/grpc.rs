@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use h2::Reason;
 use http::{HeaderMap, HeaderValue, Request, Response};
+use tokio::sync::Semaphore;
 
 use crate::support::{
     Asked, Caller, FakeServer, Http2Caller, Http2Server, Reply, Sidecar, http2_request, provider,
@@ -79,14 +80,25 @@ fn messages_pass_both_ways_as_they_come_and_the_status_behind_them() {
 #[test]
 fn a_call_is_not_cut_off_by_the_response_timeout() {
     let provider = provider();
-    let upstream = Http2Server::start(|mut asked: Asked| async move {
-        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
-        asked.answer(200, b"late");
+    let gate = Arc::new(Semaphore::new(0));
+    let closed = Arc::clone(&gate);
+    let upstream = Http2Server::start(move |mut asked: Asked| {
+        let gate = Arc::clone(&closed);
+        async move {
+            gate.acquire().await.unwrap().forget();
+            asked.answer(200, b"late");
+        }
     });
     let sidecar = Sidecar::to(&upstream.url(), &provider, &format!("response_timeout = \"100ms\"\n{H2C}"));
     let mut caller = Http2Caller::connect(sidecar.proxy);
-    assert_eq!(caller.ask(call("/a.B/C"), Some(b"hello")).text(), "late");
-    assert_eq!(caller.ask(http2_request("POST", "/"), Some(b"hello")).status, 504);
+    let call = caller.begin(call("/a.B/C"), Some(b"hello"));
+    upstream.wait_for(1);
+    // Two requests that are no calls, and begin later, are cut off meanwhile.
+    for _ in 0..2 {
+        assert_eq!(caller.ask(http2_request("POST", "/"), Some(b"hello")).status, 504);
+    }
+    gate.add_permits(1);
+    assert_eq!(caller.rest(call).text(), "late");
 }
 
 #[test]
