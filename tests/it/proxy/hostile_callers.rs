@@ -227,6 +227,7 @@ fn whatever_connection_names_the_message_stays_whole_and_carries_the_credential(
     let (provider, upstream) = (provider(), echo());
     let sidecar = Sidecar::to(&upstream.url(), &provider, "");
     for named in [
+        "",
         "authorization",
         "Authorization, authorization",
         "AUTHORIZATION",
