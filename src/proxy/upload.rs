@@ -48,6 +48,9 @@ pub(super) struct Upload {
 /// What a piece of a tape costs beside its bytes, about.
 const PIECE: usize = 64;
 
+/// Shorter pieces than what hyper reads into are copied.
+const COPIED: usize = 8 * 1024;
+
 /// Into how many pieces what is held of a body may be cut.
 const PIECES: usize = 1024;
 
@@ -76,7 +79,9 @@ impl Tape {
         if fits {
             self.len += chunk.len();
             self.held += cost;
-            self.chunks.push(chunk.clone());
+            // A small piece is copied: it may be a slice of a buffer that is much larger, and would keep all of it.
+            let small = chunk.len() < COPIED;
+            self.chunks.push(if small { Bytes::copy_from_slice(chunk) } else { chunk.clone() });
         } else {
             self.tear();
         }
@@ -245,6 +250,14 @@ mod tests {
         assert_eq!((tape.chunks.len(), tape.held), (PIECES, PIECES * (1 + PIECE)));
         tape.record(&Bytes::from_static(b"x"));
         assert!(tape.torn && tape.chunks.is_empty() && tape.held == 0);
+    }
+
+    #[test]
+    fn a_small_piece_does_not_keep_the_buffer_that_it_came_in() {
+        let buffer = Bytes::from(vec![7; COPIED]);
+        let mut tape = Tape::default();
+        tape.record(&buffer.slice(..1));
+        assert!(buffer.is_unique() && tape.chunks[0] == buffer[..1]);
     }
 
     #[test]
