@@ -174,10 +174,10 @@ impl Multiplexed {
             && matches!(sender.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
     }
 
-    /// Whether another request can begin at once. The first one always can.
-    pub(super) fn has_room(&self) -> bool {
+    /// Whether another request can begin at once, or wait with fewer than `crowd` others. The first one always can.
+    pub(super) fn has_room(&self, crowd: usize) -> bool {
         let limit = self.sender.current_max_send_streams().clamp(1, MAX_STREAMS);
-        self.streams.get() < limit
+        self.streams.get() < limit.saturating_add(crowd)
     }
 
     /// A place for a request.

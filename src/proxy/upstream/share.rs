@@ -38,7 +38,7 @@ pub(in crate::proxy) async fn share(
 ) -> Result<Sharing, Rc<ConnectError>> {
     let slot = upstream.slot;
     for _ in 0..=MAX_DIALS {
-        if let Some(seat) = shared.seat(slot, false) {
+        if let Some(seat) = shared.seat(slot, 0) {
             return Ok(Sharing::Seat(seat));
         }
         if let Some(connection) = pool.take(slot) {
@@ -52,7 +52,7 @@ pub(in crate::proxy) async fn share(
             dial
         } else if let Some(permit) = upstream.limit.try_permit() {
             dial(upstream, pool, shared, permit)
-        } else if let Some(seat) = shared.seat(slot, true) {
+        } else if let Some(seat) = shared.seat(slot, upstream.limit.max_waiting()) {
             return Ok(Sharing::Seat(seat));
         } else {
             let permit = acquire::wait(upstream).await.map_err(Rc::new)?;

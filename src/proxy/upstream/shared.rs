@@ -44,8 +44,9 @@ impl Shared {
         &self.ticks
     }
 
-    /// A place on a connection that has room; with `crowded`, on any: there it waits until another request ends.
-    pub(super) fn seat(&self, slot: usize, crowded: bool) -> Option<Seat> {
+    /// A place on a connection that has room; with a `crowd`, on one that is full as well, where at most so many wait until
+    /// another request ends.
+    pub(super) fn seat(&self, slot: usize, crowd: usize) -> Option<Seat> {
         let mut slots = self.slots.borrow_mut();
         let connections = &mut slots.get_mut(slot)?.connections;
         let now = self.ticks.now();
@@ -53,8 +54,8 @@ impl Shared {
             now.wrapping_sub(connection.born()) < self.max_age && connection.is_usable()
         });
         // The first one that has room: the others can grow old.
-        let roomy = connections.iter().find(|connection| connection.has_room());
-        roomy.or_else(|| connections.last().filter(|_| crowded)).map(Multiplexed::seat)
+        let roomy = connections.iter().find(|connection| connection.has_room(0));
+        roomy.or_else(|| connections.last().filter(|last| last.has_room(crowd))).map(Multiplexed::seat)
     }
 
     /// Whether the upstream was lately seen to speak HTTP/1.1 only.
