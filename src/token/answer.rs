@@ -84,16 +84,24 @@ pub fn success(body: &[u8]) -> Result<Issued, FetchError> {
             return Err(FetchError::Malformed("`token_type` is not Bearer"));
         }
     }
+    let refresh = issued_refresh(&answer);
     let scope = text(answer.scope).map(|scope| scope.split_ascii_whitespace().map(str::to_owned).collect());
-    let refresh = text(answer.refresh_token).filter(|token| !token.is_empty()).map(|token| IssuedRefresh {
-        token: Secret::new(token.as_str()),
-        lifetime: match lifetime(answer.refresh_token_expires_in.or(answer.refresh_expires_in)) {
-            // Keycloak's 0 means: no end of its own.
-            Lifetime::Known(lifetime) => Some(lifetime).filter(|lifetime| !lifetime.is_zero()),
-            Lifetime::Unknown => None,
-        },
-    });
     Ok(Issued { token, lifetime: lifetime(answer.expires_in), scope, refresh })
+}
+
+/// The refresh token of a 2xx answer, also when its access token is of no use: the one before it may be spent.
+pub fn refresh_besides(body: &[u8]) -> Option<IssuedRefresh> {
+    issued_refresh(&serde_json::from_slice(body).ok()?)
+}
+
+fn issued_refresh(answer: &Success<'_>) -> Option<IssuedRefresh> {
+    let token = text(answer.refresh_token).filter(|token| !token.is_empty())?;
+    let lifetime = match lifetime(answer.refresh_token_expires_in.or(answer.refresh_expires_in)) {
+        // Keycloak's 0 means: no end of its own.
+        Lifetime::Known(lifetime) => Some(lifetime).filter(|lifetime| !lifetime.is_zero()),
+        Lifetime::Unknown => None,
+    };
+    Some(IssuedRefresh { token: Secret::new(token.as_str()), lifetime })
 }
 
 /// The OAuth error code of any other answer.

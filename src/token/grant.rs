@@ -120,6 +120,8 @@ pub(super) struct Grant {
     asked: Option<BTreeSet<String>>,
     /// The last fetch came as far as the token request.
     sent: bool,
+    /// The refresh token of an answer whose access token was of no use.
+    besides: Option<answer::IssuedRefresh>,
 }
 
 /// Parameters that attaché sets itself: a second value would be ambiguous (RFC 6749 §3.2).
@@ -205,6 +207,7 @@ impl Grant {
                 .as_deref()
                 .map(|scope| scope.split_ascii_whitespace().map(str::to_owned).collect()),
             sent: false,
+            besides: None,
         })
     }
 
@@ -220,6 +223,7 @@ impl Grant {
         extra: &[(&str, &str)],
     ) -> Result<Fetched, FetchError> {
         self.sent = false;
+        self.besides = None;
         let url = self.endpoint.find(&mut self.http).await?;
         self.compare_method();
         let (authorization, body) = self.request(url.as_str(), grant_type, extra)?;
@@ -244,7 +248,9 @@ impl Grant {
         };
         match status {
             200..=299 => {
-                let issued = answer::success(&body)?;
+                let issued = answer::success(&body).inspect_err(|_| {
+                    self.besides = answer::refresh_besides(&body);
+                })?;
                 Ok(Fetched { narrowed: self.narrowed(&issued), issued, skew })
             }
             _ => {
@@ -272,6 +278,11 @@ impl Grant {
         let addressed = Addressed { audience, now: self.clock.now().wall };
         let authorization = self.auth.apply(self.client_id.as_deref(), &addressed, &mut form)?;
         Ok((authorization, Zeroizing::new(form.finish())))
+    }
+
+    /// The refresh token that came with an access token of no use, once.
+    pub(super) fn take_refresh(&mut self) -> Option<answer::IssuedRefresh> {
+        self.besides.take()
     }
 
     /// Whether the last fetch may have reached the provider: it came as far as the token request.

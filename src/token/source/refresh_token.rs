@@ -20,6 +20,7 @@ use crate::{
     invalid::Invalid,
     secret::SecretRef,
     token::{
+        answer::IssuedRefresh,
         client_auth::kept,
         clock::Clock,
         error::FetchError,
@@ -154,8 +155,14 @@ impl RefreshToken {
         match answer {
             Ok(fetched) => {
                 self.before = None;
-                self.rotate(&fetched, store).await;
+                self.rotate(fetched.issued.refresh.as_ref(), store).await;
                 Ok(fetched)
+            }
+            Err(error) if let Some(refresh) = self.grant.take_refresh() => {
+                // The answer came, and only its access token is of no use: what it rotated is rotated.
+                self.before = None;
+                self.rotate(Some(&refresh), store).await;
+                Err(error)
             }
             Err(error) => Err(self.failed(error)),
         }
@@ -182,10 +189,9 @@ impl RefreshToken {
     }
 
     /// What an answer says of the refresh token.
-    async fn rotate(&mut self, fetched: &Fetched, store: Option<&mut Store>) {
+    async fn rotate(&mut self, refresh: Option<&IssuedRefresh>, store: Option<&mut Store>) {
         let Some(family) = &mut self.family else { return };
-        let rotated =
-            family.answered(fetched.issued.refresh.as_ref(), self.clock.now().wall, self.family_lifetime);
+        let rotated = family.answered(refresh, self.clock.now().wall, self.family_lifetime);
         match store {
             Some(store) => {
                 // It stays in memory, and in the store's, when it cannot be written; the store tells.
@@ -240,7 +246,7 @@ impl RefreshToken {
         if let (Some(refresh), Some(family)) = (&fetched.issued.refresh, &mut self.family) {
             let origin = family.stored.origin.clone();
             *family = Family::begin(refresh.token.clone(), origin, self.clock.now().wall);
-            self.rotate(&fetched, store).await;
+            self.rotate(fetched.issued.refresh.as_ref(), store).await;
         }
         Ok(fetched)
     }

@@ -299,3 +299,25 @@ async fn a_changed_section_goes_on_with_the_family_of_the_old_one() {
     assert_eq!(rotation.presented(), ["first", "refresh-2"]);
     new.finish().await;
 }
+
+#[test]
+fn a_refresh_token_that_comes_with_an_access_token_of_no_use_is_kept_and_used() {
+    let (place, upstream) = (Place::new(), echo());
+    let provider = FakeServer::start(|request| {
+        let kind = if request.number == 1 { "mac" } else { "Bearer" };
+        let number = request.number + 1;
+        Reply::json(
+            200,
+            &format!(
+                "{{\"access_token\":\"a\",\"token_type\":\"{kind}\",\"expires_in\":3600,\"refresh_token\":\"refresh-{number}\"}}"
+            ),
+        )
+    });
+    let sidecar = place.run(&provider, &upstream, "");
+    sidecar.ready();
+    let received = provider.received();
+    for (request, token) in received.iter().zip(["refresh_token=first", "refresh_token=refresh-2"]) {
+        assert!(String::from_utf8_lossy(&request.body).contains(token), "{token}");
+    }
+    assert!(received.len() == 2 && place.store().contains("\"refresh-3\""));
+}
