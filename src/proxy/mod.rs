@@ -43,6 +43,7 @@ mod serve;
 mod server;
 mod site;
 mod swap;
+mod ticks;
 mod trailers;
 mod unauthorized;
 mod upgrade;

@@ -6,12 +6,13 @@
 //! and hyper alone decides where a message ends. It follows the messages of a connection by their lengths and chunks; what
 //! it would read differently from hyper, hyper refuses.
 
+mod head;
+
 use std::collections::VecDeque;
 
 use memchr::memchr;
 
-/// As much of a line as is kept when it arrives in pieces: names and lengths that matter are shorter.
-const KEPT: usize = 64;
+use self::head::Head;
 
 /// More interim answers (RFC 9110 §15.2) than this to one request come from an upstream that only wants to be read from.
 const MAX_INTERIM: u32 = 100;
@@ -113,36 +114,6 @@ pub(super) enum Fault {
     Pipeline,
     /// Interim answers come without end: hyper skips them as fast as they come, and nothing else gets its turn.
     Interim,
-}
-
-#[derive(Debug)]
-struct Head {
-    facts: Facts,
-    started: bool,
-    status: u16,
-    length: u64,
-    // The beginning of a line whose end has not arrived yet.
-    kept: [u8; KEPT],
-    kept_len: usize,
-    line_len: usize,
-    hash: bool,
-    carriage_return: bool,
-}
-
-impl Default for Head {
-    fn default() -> Self {
-        Self {
-            facts: Facts::default(),
-            started: false,
-            status: 0,
-            length: 0,
-            kept: [0; KEPT],
-            kept_len: 0,
-            line_len: 0,
-            hash: false,
-            carriage_return: false,
-        }
-    }
 }
 
 impl Scanner {
@@ -318,104 +289,12 @@ impl Scanner {
     }
 }
 
-impl Head {
-    /// Remembers a piece of a line.
-    fn keep(&mut self, piece: &[u8]) {
-        let room = KEPT - self.kept_len;
-        let step = room.min(piece.len());
-        self.kept[self.kept_len..self.kept_len + step].copy_from_slice(&piece[..step]);
-        self.kept_len += step;
-        self.line_len += piece.len();
-        self.hash |= memchr(b'#', piece).is_some();
-        if let Some(last) = piece.last() {
-            self.carriage_return = *last == b'\r';
-        }
-    }
-
-    /// The end of a line that came in pieces.
-    fn kept_line(&mut self, side: Side) -> bool {
-        let (kept, len) = (self.kept, self.kept_len);
-        let whole = self.line_len == len;
-        let hash = self.hash;
-        let carriage_return = self.carriage_return;
-        (self.kept_len, self.line_len, self.hash, self.carriage_return) = (0, 0, false, false);
-        self.facts.bare_line_feed |= !carriage_return;
-        let line = &kept[..len];
-        let line = if whole && carriage_return { &line[..len - 1] } else { line };
-        if !self.started && side == Side::Requests && !line.is_empty() {
-            self.facts.fragment = hash;
-        }
-        self.content(line, side, whole)
-    }
-
-    /// A whole line, without its line feed.
-    fn line(&mut self, line: &[u8], side: Side) -> bool {
-        let line = match line.split_last() {
-            Some((b'\r', line)) => line,
-            _ => {
-                self.facts.bare_line_feed = true;
-                line
-            }
-        };
-        if !self.started && side == Side::Requests && !line.is_empty() {
-            self.facts.fragment = memchr(b'#', line).is_some();
-        }
-        self.content(line, side, true)
-    }
-
-    /// Takes one line into account; true when it ends the head.
-    fn content(&mut self, line: &[u8], side: Side, whole: bool) -> bool {
-        if !self.started {
-            // Empty lines before a message are skipped (RFC 9112 §2.2).
-            self.started = !line.is_empty();
-            if side == Side::Answers {
-                self.status = status(line);
-            }
-            return false;
-        }
-        match line.first().map(u8::to_ascii_lowercase) {
-            None => return true,
-            Some(b'c') => {
-                if let Some(value) = value_of(line, b"content-length:") {
-                    self.facts.lengths = self.facts.lengths.saturating_add(1);
-                    match whole.then(|| number(value)).flatten() {
-                        Some(length) => self.length = length,
-                        None => self.facts.odd_length = true,
-                    }
-                }
-            }
-            Some(b't') if value_of(line, b"transfer-encoding:").is_some() => {
-                self.facts.encodings = self.facts.encodings.saturating_add(1);
-            }
-            Some(_) => {}
-        }
-        false
-    }
-}
-
 /// Skips so many bytes of a body: how many are left, and what follows.
 fn skip(left: u64, bytes: &[u8]) -> (u64, &[u8]) {
     match usize::try_from(left) {
         Ok(step) if step <= bytes.len() => (0, &bytes[step..]),
         _ => (left - bytes.len() as u64, &[]),
     }
-}
-
-fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let (start, value) = line.split_at_checked(name.len())?;
-    // The colon first: of the lines that begin like it, hardly one has its colon in the same place.
-    (start.last() == name.last() && start.eq_ignore_ascii_case(name)).then(|| value.trim_ascii())
-}
-
-fn number(value: &[u8]) -> Option<u64> {
-    let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-    digits.then(|| std::str::from_utf8(value).ok()?.parse().ok()).flatten()
-}
-
-/// The status code of `HTTP/1.1 200 OK`; 0 when there is none, which the parser refuses anyway.
-fn status(line: &[u8]) -> u16 {
-    let code = line.get(9..12).and_then(number);
-    code.and_then(|code| u16::try_from(code).ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

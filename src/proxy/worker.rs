@@ -24,10 +24,11 @@ use tokio::{
 };
 
 use super::{
-    activity::{Registry, Ticks},
+    activity::Registry,
     http2,
     listener::{self, Accepted, Bound, Gate},
     serve,
+    ticks::Ticks,
     upstream::{Pool, Shared},
 };
 use crate::shutdown::{Shutdown, Stage};

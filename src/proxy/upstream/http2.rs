@@ -25,10 +25,11 @@ use tokio::task::AbortHandle;
 
 use super::connection::Terms;
 use crate::proxy::{
-    activity::{Activity, Ticks},
+    activity::Activity,
     http2::{Broken, Pump},
     inflow::Inflow,
     io::UpstreamStream,
+    ticks::Ticks,
     upload::RequestBody,
 };
 

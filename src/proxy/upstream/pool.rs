@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::Connection;
-use crate::proxy::activity::Ticks;
+use crate::proxy::ticks::Ticks;
 
 /// How long a connection is kept unused. Servers commonly close theirs after 60 s or more; 20 s is the most that keeps
 /// the risk of meeting one that is closing small.

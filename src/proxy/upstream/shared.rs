@@ -12,7 +12,7 @@ use super::{
     http2::{Multiplexed, Seat},
     pool::{MAX_AGE, MAX_IDLE},
 };
-use crate::proxy::activity::Ticks;
+use crate::proxy::ticks::Ticks;
 
 /// An attempt to open a connection, for whose outcome several requests wait.
 pub(super) type Dial = Joint<LocalBoxFuture<'static, Result<(), Rc<ConnectError>>>>;
