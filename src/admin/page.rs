@@ -88,17 +88,37 @@ fn render(status: &Value) -> String {
         page.push_str("</tr>");
     }
     page.push_str(
-        "</table><h2>Answered in place of an upstream, since it started</h2><table><tr><th>route<th>reason<th>count</tr>",
+        "</table><h2>Answered in place of an upstream</h2><table>\
+         <tr><th>route<th>reason<th>in the last 15 minutes<th>since it started</tr>",
     );
     for answer in status["own_answers"].as_array().into_iter().flatten() {
         page.push_str("<tr>");
         for key in ["route", "reason"] {
             row(&mut page, "<td>", &text(&answer[key]), "");
         }
+        bars(&mut page, answer);
         row(&mut page, "<td>", &answer["count"].to_string(), "</tr>");
     }
     page.push_str("</table>\n");
     page
+}
+
+/// How many lately, and a bar for each minute as high as its share of the highest.
+fn bars(page: &mut String, answer: &Value) {
+    const WIDTH: usize = 5;
+    const HEIGHT: u64 = 16;
+    let _ = write!(page, "<td>{}", answer["recent"].as_u64().unwrap_or(0));
+    let minutes: Vec<u64> =
+        answer["by_minute"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
+    let Some(highest @ 1..) = minutes.iter().copied().max() else { return };
+    let _ = write!(page, " <svg width={} height={HEIGHT} aria-hidden=true>", WIDTH * minutes.len());
+    for (place, &count) in minutes.iter().enumerate() {
+        // One is seen beside thousands.
+        let height = (count * HEIGHT).div_ceil(highest);
+        let (x, y, width) = (place * WIDTH, HEIGHT - height, WIDTH - 1);
+        let _ = write!(page, "<rect x={x} y={y} width={width} height={height} />");
+    }
+    page.push_str("</svg>");
 }
 
 fn text(value: &Value) -> String {
@@ -133,13 +153,13 @@ mod tests {
         let status = json!({
             "version": "1", "ready": true, "draining": false,
             "configuration": { "rejected": bad },
-            "own_answers": [{ "route": "(none)", "reason": "no_route", "count": 3 }],
+            "own_answers": [{ "route": "(none)", "reason": "no_route", "count": 3, "recent": 2, "by_minute": [0, 2] }],
             "routes": [{ "name": bad, "host": bad, "path": bad, "upstream": bad, "credential": bad }],
             "credentials": [{ "name": bad, "type": "x", "state": bad, "last_error": { "message": bad, "hint": bad } }],
         });
         let page = render(&status);
         assert!(!page[HEAD.len()..].contains("<script"), "{page}");
-        assert!(page.contains("&lt;script&gt;") && page.contains("<td>no_route<td>3"), "{page}");
+        assert!(page.contains("&lt;script&gt;") && page.contains("<td>no_route<td>2 <svg"), "{page}");
     }
 
     #[test]

@@ -56,12 +56,20 @@ fn status(view: &View) -> Value {
     let missing = health::missing(view);
     let draining = view.readiness.is_draining();
     let Snapshot { routes, credentials, configuration, .. } = (view.look)();
-    let own_answers = view
+    let own_answers: Vec<_> = view
         .metrics
         .own_answers()
         .into_iter()
-        .map(|(route, reason, count)| json!({ "route": route, "reason": reason, "count": count }));
-    let own_answers: Vec<_> = own_answers.collect();
+        .map(|answers| {
+            json!({
+                "route": answers.route,
+                "reason": answers.reason,
+                "count": answers.count,
+                "recent": answers.recent(),
+                "by_minute": answers.by_minute,
+            })
+        })
+        .collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "ready": missing.is_empty() && !draining,

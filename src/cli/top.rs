@@ -89,11 +89,12 @@ fn render(status: &Value) -> String {
     });
     text += &table(&["ROUTE", "MATCH", "UPSTREAM", "CREDENTIAL"], routes.collect());
     let answers = status["own_answers"].as_array().into_iter().flatten().map(|answer| {
-        vec![plain(&answer["route"]), plain(&answer["reason"]), shown(&answer["count"].to_string())]
+        let number = |key| answer[key].as_u64().unwrap_or(0).to_string();
+        vec![plain(&answer["route"]), plain(&answer["reason"]), number("recent"), number("count")]
     });
     let answers: Vec<_> = answers.collect();
     if !answers.is_empty() {
-        text += &table(&["ROUTE", "ANSWERED BY ATTACHÉ", "COUNT"], answers);
+        text += &table(&["ROUTE", "ANSWERED BY ATTACHÉ", "LAST 15 MIN", "SINCE START"], answers);
     }
     text
 }
@@ -147,13 +148,13 @@ mod tests {
                 "name": "a-long-name", "type": "t", "state": "failing", "expires_in_seconds": 7, "lifetime_seconds": 60,
                 "next_attempt_in_seconds": null, "last_error": { "message": "no\u{1b}[2Jt" },
             }],
-            "own_answers": [{ "route": "r", "reason": "no_route", "count": 3 }],
+            "own_answers": [{ "route": "r", "reason": "no_route", "count": 3, "recent": 2 }],
             "routes": [{ "name": "r", "host": null, "path": "/", "upstream": "https://u", "credential": "a-long-name" }],
         });
         let text = render(&status);
         assert!(text.starts_with("attaché 1  not ready\n"), "{text}");
         assert!(text.contains("\na-long-name  t     failing  ##........ 7 s  -     no[2Jt\n"), "{text}");
-        assert!(text.contains("\nr      no_route             3\n"), "{text}");
+        assert!(text.contains("\nr      no_route             2            3\n"), "{text}");
         assert!(text.contains("\nr      /      https://u  a-long-name\n"), "{text}");
     }
 }

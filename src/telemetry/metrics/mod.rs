@@ -7,6 +7,7 @@
 //! 4. [`Metrics::render`] writes the Prometheus text format.
 
 mod credential;
+mod own;
 mod process;
 mod route;
 mod upstream;
@@ -17,6 +18,7 @@ use prometheus::{Encoder as _, Registry, TextEncoder};
 
 pub use self::{
     credential::{CredentialMetrics, IntrospectionOutcome, RefreshOutcome},
+    own::OwnAnswers,
     process::{ConnectionMetrics, ReloadOutcome, SpanMetrics},
     route::{RejectionOutcome, ReplayOutcome, RouteMetrics, Timer, UpstreamConnection},
     upstream::UpstreamMetrics,
@@ -72,8 +74,8 @@ impl Metrics {
         self.0.upstreams.handles(upstream)
     }
 
-    /// How many requests attaché itself has answered: route, reason, count.
-    pub fn own_answers(&self) -> Vec<(String, String, u64)> {
+    /// How many requests attaché itself has answered, by route and reason: since the start, and lately.
+    pub fn own_answers(&self) -> Vec<OwnAnswers> {
         self.0.routes.own_answers()
     }
 
@@ -144,7 +146,10 @@ mod tests {
         let route = metrics.route("orders");
         route.own_answer("token_unavailable");
         route.own_answer("token_unavailable");
-        assert_eq!(metrics.own_answers(), [("orders".into(), "token_unavailable".into(), 2)]);
+        let told = metrics.own_answers();
+        assert_eq!((&*told[0].route, told[0].reason, told[0].count), ("orders", "token_unavailable", 2));
+        let series = "attache_own_answers_total{reason=\"token_unavailable\",route=\"orders\"} 2";
+        assert!(String::from_utf8(metrics.render()).unwrap().contains(series));
     }
 
     #[test]

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    core::Collector as _,
 };
 use tokio::time::Instant;
 
-use super::register;
+use super::{
+    own::{Own, OwnAnswers, OwnHandle},
+    register,
+};
 
 /// From a fast cache hit to a long poll, in seconds.
 const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0];
@@ -19,7 +21,7 @@ pub(super) struct Families {
     requests: IntCounterVec,
     duration: HistogramVec,
     in_flight: IntGaugeVec,
-    own_answers: IntCounterVec,
+    own: Own,
     rejections: IntCounterVec,
     retries: IntCounterVec,
     replays: IntCounterVec,
@@ -55,11 +57,11 @@ impl Families {
                     &["route"],
                 ),
             ),
-            own_answers: counter(
+            own: Own::new(counter(
                 "attache_own_answers_total",
                 "Requests that attaché itself answered, by reason.",
                 &["route", "reason"],
-            ),
+            )),
             rejections: counter(
                 "attache_token_rejections_total",
                 "Answers 401 from the upstream, by what they led to.",
@@ -83,28 +85,16 @@ impl Families {
         }
     }
 
-    pub(super) fn own_answers(&self) -> Vec<(String, String, u64)> {
-        let families = self.own_answers.collect();
-        let metrics = families.iter().flat_map(prometheus::proto::MetricFamily::get_metric);
-        let mut told: Vec<_> = metrics
-            .map(|metric| {
-                let label = |name| metric.get_label().iter().find(|label| label.name() == name);
-                let value = |name| label(name).map(|label| label.value().to_owned()).unwrap_or_default();
-                // A count of whole numbers, which a float holds exactly up to 2^53.
-                (value("route"), value("reason"), metric.get_counter().get_value() as u64)
-            })
-            .collect();
-        told.sort();
-        told
+    pub(super) fn own_answers(&self) -> Vec<OwnAnswers> {
+        self.own.seen()
     }
 
     pub(super) fn handles(&self, route: &str) -> RouteMetrics {
         RouteMetrics {
-            route: route.into(),
             classes: CLASSES.map(|class| self.requests.with_label_values(&[route, class])),
             duration: self.duration.with_label_values(&[route]),
             in_flight: self.in_flight.with_label_values(&[route]),
-            own_answers: self.own_answers.clone(),
+            own: self.own.route(route),
             rejections: RejectionOutcome::ALL
                 .map(|outcome| self.rejections.with_label_values(&[route, outcome.word()])),
             retries: self.retries.with_label_values(&[route]),
@@ -194,12 +184,10 @@ impl UpstreamConnection {
 /// The handles of one route: counting is an atomic addition each.
 #[derive(Clone, Debug)]
 pub struct RouteMetrics {
-    route: Box<str>,
     classes: [IntCounter; 5],
     duration: Histogram,
     in_flight: IntGauge,
-    // Looked up when it happens: a handle for each reason of each route would be mostly zeros.
-    own_answers: IntCounterVec,
+    own: OwnHandle,
     rejections: [IntCounter; 4],
     retries: IntCounter,
     replays: [IntCounter; 5],
@@ -221,7 +209,7 @@ impl RouteMetrics {
 
     /// attaché itself answered.
     pub fn own_answer(&self, reason: &'static str) {
-        self.own_answers.with_label_values(&[&*self.route, reason]).inc();
+        self.own.count(reason);
     }
 
     /// The upstream said 401.

@@ -63,8 +63,8 @@ async def main(check: Check) -> None:
         "both routes": f"<td>/refused</td><td>{upstream.server.url}</td><td>refused</td>",
         "the credential is fresh": '<td class="good">fresh</td>',
         "the last error": "invalid_client",
-        "own answers by reason": "<td>token_unavailable</td><td>3</td>",
-        "own answers without a route": "<td>foreign_host</td><td>1</td>",
+        "own answers by reason": "<td>token_unavailable</td><td>3 <svg",
+        "own answers without a route": "<td>foreign_host</td><td>1 <svg",
     }.items():
         check.that(part in now, f"the page shows {what}: {part}")
     bars = [[int(number) for number in re.findall(r'<progress value="(\d+)" max="(\d+)"', dom)[0]] for dom in (now, later)]

@@ -20,6 +20,7 @@ use tokio::{
 struct Admin {
     address: SocketAddr,
     readiness: Readiness,
+    metrics: Metrics,
     trigger: Trigger,
     task: JoinHandle<()>,
 }
@@ -42,10 +43,11 @@ async fn admin(rule: ReadinessRule) -> Admin {
         unusable: vec!["orders".into()],
         configuration: json!({ "file": null }),
     });
-    let view = View { readiness: readiness.clone(), rule, metrics: Metrics::new(), look };
+    let metrics = Metrics::new();
+    let view = View { readiness: readiness.clone(), rule, metrics: metrics.clone(), look };
     let (trigger, shutdown) = shutdown::channel();
     let task = tokio::spawn(admin::serve(port, Guard::new(Some(address)), view, shutdown));
-    Admin { address, readiness, trigger, task }
+    Admin { address, readiness, metrics, trigger, task }
 }
 
 impl Admin {
@@ -103,6 +105,23 @@ async fn status_shows_routes_and_credentials_and_metrics_are_rendered() {
     assert_eq!(status["credentials"][0]["state"], "backing_off");
     let (code, metrics) = admin.get("/metrics").await;
     assert!(code == 200 && metrics.contains("attache_"), "{metrics}");
+}
+
+#[tokio::test]
+async fn status_shows_what_attache_itself_answered_lately_and_since_the_start() {
+    let admin = admin(ReadinessRule::Latched).await;
+    let route = admin.metrics.route("orders");
+    route.own_answer("token_unavailable");
+    route.own_answer("token_unavailable");
+    let status: Value = serde_json::from_str(&admin.get("/status").await.1).unwrap();
+    let own = &status["own_answers"][0];
+    assert_eq!((&own["route"], &own["reason"]), (&json!("orders"), &json!("token_unavailable")));
+    assert_eq!((&own["count"], &own["recent"]), (&json!(2), &json!(2)));
+    let minutes = own["by_minute"].as_array().unwrap();
+    // Fifteen whole minutes and the one that runs; this test may cross from one into the next.
+    assert_eq!((minutes.len(), minutes.iter().filter_map(Value::as_u64).sum::<u64>()), (16, 2));
+    let page = admin.raw("GET /status HTTP/1.0\r\nhost: localhost\r\naccept: text/html\r\n\r\n").await;
+    assert!(page.contains("<td>orders<td>token_unavailable<td>2 <svg"), "{page}");
 }
 
 #[tokio::test]
