@@ -153,6 +153,15 @@ mod tests {
     }
 
     #[test]
+    fn the_first_rejected_reload_is_an_increase() {
+        let metrics = Metrics::new();
+        let rejected = |count| format!("attache_config_reloads_total{{outcome=\"rejected\"}} {count}");
+        assert!(String::from_utf8(metrics.render()).unwrap().contains(&rejected(0)));
+        metrics.reload(ReloadOutcome::Rejected);
+        assert!(String::from_utf8(metrics.render()).unwrap().contains(&rejected(1)));
+    }
+
+    #[test]
     fn instances_do_not_share_their_counts() {
         let (one, other) = (Metrics::new(), Metrics::new());
         one.credential("a").refreshed(RefreshOutcome::Success, std::time::Duration::from_millis(20));

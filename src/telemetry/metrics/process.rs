@@ -11,7 +11,7 @@ pub(super) struct Families {
     connections_total: IntCounter,
     connections_refused: IntCounter,
     log_lines_lost: IntCounter,
-    reloads: IntCounterVec,
+    reloads: [IntCounter; 2],
     unsafe_settings: IntGaugeVec,
     spans: SpanMetrics,
 }
@@ -26,6 +26,18 @@ impl Families {
             ),
         );
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let reloads = register(
+            registry,
+            IntCounterVec::new(
+                Opts::new(
+                    "attache_config_reloads_total",
+                    "Loads of the configuration after the first, by outcome.",
+                ),
+                &["outcome"],
+            ),
+        );
+        // There from the start: Prometheus takes no notice of an increase from nothing to one.
+        let reloads = ["success", "rejected"].map(|outcome| reloads.with_label_values(&[outcome]));
         // A process that may not read its own /proc shows no process metrics; nothing else depends on them.
         if let Err(error) = registry.register(Box::new(ProcessCollector::for_self())) {
             tracing::debug!(%error, "no process metrics");
@@ -56,16 +68,7 @@ impl Families {
                     "Lines of the log that were lost because they could not be written fast enough.",
                 ),
             ),
-            reloads: register(
-                registry,
-                IntCounterVec::new(
-                    Opts::new(
-                        "attache_config_reloads_total",
-                        "Loads of the configuration after the first, by outcome.",
-                    ),
-                    &["outcome"],
-                ),
-            ),
+            reloads,
             unsafe_settings: register(
                 registry,
                 IntGaugeVec::new(
@@ -94,12 +97,7 @@ impl Families {
     }
 
     pub(super) fn reload(&self, outcome: ReloadOutcome) {
-        self.reloads
-            .with_label_values(&[match outcome {
-                ReloadOutcome::Success => "success",
-                ReloadOutcome::Rejected => "rejected",
-            }])
-            .inc();
+        self.reloads[outcome as usize].inc();
     }
 
     pub(super) fn unsafe_setting(&self, key: &str) {

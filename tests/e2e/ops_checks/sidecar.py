@@ -30,10 +30,11 @@ credential = "orders"
 
 
 @contextlib.contextmanager
-def running(text=CONFIG, environment=None, file=None, log="read"):
+def running(text=CONFIG, environment=None, file=None, log="read", lasts=60):
     """Runs attaché with this configuration, or this file; gives the addresses of proxy and admin port.
 
-    `log` is what becomes of its log: "read", "unread" (a pipe that nobody empties) or "full" (a disk without room)."""
+    `log` is what becomes of its log: "read", "unread" (a pipe that nobody empties) or "full" (a disk without room). It is
+    ended after `lasts` seconds, if nothing else does."""
     helps = subprocess.run([attache(), "--help"], capture_output=True, text=True).stdout
     if "\n  run" not in helps:
         raise Skip("this attaché has no `run` yet")
@@ -55,7 +56,7 @@ def running(text=CONFIG, environment=None, file=None, log="read"):
             env={**os.environ, "OPS_SECRET": "a-secret", "ATTACHE__LOG__FORMAT": "json", **(environment or {})},
             stderr=full or subprocess.PIPE, text=True,
         )
-        watchdog = threading.Timer(60, process.kill)
+        watchdog = threading.Timer(lasts, process.kill)
         watchdog.start()
         try:
             if full:
