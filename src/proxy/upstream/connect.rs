@@ -28,8 +28,9 @@ pub(in crate::proxy) enum ConnectError {
     ProxyInvalid,
     #[error("TLS failed: {0}")]
     Tls(io::Error),
+    // Never more of the error: a GOAWAY carries what the upstream likes (RFC 9113 §6.8), the token of an earlier request included.
     #[error("it does not speak HTTP/2: {0}")]
-    NotHttp2(h2::Error),
+    NotHttp2(h2::Reason),
     #[error("it took too long")]
     Timeout,
     #[error("max_connections are in use, and none came free")]

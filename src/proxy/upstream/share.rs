@@ -92,7 +92,9 @@ async fn open(
     if http2 {
         let opening = Multiplexed::open(stream, upstream.max_header_bytes, Rc::clone(ticks), terms);
         let connection = time::timeout(upstream.connect_timeout, opening).await;
-        let connection = connection.map_err(|_| ConnectError::Timeout)?.map_err(ConnectError::NotHttp2)?;
+        let not_http2 =
+            |error: h2::Error| ConnectError::NotHttp2(error.reason().unwrap_or(h2::Reason::PROTOCOL_ERROR));
+        let connection = connection.map_err(|_| ConnectError::Timeout)?.map_err(not_http2)?;
         shared.learn(upstream.slot, Some(connection));
     } else {
         let connection =

@@ -2,15 +2,15 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
-    net::SocketAddr,
+    io::{self, BufRead as _, BufReader, Write as _},
+    net::{SocketAddr, TcpListener},
     process::{Child, Command, Stdio},
 };
 
 use serde_json::Value;
 
 use super::attache;
-use crate::support::{Caller, FakeServer, Reply, credential, echo, get, provider, token};
+use crate::support::{Caller, FakeServer, Reply, credential, echo, frame, get, provider, token};
 
 /// Runs the program with JSON lines; returns where it listens and its lines.
 fn run(
@@ -145,6 +145,31 @@ fn why_an_upstream_fails_is_told_once_and_not_with_every_request() {
     let told: Vec<_> = lines.iter().filter(|line| line.contains("upstream_closed")).collect();
     assert_eq!(told.len(), 1, "{lines:?}");
     assert!(told[0].contains("WARN") && told[0].contains("main"), "{told:?}");
+}
+
+#[test]
+fn what_an_upstream_adds_to_a_goaway_is_not_told() {
+    // RFC 9113 §6.8: it may be anything; here it is what the upstream was sent before.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let route = format!(
+        "[routes.odd]\npath = \"/odd\"\nupstream = \"http://{}\"\nprotocol = \"h2c\"\ncredential = \"main\"\n",
+        listener.local_addr().unwrap()
+    );
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let told = [&[0, 0, 0, 0, 0, 0, 0, 11][..], b"Bearer token-1"].concat();
+            stream.write_all(&frame(7, 0, 0, &told)).unwrap();
+            let _ = io::copy(&mut stream, &mut io::sink());
+        }
+    });
+    let (provider, upstream) = (provider(), echo());
+    let (child, proxy, lines) = run(&route, &upstream, &provider);
+    assert_eq!(get(proxy, "/odd").status, 502);
+    let lines = rest(child, lines);
+    let told: Vec<_> = lines.iter().filter(|line| line.contains("cannot connect to the upstream")).collect();
+    assert_eq!(told.len(), 1, "{lines:?}");
+    assert!(told[0].contains("does not speak HTTP/2") && !told[0].contains("token-1"), "{told:?}");
 }
 
 #[test]
