@@ -19,7 +19,7 @@ use super::{
     clock::Clock,
     endpoint::Endpoint,
     error::FetchError,
-    http::{Answer, Http, HttpConfig},
+    http::{Answer, Http, HttpConfig, check_proxied},
     metadata::contradiction,
     signer::SigningAlg,
     source::Fetched,
@@ -92,6 +92,13 @@ impl OAuthConfig {
             ..HttpConfig::default()
         }
     }
+
+    /// Whether the proxy on the way, if there is one, reads what is secret.
+    fn check_proxy(&self) -> Result<(), Invalid> {
+        let provider = [&self.issuer, &self.token_endpoint, &self.introspection_endpoint];
+        let proxy = self.http_proxy.as_deref().filter(|_| !self.unsafe_plaintext);
+        check_proxied(proxy, &provider.map(|url| url.as_deref()))
+    }
 }
 
 /// A section `[credentials.NAME.compat]`.
@@ -125,7 +132,7 @@ pub(super) struct Grant {
 }
 
 /// Parameters that attaché sets itself: a second value would be ambiguous (RFC 6749 §3.2).
-const RESERVED: [&str; 16] = [
+const RESERVED: [&str; 18] = [
     "grant_type",
     "scope",
     "audience",
@@ -138,7 +145,9 @@ const RESERVED: [&str; 16] = [
     "assertion",
     "refresh_token",
     "subject_token",
+    "subject_token_type",
     "actor_token",
+    "actor_token_type",
     "requested_token_type",
     "username",
     "password",
@@ -176,6 +185,7 @@ impl Grant {
             config.unsafe_plaintext,
             config.client_auth.is_mutual_tls(),
         )?;
+        config.check_proxy()?;
         let auth = ClientAuth::build(config, client_id)?;
         let mut form = Vec::new();
         let mut add = |name: &str, value: &str| form.push((name.to_owned(), value.to_owned()));

@@ -157,12 +157,30 @@ fn client(config: &HttpConfig) -> Result<Client, Invalid> {
         .pool_max_idle_per_host(0)
         .user_agent(concat!("attache/", env!("CARGO_PKG_VERSION")));
     if let Some(proxy) = &config.proxy {
-        let proxy = reqwest::Proxy::all(proxy).map_err(|_| {
-            Invalid::new("http_proxy", "is not the URL of a proxy").hint("write it like `http://proxy:3128`")
-        })?;
-        builder = builder.proxy(proxy);
+        builder = builder.proxy(proxy_at(proxy)?);
     }
     builder.build().map_err(|_| Invalid::new("", "an HTTP client cannot be set up"))
+}
+
+/// Checks the URL of an HTTP proxy, and shows nothing of it.
+fn proxy_at(url: &str) -> Result<reqwest::Proxy, Invalid> {
+    let wrong = |why| Invalid::new("http_proxy", why).hint("write it like `http://proxy.example.com:3128`");
+    let url = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    let url = url.ok_or_else(|| wrong("is not the URL of a proxy"))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong("holds a user name or a password, and a configuration never holds a secret"));
+    }
+    reqwest::Proxy::all(url).map_err(|_| wrong("is not the URL of a proxy"))
+}
+
+/// Refuses a proxy on the way to a provider that is asked without TLS.
+pub(super) fn check_proxied(proxy: Option<&str>, provider: &[Option<&str>]) -> Result<(), Invalid> {
+    let is_plain = |url: &&str| Url::parse(url).is_ok_and(|url| url.scheme() == "http");
+    match proxy.is_some() && provider.iter().flatten().any(is_plain) {
+        false => Ok(()),
+        true => Err(Invalid::new("http_proxy", "would read the secret, because the provider is not https")
+            .hint("a proxy of another machine cannot reach a loopback address either: remove `http_proxy`")),
+    }
 }
 
 /// What an error means. Its text is not passed on: it holds the URL.
@@ -236,62 +254,4 @@ pub(super) fn provider_url(key: &str, text: &str, plaintext: bool) -> Result<Url
 }
 
 #[cfg(test)]
-mod time {
-    use std::net::TcpListener;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_silent_provider_is_given_up_after_the_time_limit_which_is_10_s() {
-        // Accepts, as the kernel does for it, and never says a word.
-        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/", silent.local_addr().unwrap());
-        assert_eq!(HttpConfig::default().timeout, Duration::from_secs(10));
-        let config = HttpConfig { timeout: Duration::from_millis(50), ..HttpConfig::default() };
-        let mut http = Http::new(config, Clock::default()).unwrap();
-        assert!(matches!(http.send(|client| client.get(&url)).await, Err(FetchError::Timeout)));
-    }
-}
-
-#[cfg(test)]
-mod memory {
-    use std::{
-        io::{Read as _, Write as _},
-        net::TcpListener,
-        thread,
-    };
-
-    use super::*;
-
-    #[test]
-    fn f6_an_endless_answer_grows_the_memory_by_less_than_1_mib() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/", listener.local_addr().unwrap());
-        let provider = thread::spawn(move || {
-            for head in ["Transfer-Encoding: chunked", "Content-Length: 1073741824"] {
-                let mut stream = listener.accept().unwrap().0;
-                thread::spawn(move || {
-                    let _ = stream.read(&mut [0; 4096]).unwrap();
-                    let _ = write!(stream, "HTTP/1.1 200 OK\r\n{head}\r\n\r\n");
-                    let mut piece = b"4000\r\n".to_vec();
-                    piece.resize(6 + 0x4000, b' ');
-                    piece.extend_from_slice(b"\r\n");
-                    while stream.write_all(&piece).is_ok() {}
-                });
-            }
-        });
-        let mut http = Http::new(HttpConfig::default(), Clock::default()).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        for _ in 0..2 {
-            let mut answer = None;
-            // Everything that reads the answer runs on this thread.
-            let counted = allocation_counter::measure(|| {
-                answer = Some(runtime.block_on(http.send(|client| client.get(&url))));
-            });
-            assert!(matches!(answer, Some(Err(FetchError::TooLarge))));
-            assert!(counted.bytes_max < 1024 * 1024, "{counted:?}");
-            assert!(counted.bytes_max > 64 * 1024, "the counter counts: {counted:?}");
-        }
-        provider.join().unwrap();
-    }
-}
+mod tests;

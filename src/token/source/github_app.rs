@@ -21,7 +21,7 @@ use crate::{
         client_auth::kept,
         clock::Clock,
         error::FetchError,
-        http::{Answer, Http, HttpConfig, provider_url},
+        http::{Answer, Http, HttpConfig, check_proxied, provider_url},
         rfc3339,
         signer::SigningAlg,
     },
@@ -85,6 +85,7 @@ impl GithubApp {
     /// Checks the section; the key must be there now.
     pub(in crate::token) fn build(config: &GithubAppConfig, clock: Clock) -> Result<Self, Invalid> {
         let mut url = provider_url("api_url", &config.api_url, false)?;
+        check_proxied(config.http_proxy.as_deref(), &[Some(&config.api_url)])?;
         let path = url.path().trim_end_matches('/').to_owned();
         url.set_path(&format!("{path}/app/installations/{}/access_tokens", config.installation_id));
         let key = kept("app_key", Some(&config.app_key))?;

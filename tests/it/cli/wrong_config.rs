@@ -283,6 +283,21 @@ const PARTS: &[Wrong] = &[
         "{ file = \"DIR/secret\", env = \"X\" }",
         &["client_secret`", "either"],
     ),
+    wrong(
+        "client_id",
+        "http_proxy = \"http://u:hunter2@p\"\nclient_id",
+        &["`credentials.orders.http_proxy`", "http://proxy.example.com:3128"],
+    ),
+    wrong(
+        "https://login.example.com/token\"",
+        "http://127.0.0.1:8080/token\"\nhttp_proxy = \"http://p\"",
+        &["`credentials.orders.http_proxy`", "would read the secret"],
+    ),
+    wrong(
+        "client_id",
+        "parameters = { subject_token_type = \"hunter2\" }\nclient_id",
+        &["`credentials.orders.parameters.subject_token_type`", "sets itself"],
+    ),
     wrong("client_id", "ca_file = \"DIR/secret\"\nclient_id", &["`credentials.orders.ca_file`"]),
     wrong("client_id", "default_lifetime = \"0s\"\nclient_id", &["`credentials.orders.default_lifetime`"]),
     wrong("credential =", "path = \"orders\"\ncredential =", &["`routes.orders.path`"]),

@@ -1,0 +1,75 @@
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    thread,
+};
+
+use super::*;
+
+#[test]
+fn a_proxy_is_a_url_without_a_password_and_reads_nothing_that_is_secret() {
+    for (url, good) in [
+        ("http://proxy.example.com:3128", true),
+        ("https://proxy.example.com", true),
+        ("http://u:hunter2@proxy.example.com", false),
+        ("http://hunter2@proxy.example.com", false),
+        ("hunter2:3128", false),
+        ("socks5://hunter2", false),
+        ("http://", false),
+    ] {
+        let config = HttpConfig { proxy: Some(url.into()), ..HttpConfig::default() };
+        match Http::new(config, Clock::default()) {
+            Ok(_) => assert!(good, "{url}"),
+            Err(invalid) => {
+                assert!(!good && invalid.key() == "http_proxy", "{url}");
+                assert!(!invalid.to_string().contains("hunter2"), "{invalid}");
+            }
+        }
+    }
+    let (tls, plain) = (Some("https://a.example/t"), Some("http://127.0.0.1/t"));
+    assert!(check_proxied(Some("http://p"), &[tls, None]).is_ok() && check_proxied(None, &[plain]).is_ok());
+    assert!(check_proxied(Some("http://p"), &[tls, plain]).is_err());
+}
+
+#[tokio::test]
+async fn a_silent_provider_is_given_up_after_the_time_limit_which_is_10_s() {
+    // Accepts, as the kernel does for it, and never says a word.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    assert_eq!(HttpConfig::default().timeout, Duration::from_secs(10));
+    let config = HttpConfig { timeout: Duration::from_millis(50), ..HttpConfig::default() };
+    let mut http = Http::new(config, Clock::default()).unwrap();
+    assert!(matches!(http.send(|client| client.get(&url)).await, Err(FetchError::Timeout)));
+}
+
+#[test]
+fn f6_an_endless_answer_grows_the_memory_by_less_than_1_mib() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let provider = thread::spawn(move || {
+        for head in ["Transfer-Encoding: chunked", "Content-Length: 1073741824"] {
+            let mut stream = listener.accept().unwrap().0;
+            thread::spawn(move || {
+                let _ = stream.read(&mut [0; 4096]).unwrap();
+                let _ = write!(stream, "HTTP/1.1 200 OK\r\n{head}\r\n\r\n");
+                let mut piece = b"4000\r\n".to_vec();
+                piece.resize(6 + 0x4000, b' ');
+                piece.extend_from_slice(b"\r\n");
+                while stream.write_all(&piece).is_ok() {}
+            });
+        }
+    });
+    let mut http = Http::new(HttpConfig::default(), Clock::default()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for _ in 0..2 {
+        let mut answer = None;
+        // Everything that reads the answer runs on this thread.
+        let counted = allocation_counter::measure(|| {
+            answer = Some(runtime.block_on(http.send(|client| client.get(&url))));
+        });
+        assert!(matches!(answer, Some(Err(FetchError::TooLarge))));
+        assert!(counted.bytes_max < 1024 * 1024, "{counted:?}");
+        assert!(counted.bytes_max > 64 * 1024, "the counter counts: {counted:?}");
+    }
+    provider.join().unwrap();
+}
