@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     ProxyConfig, RouteConfig, Routes,
-    site::{Kept, Live, Site},
+    site::{Kept, Live},
 };
 use crate::{invalid::Invalid, telemetry::metrics::Metrics, token::Credential};
 
@@ -31,19 +31,27 @@ impl Swap {
         credential: &dyn Fn(&str) -> Option<Credential>,
         metrics: &Metrics,
     ) -> Result<Routes, Invalid> {
-        let routes = Routes::build_after(&self.kept, proxy, routes, credential, metrics)?;
-        let bound = self.sites.iter().map(|live| live.load_full());
-        let is_same = |(old, new): (Arc<Site>, &Site)| old.listen == new.listen;
-        if self.sites.len() != routes.listeners.len() || !bound.zip(&routes.listeners).all(is_same) {
-            return Err(Invalid::new("", "listeners cannot be added, moved or removed while attaché runs")
-                .hint("restart attaché, or leave every `listen` as it is"));
-        }
-        let live = self.sites.iter().map(|live| live.load_full());
-        if live.zip(&routes.listeners).any(|(old, new)| old.unix.mode() != new.unix.mode()) {
-            return Err(Invalid::new("", "the mode of a Unix socket cannot be changed while attaché runs")
+        let mut routes = Routes::build_after(&self.kept, proxy, routes, credential, metrics)?;
+        // A route with another name may put the same listeners into another order.
+        let mut listeners = Vec::new();
+        for live in &self.sites {
+            let bound = live.load();
+            let Some(at) = routes.listeners.iter().position(|site| site.listen == bound.listen) else {
+                return Err(moved());
+            };
+            listeners.push(routes.listeners.remove(at));
+            if bound.unix.mode() != listeners[listeners.len() - 1].unix.mode() {
+                return Err(Invalid::new(
+                    "",
+                    "the mode of a Unix socket cannot be changed while attaché runs",
+                )
                 .hint("restart attaché, or leave every `unix.mode` as it is"));
+            }
         }
-        Ok(routes)
+        if !routes.listeners.is_empty() {
+            return Err(moved());
+        }
+        Ok(Routes { listeners, ..routes })
     }
 
     /// Swaps all at once, as far as one request can tell: it meets one listener.
@@ -53,4 +61,9 @@ impl Swap {
         }
         self.kept = routes.kept;
     }
+}
+
+fn moved() -> Invalid {
+    Invalid::new("", "listeners cannot be added, moved or removed while attaché runs")
+        .hint("restart attaché, or leave every `listen` as it is")
 }
