@@ -101,7 +101,13 @@ pub fn build(config: &Config) -> Result<Bound, BuildError> {
         admin_address: admin.local().map_err(bind)?,
         readiness,
         metrics,
-        changes: Changes { config: config.clone(), environment, live, swap: server.swap() },
+        changes: Changes {
+            config: config.clone(),
+            environment,
+            live,
+            swap: server.swap(),
+            unsafe_keys: Vec::new(),
+        },
         watcher: None,
         server,
         admin: (admin, rules),
@@ -142,6 +148,11 @@ impl Bound {
         self.changes.live.watched_by(watcher.condition());
         self.watcher = Some((watcher, hangup));
         self
+    }
+
+    /// Tells the log and the metrics of keys of the configuration that weaken a promise.
+    pub fn tell_unsafe(&mut self, keys: Vec<String>) {
+        self.changes.tell_unsafe(keys);
     }
 
     /// Serves until the shutdown is over. `trigger` belongs to the shutdown: this moves it from one stage to the next

@@ -9,6 +9,7 @@ use crate::{
     invalid::Invalid,
     proxy::{ProxyConfig, RouteConfig, Swap},
     reload::Condition,
+    telemetry::metrics::Metrics,
     token::{Environment, Manager},
 };
 
@@ -73,6 +74,8 @@ pub(super) struct Changes {
     pub(super) environment: Environment,
     pub(super) live: Live,
     pub(super) swap: Swap,
+    /// The keys in use that weaken a promise.
+    pub(super) unsafe_keys: Vec<String>,
 }
 
 impl Changes {
@@ -82,9 +85,14 @@ impl Changes {
         let restart = self.keep_what_needs_a_restart(&mut new);
         let Environment { metrics, .. } = &self.environment;
         let before = self.live.state().manager.clone();
-        let manager = Manager::build_after(Some(&before), &new.credentials, &self.environment)?;
-        let credential = |name: &str| manager.credential(name);
-        let routes = self.swap.build(&new.proxy, &new.routes, &credential, metrics)?;
+        let built = Manager::build_after(Some(&before), &new.credentials, &self.environment);
+        let built = built.and_then(|manager| {
+            let credential = |name: &str| manager.credential(name);
+            let routes = self.swap.build(&new.proxy, &new.routes, &credential, metrics)?;
+            Ok((manager, routes))
+        });
+        // A credential that did not come to be shows metrics that would alert for ever, as one that has gone does.
+        let (manager, routes) = built.inspect_err(|_| forget(metrics, &new, &self.config))?;
 
         // From here on nothing can fail.
         manager.start();
@@ -94,13 +102,12 @@ impl Changes {
             state.manager = manager;
             state.routes = route_views(&new);
         }
-        for name in self.config.credentials.keys().filter(|name| !new.credentials.contains_key(*name)) {
-            metrics.forget_credential(name);
-        }
-        for key in &loaded.unsafe_keys {
-            tracing::warn!(key, "this key weakens a promise of attaché");
-            metrics.unsafe_setting(key);
-        }
+        forget(metrics, &self.config, &new);
+        let is_reloaded =
+            |key: &&String| ["credentials.", "routes."].iter().any(|part| key.starts_with(part));
+        let kept = self.unsafe_keys.iter().filter(|key| !is_reloaded(key));
+        let unsafe_keys = kept.chain(loaded.unsafe_keys.iter().filter(is_reloaded)).cloned().collect();
+        self.tell_unsafe(unsafe_keys);
         for section in restart {
             tracing::warn!(
                 section,
@@ -109,6 +116,15 @@ impl Changes {
         }
         self.config = new;
         Ok(())
+    }
+
+    /// Tells the log and the metrics which keys in use weaken a promise.
+    pub(super) fn tell_unsafe(&mut self, keys: Vec<String>) {
+        for key in &keys {
+            tracing::warn!(key, "this key weakens a promise of attaché");
+        }
+        self.environment.metrics.unsafe_settings(&keys);
+        self.unsafe_keys = keys;
     }
 
     /// What is built once keeps its old value; the names of the sections in which that is so.
@@ -137,5 +153,12 @@ impl Changes {
         new.traces = old.traces.clone();
         new.proxy = proxy;
         changed.into_iter().filter(|(_, changed)| *changed).map(|(section, _)| section).collect()
+    }
+}
+
+/// Shows nothing more of the credentials that only one of two configurations has.
+fn forget(metrics: &Metrics, gone: &Config, there: &Config) {
+    for name in gone.credentials.keys().filter(|name| !there.credentials.contains_key(*name)) {
+        metrics.forget_credential(name);
     }
 }

@@ -22,16 +22,13 @@ pub(super) fn execute(arguments: &Arguments) -> Result<(), Failure> {
     let Loaded { config, origin, unsafe_keys } = loaded;
     // Kept until the end: dropping it writes the last lines.
     let log = config.log.install().map_err(|mistake| origin.explain(mistake.under("log")))?;
-    let bound = app::build(&config).map_err(|error| match error {
+    let mut bound = app::build(&config).map_err(|error| match error {
         BuildError::Invalid(mistake) => origin.explain(mistake).into(),
         BuildError::Bind(error) => Failure::other(error.to_string())
             .hint("another process may listen there; choose another `listen`, or port 0 for any"),
     })?;
     bound.metrics.watch_log(&log);
-    for key in &unsafe_keys {
-        tracing::warn!(key, "this key weakens a promise of attaché");
-        bound.metrics.unsafe_setting(key);
-    }
+    bound.tell_unsafe(unsafe_keys);
     let (trigger, shutdown) = shutdown::channel();
     let cannot_start = |error: std::io::Error| Failure::other(format!("cannot start: {error}"));
     let hangup = signals::listen(trigger.clone()).map_err(cannot_start)?;

@@ -191,12 +191,6 @@ impl Routes {
             };
             upstreams.insert(key, Arc::clone(&upstream));
             let credential = find(credential, &config.credential).map_err(in_route)?;
-            if config.unsafe_plaintext {
-                metrics.unsafe_setting(&format!("{section}.unsafe_plaintext"));
-            }
-            if config.http_proxy_auth.unsafe_plaintext {
-                metrics.unsafe_setting(&format!("{section}.http_proxy_auth.unsafe_plaintext"));
-            }
             let route =
                 Route::build(name, config, &target, upstream, credential.as_ref(), metrics.route(name))
                     .map_err(in_route)?;

@@ -109,9 +109,9 @@ impl Metrics {
         self.0.process.reload(outcome);
     }
 
-    /// Shows that a key that weakens a promise is in use.
-    pub fn unsafe_setting(&self, key: &str) {
-        self.0.process.unsafe_setting(key);
+    /// Shows that these keys, which weaken a promise, are in use, and no others.
+    pub fn unsafe_settings(&self, keys: &[String]) {
+        self.0.process.unsafe_settings(keys);
     }
 
     /// All families in the Prometheus text format.

@@ -100,8 +100,11 @@ impl Families {
         self.reloads[outcome as usize].inc();
     }
 
-    pub(super) fn unsafe_setting(&self, key: &str) {
-        self.unsafe_settings.with_label_values(&[key]).set(1);
+    pub(super) fn unsafe_settings(&self, keys: &[String]) {
+        self.unsafe_settings.reset();
+        for key in keys {
+            self.unsafe_settings.with_label_values(&[key]).set(1);
+        }
     }
 }
 

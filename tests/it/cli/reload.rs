@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::net::UnixStream,
     path::PathBuf,
     sync::{
         Arc,
@@ -85,10 +86,16 @@ struct Setting {
 
 /// Runs with `a` from `one` to the upstream `old`.
 fn setting() -> Setting {
+    setting_with("")
+}
+
+/// The same with more of a configuration.
+fn setting_with(more: &str) -> Setting {
     let (one, other, old, new) = (server("one"), server("other"), server("old"), server("new"));
     let folder = tempfile::TempDir::new().unwrap();
     let file = folder.path().join("attache.toml");
-    fs::write(&file, config(&one, &other, &old, "credential = \"a\"\n")).unwrap();
+    let more = format!("credential = \"a\"\n{}", more.replace("DIR", folder.path().to_str().unwrap()));
+    fs::write(&file, config(&one, &other, &old, &more)).unwrap();
     let process = start_with(&file);
     Setting { one, other, old, new, file, process, _folder: folder }
 }
@@ -189,6 +196,57 @@ fn a_credential_that_is_taken_away_is_not_asked_for_any_more() {
     let metrics = setting.process.get(setting.process.admin, "/metrics");
     assert!(!metrics.contains("attache_credential_ready{credential=\"b\"}"), "{metrics}");
     assert!(!setting.process.get(setting.process.admin, "/status").contains("\"name\":\"b\""));
+}
+
+#[test]
+fn what_a_refused_change_would_have_added_is_not_shown_as_if_it_were_there() {
+    let mut setting = setting();
+    setting.call();
+    let good = config(&setting.one, &setting.other, &setting.old, "credential = \"a\"\n");
+    let moved = good.replace("[proxy]\nlisten = \"127.0.0.1:0\"", "[proxy]\nlisten = \"127.0.0.2:0\"");
+    let key = setting.file.with_file_name("z");
+    fs::write(&key, "key").unwrap();
+    let token = format!("{{ file = \"{}\", unsafe_world_readable = true }}", key.display());
+    setting.change(&format!("{moved}[credentials.z]\ntype = \"file\"\ntoken = {token}\n"));
+    setting.process.wait_for("the old one stays");
+    let metrics = setting.process.get(setting.process.admin, "/metrics");
+    assert!(metrics.contains("attache_credential_ready{credential=\"b\"}"), "{metrics}");
+    assert!(
+        !metrics.contains("attache_credential_ready{credential=\"z\"}"),
+        "AttacheNoToken would page: {metrics}"
+    );
+}
+
+#[test]
+fn a_key_that_weakens_a_promise_is_shown_as_long_as_it_is_in_use() {
+    let mut setting = setting_with("unsafe_plaintext = true\n");
+    let series = "attache_unsafe_settings{key=\"routes.main.unsafe_plaintext\"} 1";
+    assert!(setting.process.get(setting.process.admin, "/metrics").contains(series));
+    setting.change(&config(&setting.one, &setting.other, &setting.old, "credential = \"a\"\n"));
+    setting.process.wait_for("the configuration was reloaded");
+    let metrics = setting.process.get(setting.process.admin, "/metrics");
+    assert!(!metrics.contains("unsafe_plaintext"), "{metrics}");
+}
+
+#[test]
+fn a_route_with_another_name_joins_a_listener_that_is_there() {
+    let route = |name: &str, socket: &str, upstream: &Server| {
+        let listen = format!("listen = \"unix:DIR/{socket}\"\npath = \"/{name}\"");
+        format!("[routes.{name}]\n{listen}\nupstream = \"http://{}\"\ncredential = \"a\"\n", upstream.address)
+    };
+    let upstream = server("routes");
+    let both = format!("{}{}", route("c", "one", &upstream), route("d", "other", &upstream));
+    let mut setting = setting_with(&both);
+    // It comes first by its name, and so does its listener.
+    let text = format!("credential = \"a\"\n{}{both}", route("b", "other", &upstream));
+    let text = text.replace("DIR", setting.file.parent().unwrap().to_str().unwrap());
+    setting.change(&config(&setting.one, &setting.other, &setting.old, &text));
+    setting.process.wait_for("the configuration was reloaded");
+    let mut stream = UnixStream::connect(setting.file.with_file_name("other")).unwrap();
+    write!(stream, "GET /b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("\"routes-1\""), "{answer}");
 }
 
 /// Sends requests on one connection until told to stop; how many were answered by an upstream.
