@@ -35,13 +35,13 @@ pub(super) struct Activity {
     verdict: Cell<Option<Verdict>>,
     draining: Cell<bool>,
     // Whether there is something to take out, and whether nothing happened since it was looked at.
-    in_hyper: Cell<bool>,
+    conversing: Cell<bool>,
     quiet: Cell<bool>,
-    // Whether everything that was written has left hyper's buffer.
+    // Whether everything that was to be written is.
     flushed: Cell<bool>,
     // Since when the caller's side is closed.
     left: Cell<Option<u32>>,
-    // Looked at while a request is served: hyper reads nothing then, and would not see its caller go away.
+    // Looked at while a request is served: nothing is read then, and nobody would see its caller go away.
     socket: RefCell<Option<Weak<dyn Look>>>,
     kept_alive: Cell<bool>,
     // The task of the connection, to be woken when the sweep has decided something.
@@ -55,7 +55,7 @@ pub(super) enum Verdict {
     Close,
     /// The upstream has not begun its answer in time.
     Overdue,
-    /// The connection has been quiet for a while: take it out of hyper.
+    /// The connection has been quiet for a while: take its buffers.
     Park,
 }
 
@@ -67,7 +67,7 @@ impl Activity {
             state: Cell::new(State::Idle),
             verdict: Cell::new(None),
             draining: Cell::new(false),
-            in_hyper: Cell::new(false),
+            conversing: Cell::new(false),
             quiet: Cell::new(false),
             flushed: Cell::new(true),
             left: Cell::new(None),
@@ -96,7 +96,7 @@ impl Activity {
         }
     }
 
-    /// hyper's buffer is empty.
+    /// Everything is written.
     pub(super) fn flushed(&self) {
         self.flushed.set(true);
     }
@@ -139,14 +139,13 @@ impl Activity {
         self.since.set(self.ticks.now());
     }
 
-    /// Whether the connection is quiet and should be taken out of hyper: nothing of it is there.
     pub(super) fn should_park(&self) -> bool {
         self.verdict.get() == Some(Verdict::Park) && self.state.get() == State::Idle && self.flushed.get()
     }
 
-    /// It is in hyper, or not.
-    pub(super) fn in_hyper(&self, is: bool) {
-        let (was, count) = (self.in_hyper.replace(is), &self.ticks.conversing);
+    /// It has what a request needs, buffers among it, or not.
+    pub(super) fn conversing(&self, is: bool) {
+        let (was, count) = (self.conversing.replace(is), &self.ticks.conversing);
         match (was, is) {
             (false, true) => {
                 count.set(count.get() + 1);
@@ -240,7 +239,7 @@ impl Activity {
 
     /// Looks whether nothing has happened since it was looked at the last time.
     fn settle(&self) {
-        if !self.in_hyper.get() || self.state.get() != State::Idle || !self.flushed.get() {
+        if !self.conversing.get() || self.state.get() != State::Idle || !self.flushed.get() {
             return;
         }
         if self.quiet.replace(true) && self.verdict.get().is_none() {
@@ -259,7 +258,7 @@ impl Activity {
 
 impl Drop for Activity {
     fn drop(&mut self) {
-        self.in_hyper(false);
+        self.conversing(false);
     }
 }
 
@@ -292,7 +291,7 @@ impl Registry {
         }
     }
 
-    /// Finds the connections that have been quiet since the last time: they are taken out of hyper.
+    /// Finds the connections that have been quiet since the last time: they lose their buffers.
     pub(super) fn settle(&self) {
         self.activities.borrow().iter().filter_map(Weak::upgrade).for_each(|activity| activity.settle());
     }
@@ -406,7 +405,7 @@ mod tests {
         let weak: Weak<dyn Look> = Rc::downgrade(&(Rc::clone(&socket) as Rc<dyn Look>));
         activity.watches(weak);
         pass(&ticks, &registry, 2);
-        assert!(!activity.must_close(), "between requests hyper reads");
+        assert!(!activity.must_close(), "between requests it is read");
         activity.serving();
         socket.0.set(Presence::Silent);
         pass(&ticks, &registry, 5);
@@ -426,11 +425,11 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_connection_is_taken_out_of_hyper_once_what_was_written_is_out() {
+    fn a_quiet_connection_loses_its_buffers_once_what_was_written_is_out() {
         let (ticks, registry) = (ticks(), Registry::default());
         let activity = Rc::new(Activity::new(Rc::clone(&ticks)));
         registry.add(&activity);
-        activity.in_hyper(true);
+        activity.conversing(true);
         activity.serving();
         activity.idle();
         registry.settle();

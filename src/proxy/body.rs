@@ -7,7 +7,6 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::{
     caller::InFlight,
@@ -19,7 +18,7 @@ use super::{
 };
 use crate::token::Current;
 
-/// Why a body broke off. hyper closes the connection, and a stream is reset, so that what is truncated looks truncated.
+/// Why a body broke off. The connection is closed, or the stream reset, so that what is truncated looks truncated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BodyError {
     #[error("the caller's body broke off")]
@@ -41,10 +40,7 @@ pub(super) struct AnswerBody {
 #[derive(Debug)]
 enum Content {
     Own(Option<Bytes>),
-    Upstream {
-        incoming: Incoming,
-        lease: Option<Lease>,
-    },
+    Upstream(Option<Lease>),
     /// The upstream's on a stream, until its end.
     Stream(Option<Box<(Inflow, Held)>>),
     /// There is none: the connection has switched. Waits here until the caller's side is free.
@@ -60,8 +56,8 @@ impl AnswerBody {
     }
 
     /// The upstream's, with the connection that it comes on.
-    pub(super) fn upstream(incoming: Incoming, lease: Lease) -> Self {
-        Self::of(Content::Upstream { incoming, lease: Some(lease) })
+    pub(super) fn upstream(lease: Lease) -> Self {
+        Self::of(Content::Upstream(Some(lease)))
     }
 
     /// The upstream's, with the stream that it comes on.
@@ -104,23 +100,18 @@ impl AnswerBody {
 
 impl Content {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        let (incoming, lease) = match self {
-            Self::Own(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Tunnel(_) | Self::Stream(None) => return Poll::Ready(None),
-            Self::Stream(Some(stream)) => return Pin::new(&mut stream.0).poll_frame(cx),
-            Self::Broken(code) => return Poll::Ready(Some(Err(BrokenOff(*code)))),
-            Self::Upstream { incoming, lease } => (incoming, lease),
-        };
-        let frame = ready!(match lease {
-            Some(lease) => lease.poll_frame(incoming, cx),
-            None => Pin::new(incoming).poll_frame(cx),
-        });
-        Poll::Ready(frame.map(|frame| frame.map_err(|_broken| BrokenOff(None))))
+        match self {
+            Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Tunnel(_) | Self::Stream(None) | Self::Upstream(None) => Poll::Ready(None),
+            Self::Stream(Some(stream)) => Pin::new(&mut stream.0).poll_frame(cx),
+            Self::Broken(code) => Poll::Ready(Some(Err(BrokenOff(*code)))),
+            Self::Upstream(Some(lease)) => lease.poll_frame(cx),
+        }
     }
 
     fn finish_if_complete(&mut self) {
         let complete = match self {
-            Self::Upstream { incoming, .. } => incoming.is_end_stream(),
+            Self::Upstream(Some(lease)) => lease.is_complete(),
             Self::Stream(Some(stream)) => stream.0.is_end_stream(),
             _ => false,
         };
@@ -132,7 +123,7 @@ impl Content {
     /// Gives back what the body came on.
     fn finish(&mut self) {
         match self {
-            Self::Upstream { lease, .. } => {
+            Self::Upstream(lease) => {
                 if let Some(lease) = lease.take() {
                     lease.finish();
                 }
@@ -157,7 +148,7 @@ impl Body for AnswerBody {
         let frame = match ready!(self.content.poll(cx)) {
             Some(Ok(frame)) => frame,
             Some(Err(BrokenOff(code))) => {
-                // hyper drops what it has not written when a body fails: a turn later, what came has been sent on.
+                // A reset drops what a stream has not sent yet: a turn later, what came has been sent on.
                 self.content = Content::Broken(code);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -188,14 +179,15 @@ impl Body for AnswerBody {
             Content::Tunnel(_) => true,
             Content::Broken(_) => false,
             Content::Stream(stream) => stream.is_none(),
-            Content::Upstream { incoming, lease, .. } => lease.is_none() && incoming.is_end_stream(),
+            Content::Upstream(lease) => lease.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Content::Upstream { incoming, .. } => incoming.size_hint(),
+            Content::Upstream(Some(lease)) => lease.size_hint(),
+            Content::Upstream(None) => SizeHint::with_exact(0),
             Content::Tunnel(_) => SizeHint::with_exact(0),
             Content::Stream(Some(stream)) => stream.0.size_hint(),
             Content::Stream(None) => SizeHint::with_exact(0),

@@ -12,7 +12,7 @@ use super::{
     activity::Activity,
     config::AccessRule,
     error::Reason,
-    io::SharedScanner,
+    http1::Facts,
     route::Route,
     site::{Live, Site},
     upstream::Upstream,
@@ -30,8 +30,10 @@ pub(super) type LocalSite = Rc<Arc<Site>>;
 /// A connection of a caller, or one stream of it, as its requests see it.
 pub(super) struct Caller {
     pub(super) worker: Rc<Worker>,
-    /// What the heads looked like before hyper read them; over HTTP/2 there is nothing that is mended silently.
-    pub(super) scanner: Option<SharedScanner>,
+    /// Its requests follow one another; over HTTP/2 each has a stream.
+    pub(super) is_http_1: bool,
+    /// What the head of the request under way looked like, over HTTP/1.
+    pub(super) facts: Cell<Facts>,
     pub(super) activity: Rc<Activity>,
     /// Whether the end of the answer under way is that of the connection.
     pub(super) until_close: Cell<bool>,
@@ -41,14 +43,10 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    pub(super) fn new(
-        worker: Rc<Worker>,
-        live: Live,
-        scanner: SharedScanner,
-        activity: Rc<Activity>,
-    ) -> Self {
+    pub(super) fn new(worker: Rc<Worker>, live: Live, activity: Rc<Activity>) -> Self {
         let known = RefCell::new(Rc::new(live.load_full()));
-        Self { worker, scanner: Some(scanner), activity, until_close: Cell::new(false), live, known }
+        let (facts, until_close) = (Cell::default(), Cell::new(false));
+        Self { worker, is_http_1: true, facts, activity, until_close, live, known }
     }
 
     /// One stream of an HTTP/2 connection, with time limits of its own.
@@ -58,7 +56,8 @@ impl Caller {
         self.worker.registry.add(&activity);
         Rc::new(Self {
             worker: Rc::clone(&self.worker),
-            scanner: None,
+            is_http_1: false,
+            facts: Cell::default(),
             activity,
             until_close: Cell::new(false),
             live: Arc::clone(&self.live),
@@ -148,14 +147,11 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         let activity = &self.caller.activity;
-        match &self.caller.scanner {
-            Some(scanner) => {
-                activity.idle();
-                // The next request may have begun to arrive already.
-                activity.received(scanner.borrow().is_within_head());
-            }
+        if self.caller.is_http_1 {
+            activity.idle();
+        } else {
             // Between two requests there is no stream. Its connection is timed instead.
-            None => activity.serving(),
+            activity.serving();
         }
         if let Some(told) = &self.told {
             told.tell(self.timer.as_ref());

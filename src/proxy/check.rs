@@ -6,7 +6,7 @@ use http::{
     request::Parts,
 };
 
-use super::{error::Reason, scan::Facts};
+use super::{error::Reason, http1::Facts};
 
 /// Refuses what two readers could read differently, and the methods that are never forwarded.
 ///
@@ -16,7 +16,7 @@ pub(super) fn check(parts: &Parts, facts: Facts, has_body: bool) -> Result<(), R
     if is_refused(&parts.method) {
         return Err(Reason::MethodNotAllowed);
     }
-    if facts.is_ambiguous() || !is_plain_encoding(&parts.headers) {
+    if facts.is_ambiguous() || (facts.encodings > 0 && !is_plain_encoding(&parts.headers)) {
         return Err(Reason::AmbiguousFraming);
     }
     // It must be about HTTP, when it says what it is about (absolute-form, or `:scheme`).
@@ -27,7 +27,7 @@ pub(super) fn check(parts: &Parts, facts: Facts, has_body: bool) -> Result<(), R
         check_pseudo_headers(parts)?;
     }
     // HTTP/1.0 has no chunks, and gateways disagree on the bodies of its requests.
-    if parts.version == Version::HTTP_10 && (has_body || parts.headers.contains_key(TRANSFER_ENCODING)) {
+    if parts.version == Version::HTTP_10 && (has_body || facts.encodings > 0) {
         return Err(Reason::AmbiguousFraming);
     }
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
@@ -63,7 +63,7 @@ fn is_refused(method: &Method) -> bool {
 }
 
 /// Whether the transfer coding is none or exactly `chunked`.
-pub(super) fn is_plain_encoding(headers: &HeaderMap) -> bool {
+fn is_plain_encoding(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(TRANSFER_ENCODING).iter();
     match (lines.next(), lines.next()) {
         (None, _) => true,

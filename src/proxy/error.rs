@@ -20,6 +20,7 @@ use super::{body::AnswerBody, caller::Replayed};
 #[expect(missing_docs, reason = "`explanation` says it, for callers too")]
 pub enum Reason {
     MalformedRequest,
+    HeadTooLarge,
     AmbiguousFraming,
     MalformedTarget,
     MalformedHost,
@@ -67,8 +68,9 @@ impl From<Reason> for Error {
 
 impl Reason {
     /// Every reason, for documents and tests.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::MalformedRequest,
+        Self::HeadTooLarge,
         Self::AmbiguousFraming,
         Self::MalformedTarget,
         Self::MalformedHost,
@@ -103,6 +105,7 @@ impl Reason {
     pub fn word(self) -> &'static str {
         match self {
             Self::MalformedRequest => "malformed_request",
+            Self::HeadTooLarge => "head_too_large",
             Self::AmbiguousFraming => "ambiguous_framing",
             Self::MalformedTarget => "malformed_target",
             Self::MalformedHost => "malformed_host",
@@ -147,6 +150,7 @@ impl Reason {
             | Self::RequiredHeaderMissing
             | Self::PeerRefused
             | Self::CallerAuthorization => StatusCode::FORBIDDEN,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             // RFC 9110 §15.5.20: we are not configured to answer for this authority.
@@ -174,6 +178,7 @@ impl Reason {
     pub fn explanation(self) -> &'static str {
         match self {
             Self::MalformedRequest => "the request is not well-formed HTTP",
+            Self::HeadTooLarge => "the head of the request is larger than is read; see max_header_bytes",
             Self::AmbiguousFraming => "the length of the request can be read in more than one way",
             Self::MalformedTarget => "the request target is not one that can be forwarded as it is",
             Self::MalformedHost => "the request needs exactly one well-formed Host header",
@@ -221,6 +226,7 @@ impl Reason {
     fn proxy_status(self) -> &'static str {
         match self {
             Self::MalformedRequest
+            | Self::HeadTooLarge
             | Self::AmbiguousFraming
             | Self::MalformedTarget
             | Self::MalformedHost

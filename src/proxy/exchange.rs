@@ -9,13 +9,11 @@
 
 use std::{rc::Rc, time::Duration};
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, uri::PathAndQuery};
-use hyper::body::Incoming;
+use http::{HeaderMap, Method, Response, StatusCode, uri::PathAndQuery};
 
 use super::{
     body::AnswerBody,
     caller::{Caller, Replayed},
-    check,
     error::{Error, Reason},
     exchange_http2::{self, Sent},
     grpc,
@@ -55,7 +53,7 @@ pub(super) struct Outgoing {
 /// The head of an answer has arrived; its body comes on this.
 pub(super) enum Arrival {
     /// A connection of its own.
-    Http1(Incoming, Connection),
+    Http1(Connection),
     /// A stream.
     Http2(Box<(Inflow, Held)>),
 }
@@ -69,14 +67,21 @@ impl Outgoing {
         }
     }
 
-    /// The request with its credential, which goes on last of all.
-    fn request(&self, headers: HeaderMap, route: &Route, token: &Injected) -> Request<RequestBody> {
-        let mut request = Request::new(self.body());
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = Uri::from(self.target.clone());
-        *request.headers_mut() = headers;
-        route.inject(request.headers_mut(), token);
-        request
+    /// Nothing of it has been sent yet, so it may go elsewhere whatever its method: what is taken of its body is held until
+    /// there is.
+    pub(super) fn is_about_to_begin(&self) {
+        if let Some((upload, _)) = &self.upload {
+            upload.hold();
+        }
+    }
+
+    /// The first bytes of it have been sent.
+    pub(super) fn has_begun(&self) {
+        if let Some((upload, _)) = &self.upload
+            && !self.replayable
+        {
+            upload.release();
+        }
     }
 
     /// Whether all of it can be sent once more.
@@ -169,43 +174,36 @@ async fn send(
             Box::pin(acquire(caller, route, wanted, token)).await?
         }
     };
-    // A copy only of what may be sent once more: after a connection that was closing, or after a 401.
-    let headers =
-        if outgoing.replayable { outgoing.headers.clone() } else { std::mem::take(&mut outgoing.headers) };
-    let mut request = outgoing.request(headers, route, token);
+    // The credential goes on last of all.
+    route.inject(&mut outgoing.headers, token);
     loop {
         let retriable = connection.is_used();
+        outgoing.is_about_to_begin();
         caller.activity.awaiting(limit);
-        let sent = connection.send(request, &caller.activity).await;
+        let sent = connection.send(outgoing, &caller.activity).await;
         caller.activity.serving();
-        request = match sent {
-            Ok((response, facts)) => {
-                if facts.is_ambiguous()
-                    || !check::is_plain_encoding(response.headers())
-                    || (response.status() == StatusCode::SWITCHING_PROTOCOLS
-                        && !(outgoing.upgrade && upgrade::is_granted(response.headers())))
-                {
-                    return Err(Reason::UpstreamInvalid.into());
-                }
-                return Ok(response.map(|incoming| Arrival::Http1(incoming, connection)));
+        match sent {
+            Ok(response)
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS
+                    && !(outgoing.upgrade && upgrade::is_granted(response.headers())) =>
+            {
+                return Err(Reason::UpstreamInvalid.into());
             }
-            Err(SendError::Unsent(request)) if retriable => *request,
-            Err(SendError::Unsent(_)) => return Err(Reason::UpstreamClosed.into()),
-            Err(SendError::Closed) if outgoing.has_failed() => return Err(Reason::CallerAborted.into()),
-            Err(SendError::Closed) if retriable && outgoing.is_held() => {
-                outgoing.request(outgoing.headers.clone(), route, token)
-            }
-            Err(SendError::Closed) => return Err(Reason::UpstreamClosed.into()),
+            Ok(response) => return Ok(response.map(|()| Arrival::Http1(connection))),
+            Err(_) if outgoing.has_failed() => return Err(Reason::CallerAborted.into()),
+            Err(SendError::Unsent) if retriable && outgoing.body_is_held() => {}
+            Err(SendError::Closed) if retriable && outgoing.is_held() => {}
+            Err(SendError::Unsent | SendError::Closed) => return Err(Reason::UpstreamClosed.into()),
             Err(SendError::Invalid) => return Err(Reason::UpstreamInvalid.into()),
             Err(SendError::Timeout) => return Err(Reason::UpstreamTimeout.into()),
-        };
+        }
         route.metrics.retry();
         // First, because it counts among those that there may be.
         drop(connection);
         let earlier = token.as_ref().map(Current::generation);
         connection = Box::pin(acquire(caller, route, Wanted::Fresh, token)).await?;
         if token.as_ref().map(Current::generation) != earlier {
-            route.inject(request.headers_mut(), token);
+            route.inject(&mut outgoing.headers, token);
         }
     }
 }
@@ -259,10 +257,10 @@ fn answer(
 ) -> Response<AnswerBody> {
     let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let mut response = response.map(|arrival| match arrival {
-        Arrival::Http1(_nothing, connection) if switches => AnswerBody::switched(connection.into_tunnel()),
-        Arrival::Http1(incoming, connection) => {
+        Arrival::Http1(connection) if switches => AnswerBody::switched(connection.into_tunnel()),
+        Arrival::Http1(connection) => {
             let lease = Lease::new(connection, route.upstream.slot, Rc::clone(&caller.worker.pool));
-            AnswerBody::upstream(incoming, lease)
+            AnswerBody::upstream(lease)
         }
         Arrival::Http2(arrived) => AnswerBody::stream(arrived),
     });

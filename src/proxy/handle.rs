@@ -15,7 +15,7 @@ use std::{rc::Rc, sync::Arc};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
-    header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, VIA},
+    header::{CONNECTION, CONTENT_LENGTH, HOST, VIA},
     request::Parts,
     uri::PathAndQuery,
 };
@@ -29,10 +29,11 @@ use super::{
     error::{self, Error, Reason},
     exchange::{self, Outgoing},
     grpc, hop,
+    http1::Facts,
     inflow::Inflow,
     path,
     route::Route,
-    scan::Facts,
+    seen::Seen,
     site::Site,
     trailers, upgrade,
     upload::Upload,
@@ -48,13 +49,14 @@ pub(super) async fn handle(caller: &Rc<Caller>, request: Request<Inflow>) -> Res
     let mut in_flight = InFlight::begin(caller, &site, &mut parts);
     let mut metrics = &site.unrouted;
     let call = grpc::is_call(&parts);
-    let routed = admit(caller, &site, &parts, &body);
+    let seen = Seen::of(&parts.headers);
+    let routed = admit(caller, &site, &parts, seen, &body);
     let outcome = match &routed {
         Err(reason) => Err(Error::from(*reason)),
         Ok(route) => {
             metrics = &route.metrics;
             in_flight.routed(route);
-            forward(caller, &site, route, parts, body).await
+            forward(caller, &site, route, parts, seen, body).await
         }
     };
     let (mut response, reason) = match outcome {
@@ -73,8 +75,7 @@ pub(super) async fn handle(caller: &Rc<Caller>, request: Request<Inflow>) -> Res
     // An error of a call has the status 200, and is counted as what it means.
     let status = reason.map_or(response.status(), Reason::status).as_u16();
     metrics.answered(status);
-    let is_http_1 = caller.scanner.is_some();
-    if is_http_1 && caller.worker.is_leaving() && status != StatusCode::SWITCHING_PROTOCOLS {
+    if caller.is_http_1 && caller.worker.is_leaving() && status != StatusCode::SWITCHING_PROTOCOLS {
         // RFC 9112 §9.6: tells the caller to go elsewhere for its next request, before it would meet a closed port.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -101,13 +102,10 @@ fn admit<'a>(
     caller: &Caller,
     site: &'a Site,
     parts: &Parts,
+    seen: Seen,
     body: &Inflow,
 ) -> Result<&'a Arc<Route>, Reason> {
-    let facts = match &caller.scanner {
-        // hyper has read a whole head, so the scanner has seen one.
-        Some(scanner) => scanner.borrow_mut().next().ok_or(Reason::Internal)?,
-        None => Facts::of_http2(&parts.headers),
-    };
+    let facts = if caller.is_http_1 { caller.facts.get() } else { Facts::of_http2(&parts.headers) };
     check::check(parts, facts, !body.is_end_stream())?;
     let host = site.guard.check(&parts.headers, parts.uri.authority()).map_err(|refusal| match refusal {
         Refusal::MalformedHost => Reason::MalformedHost,
@@ -115,7 +113,7 @@ fn admit<'a>(
         Refusal::ForeignOrigin => Reason::ForeignOrigin,
         Refusal::RequiredHeader => Reason::RequiredHeaderMissing,
     })?;
-    if is_own_loop(&parts.headers, &site.identity.pseudonym) {
+    if seen.via && is_own_loop(&parts.headers, &site.identity.pseudonym) {
         return Err(Reason::LoopDetected);
     }
     let path = parts.uri.path();
@@ -155,19 +153,21 @@ async fn forward(
     site: &Site,
     route: &Arc<Route>,
     parts: Parts,
+    seen: Seen,
     body: Inflow,
 ) -> Result<Response<AnswerBody>, Error> {
     if route.caller_authorization == CallerAuthorization::Reject && route.injection.is_in(&parts.headers) {
         return Err(Reason::CallerAuthorization.into());
     }
     let target = target(route, &parts)?;
-    let upgrade = upgrade::is_wanted(&parts, !body.is_end_stream()) && route.upstream.may_speak_http_1();
+    let upgrade = seen.upgrade
+        && upgrade::is_wanted(&parts, !body.is_end_stream())
+        && route.upstream.may_speak_http_1();
     let call = grpc::is_call(&parts);
-    let asks_for_trailers = trailers::are_asked_for(&parts);
+    let asks_for_trailers = seen.te && trailers::are_asked_for(&parts);
     let takes_trailers = asks_for_trailers || parts.version == Version::HTTP_2;
     let mut headers = parts.headers;
-    let says_length = headers.contains_key(CONTENT_LENGTH);
-    hop::strip_request(&mut headers);
+    hop::strip_request(&mut headers, seen);
     let keeps = route.keeps(&headers)?;
     let token = if keeps { None } else { route.token().await? };
     if let Some(name) = &site.required_header {
@@ -194,16 +194,12 @@ async fn forward(
     let replayable = repeatable || (route.replay == Replay::All && !upgrade);
     let upload = if body.is_end_stream() {
         // RFC 9110 §8.6: where a body is expected, its absence is said; servers answer 411 otherwise.
-        if says_length || matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
+        if seen.content_length || matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         None
     } else {
         let length = body.size_hint().exact();
-        if length.is_none() {
-            // Without it hyper's client drops the body of a GET or a HEAD.
-            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
         let trailers = call.then(|| Arc::clone(route));
         Some((Upload::new(body, replayable, Rc::clone(&caller.activity), trailers), length))
     };
@@ -253,7 +249,7 @@ mod tests {
 
     #[test]
     fn an_idle_connection_keeps_little_room_for_its_next_request() {
-        // hyper keeps the place of the future as long as the connection lives, and each request is moved into it.
+        // A connection keeps the place of the future as long as it is not quiet.
         assert!(room(handle) <= 3400, "{} bytes: box what is rare", room(handle));
     }
 }

@@ -2,39 +2,31 @@
 
 use http::{HeaderMap, HeaderName, header::CONNECTION};
 
+use super::seen::Seen;
+
 /// Removes from a request what `Connection` names, in all of its lines, and then the hop-by-hop set.
 ///
 /// `Content-Length` goes too: the body is framed anew for the next connection, from what was really received. `Expect`
 /// goes because attaché answers it itself, once (RFC 9110 §10.1.1).
-pub(super) fn strip_request(headers: &mut HeaderMap) {
-    strip_named(headers);
-    remove(headers, |name| {
-        matches!(
-            name,
-            "keep-alive"
-                | "proxy-connection"
-                | "proxy-authorization"
-                | "te"
-                | "trailer"
-                | "transfer-encoding"
-                | "upgrade"
-                | "content-length"
-                | "expect"
-        )
-    });
+pub(super) fn strip_request(headers: &mut HeaderMap, seen: Seen) {
+    if seen.connection {
+        strip_named(headers);
+    }
+    if seen.of_hop || seen.content_length || seen.expect {
+        remove(headers, |name| Seen::is_of_hop(name) || matches!(name, "content-length" | "expect"));
+    }
 }
 
 /// Removes the same from an answer, except what it says about its own length, and about its trailers if the caller takes
 /// some.
 pub(super) fn strip_answer(headers: &mut HeaderMap, trailers: bool) {
-    strip_named(headers);
-    remove(headers, |name| match name {
-        "keep-alive" | "proxy-connection" | "proxy-authenticate" | "te" | "transfer-encoding" | "upgrade" => {
-            true
-        }
-        "trailer" => !trailers,
-        _ => false,
-    });
+    let seen = Seen::of(headers);
+    if seen.connection {
+        strip_named(headers);
+    }
+    if seen.of_hop {
+        remove(headers, |name| Seen::is_of_hop(name) && !(trailers && name == "trailer"));
+    }
 }
 
 /// Whether a comma-separated field names a word, in any of its lines and in any case.
@@ -46,9 +38,6 @@ pub(super) fn lists(headers: &HeaderMap, name: &HeaderName, word: &[u8]) -> bool
 }
 
 fn strip_named(headers: &mut HeaderMap) {
-    if !headers.contains_key(CONNECTION) {
-        return;
-    }
     // Collected first: a map cannot be changed while its lines are read. Most lines name nothing but themselves.
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
@@ -104,7 +93,8 @@ mod tests {
             ("x-two", "2"),
             ("x-three", "3"),
         ]);
-        strip_request(&mut headers);
+        let seen = Seen::of(&headers);
+        strip_request(&mut headers, seen);
         assert_eq!(names(&headers), ["x-three"]);
     }
 
@@ -122,7 +112,8 @@ mod tests {
             ("expect", "100-continue"),
             ("accept", "*/*"),
         ]);
-        strip_request(&mut headers);
+        let seen = Seen::of(&headers);
+        strip_request(&mut headers, seen);
         assert_eq!(names(&headers), ["accept"]);
     }
 

@@ -11,12 +11,13 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, header::CONTENT_LENGTH};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+
+use super::http1::Incoming;
 
 /// A body, streamed.
 #[derive(Debug)]
 pub(super) enum Inflow {
-    /// hyper's.
+    /// On a connection of its own.
     Http1(Incoming),
     /// A stream's. Boxed, so that HTTP/1 carries no room for it.
     Http2(Box<Stream>),
@@ -64,9 +65,7 @@ impl Body for Inflow {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         match self.get_mut() {
-            Self::Http1(incoming) => {
-                Pin::new(incoming).poll_frame(cx).map_err(|_broken: hyper::Error| BrokenOff(None))
-            }
+            Self::Http1(incoming) => Pin::new(incoming).poll_frame(cx),
             Self::Http2(stream) => stream.poll_frame(cx),
         }
     }

@@ -1,9 +1,8 @@
 //! The way of a request.
 //!
 //! 1. `listener` accepts a connection and hands it to the least loaded `worker`, which is a thread of its own.
-//! 2. `serve` waits for its first byte and gives it to hyper; `io` and `scan` watch what hyper does not tell,
-//!    `activity` keeps the time and, by `presence`, sees callers go away. A connection that begins as HTTP/2 goes to
-//!    `http2`.
+//! 2. `serve` waits for its first byte and serves it with `http1` or, if it begins so, with `http2`; `activity` keeps the time
+//!    and, by `presence`, sees callers go away.
 //! 3. `handle` is the road of each request, in order: `check`, the guard, the `route`, the `path` policy, the token,
 //!    `hop` and `inject`.
 //! 4. `exchange` (and `exchange_http2`) sends it to the `upstream` and decides what may be sent once more; `unauthorized` is what a 401 leads to.
@@ -27,10 +26,10 @@ pub mod fuzzing;
 mod grpc;
 mod handle;
 mod hop;
+mod http1;
 mod http2;
 mod inflow;
 mod inject;
-mod io;
 mod listener;
 mod location;
 mod path;
@@ -38,7 +37,7 @@ mod presence;
 mod reach;
 mod refuse;
 mod route;
-mod scan;
+mod seen;
 mod serve;
 mod server;
 mod site;

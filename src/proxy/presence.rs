@@ -1,19 +1,10 @@
 //! Whether whoever is at the other end of a socket is still there, found out without reading: what has arrived must stay
 //! where it is, because nobody may be ready to take it.
 
-use std::{
-    cell::RefCell,
-    io,
-    os::fd::{AsFd, BorrowedFd},
-    pin::Pin,
-    rc::{Rc, Weak},
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{os::fd::BorrowedFd, time::Duration};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// When the kernel begins to ask a peer that says nothing, how often it asks, and how many questions may stay unanswered:
 /// a machine that has vanished is known after half a minute. Those that live answer by themselves.
@@ -40,26 +31,13 @@ pub(super) trait Look {
     fn abort(&self);
 }
 
-impl<S: AsFd> Look for RefCell<S> {
-    fn presence(&self) -> Presence {
-        presence(self.borrow().as_fd())
-    }
-
-    fn keep_alive(&self) {
-        keep_alive(self.borrow().as_fd());
-    }
-
-    fn abort(&self) {
-        abort(self.borrow().as_fd());
-    }
-}
-
 #[cfg(target_os = "linux")]
 const SILENT: PollFlags = PollFlags::RDHUP;
 #[cfg(not(target_os = "linux"))]
 const SILENT: PollFlags = PollFlags::empty();
 
-fn presence(socket: BorrowedFd<'_>) -> Presence {
+/// Whether the other end of a socket is there.
+pub(super) fn presence(socket: BorrowedFd<'_>) -> Presence {
     let mut asked = [PollFd::from_borrowed_fd(socket, SILENT)];
     // Errors and a full close are told also to those who do not ask for them.
     match poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
@@ -90,62 +68,12 @@ pub(super) fn abort(socket: BorrowedFd<'_>) {
     let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
 }
 
-/// A socket with one owner, which others can look at as long as that keeps it.
-#[derive(Debug)]
-pub(super) struct Shared<S>(Rc<RefCell<S>>);
-
-impl<S> Shared<S> {
-    pub(super) fn new(socket: S) -> Self {
-        Self(Rc::new(RefCell::new(socket)))
-    }
-
-    /// What others look at it with.
-    pub(super) fn looker(&self) -> Weak<RefCell<S>> {
-        Rc::downgrade(&self.0)
-    }
-
-    /// The socket itself, for a moment.
-    pub(super) fn socket(&self) -> std::cell::Ref<'_, S> {
-        self.0.borrow()
-    }
-
-    /// The socket alone: nobody looks at it any more.
-    pub(super) fn into_inner(self) -> S {
-        let cell =
-            Rc::into_inner(self.0).expect("there is one owner, and lookers hold it only while they look");
-        cell.into_inner()
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Shared<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Shared<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
         io::Write as _,
         net::{Shutdown, TcpListener, TcpStream},
+        os::fd::AsFd,
         os::unix::net::UnixStream,
     };
 

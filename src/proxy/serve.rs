@@ -1,12 +1,10 @@
 //! One connection of a caller, from its first byte to its end.
 
 use std::{
-    cell::Cell,
-    convert::Infallible,
     future::{Future, poll_fn},
     os::fd::AsFd as _,
     panic::AssertUnwindSafe,
-    pin::Pin,
+    pin::pin,
     rc::{Rc, Weak},
     task::Poll,
     time::Duration,
@@ -14,24 +12,18 @@ use std::{
 
 use futures_util::FutureExt as _;
 use http::Response;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    time,
-};
+use tokio::time;
 
 use super::{
     activity::Activity,
     body::AnswerBody,
     caller::Caller,
     error::{self, Reason},
-    handle::handle,
+    http1::{self, Wire},
     http2::{self, Opening},
-    inflow::Inflow,
-    io::Watched,
     listener::Accepted,
-    presence::{self, Look, Shared},
+    presence::{self, Look as _},
+    upgrade::Tunnel,
     worker::{Load, Worker},
 };
 use crate::listen::Stream;
@@ -52,38 +44,46 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, _load: Load) {
     };
     let activity = Rc::new(Activity::new(Rc::clone(&worker.ticks)));
     worker.registry.add(&activity);
-    let socket = Shared::new(stream);
-    activity.watches(socket.looker());
-    let (mut stream, scanner) = Watched::caller(socket, Rc::clone(&activity));
-    let caller = Rc::new(Caller::new(worker, live, scanner, activity));
-    // Without a request, a connection is nothing but this small future. hyper's buffers come with the first byte, and go
-    // when it has been quiet for a while.
-    let mut begun = first_bytes(stream.stream(), &caller.activity).await;
+    let wire = Wire::new(stream, Rc::clone(&activity));
+    let weak: Weak<Wire> = Rc::downgrade(&wire);
+    activity.watches(weak);
+    let caller = Rc::new(Caller::new(worker, live, activity));
+    // Without a request, a connection is nothing but this small future. Buffers, and room for a request, come with the
+    // first byte, and go when it has been quiet for a while.
+    let mut begun = first_bytes(&wire, &caller.activity).await;
     if begun == Some(Opening::Unclear) {
-        begun = Box::pin(http2::rest_of_preface(stream.stream(), &caller.activity)).await;
+        begun = Box::pin(http2::rest_of_preface(&wire, &caller.activity)).await;
     }
     if begun == Some(Opening::Http2) {
-        return Box::pin(http2::serve(&caller, stream.into_inner().into_inner())).await;
+        return Box::pin(http2::serve(&caller, wire.into_parts().0)).await;
     }
     while begun.is_some() {
-        match Box::pin(converse(&caller, stream)).await {
-            Some(parked) => stream = parked,
-            None => return,
+        match Box::pin(converse(&caller, &wire)).await {
+            Ended::Quiet => wire.rest(),
+            Ended::Closed => return,
+            Ended::Switched(tunnel) => {
+                let (mut stream, early) = wire.into_parts();
+                presence::keep_alive(stream.as_fd());
+                if Box::pin(tunnel.run(&mut stream, early)).await.is_err() {
+                    presence::abort(stream.as_fd());
+                }
+                return;
+            }
         }
         // From here on it is HTTP/1, whatever it looks like.
-        begun = first_bytes(stream.stream(), &caller.activity).await;
+        begun = first_bytes(&wire, &caller.activity).await;
     }
 }
 
 /// Waits for the first byte; nothing when the caller leaves or the connection is closed without one.
-async fn first_bytes(stream: &Shared<Stream>, activity: &Activity) -> Option<Opening> {
+async fn first_bytes(wire: &Wire, activity: &Activity) -> Option<Opening> {
     poll_fn(|cx| {
         activity.driven_by(cx);
         if activity.must_close() {
             return Poll::Ready(None);
         }
         let mut bytes = [0; http2::PREFACE_LEN];
-        match stream.socket().poll_peek(cx, &mut bytes) {
+        match wire.poll_peek(cx, &mut bytes) {
             Poll::Ready(Ok(count)) if count > 0 => Poll::Ready(Some(http2::opening(&bytes[..count]))),
             Poll::Ready(_) => Poll::Ready(None),
             // A request that is here already is answered also while the process drains.
@@ -94,107 +94,75 @@ async fn first_bytes(stream: &Shared<Stream>, activity: &Activity) -> Option<Ope
     .await
 }
 
-/// Serves requests until the connection is quiet, which gives it back, or ends.
-async fn converse(caller: &Rc<Caller>, stream: Watched<Shared<Stream>>) -> Option<Watched<Shared<Stream>>> {
+/// Why requests are no longer served.
+enum Ended {
+    /// The connection is quiet: nothing of a request has come, and everything is written.
+    Quiet,
+    /// There is nothing more to do on it.
+    Closed,
+    /// It is a tunnel from here on.
+    Switched(Box<Tunnel>),
+}
+
+/// Serves requests until the connection is quiet, or ends.
+async fn converse(caller: &Rc<Caller>, wire: &Rc<Wire>) -> Ended {
     let activity = &caller.activity;
-    let switched = Cell::new(None);
-    let service = service_fn(|request| {
-        let (caller, switched) = (Rc::clone(caller), &switched);
-        async move {
-            let mut response = survive(&caller, handle(&caller, request.map(Inflow::Http1))).await;
-            if let Some(tunnel) = response.body_mut().take_tunnel() {
-                switched.set(Some(tunnel));
+    activity.conversing(true);
+    let ended = {
+        let mut conversation = pin!(http1::converse(caller, wire));
+        // Dropped first, while what it was about is still there.
+        let _unfinished = Unfinished { caller, wire };
+        poll_fn(|cx| {
+            activity.driven_by(cx);
+            if activity.must_close() {
+                // Too slow: there is nobody to be polite to.
+                return Poll::Ready(Some(http1::Ended::Gone));
             }
-            Ok::<_, Infallible>(response)
-        }
-    });
-    activity.in_hyper(true);
-    let looker = stream.stream().looker();
-    let mut connection = caller.worker.http.serve_connection(TokioIo::new(stream), service);
-    // Dropped first, while the socket is still there.
-    let _unfinished = Unfinished { caller, socket: looker };
-    let mut leaving = false;
-    let ended = poll_fn(|cx| {
-        activity.driven_by(cx);
-        if activity.must_close() {
-            return Poll::Ready(Ended::Late);
-        }
-        if activity.should_park() {
-            return Poll::Ready(Ended::Quiet);
-        }
-        if activity.is_draining() && !leaving {
-            leaving = true;
-            Pin::new(&mut connection).graceful_shutdown();
-        }
-        Pin::new(&mut connection).poll(cx).map(Ended::Served)
-    })
-    .await;
-    activity.in_hyper(false);
+            if activity.should_park() && wire.is_quiet() {
+                return Poll::Ready(None);
+            }
+            if activity.is_draining() {
+                wire.leave();
+            }
+            conversation.as_mut().poll(cx).map(Some)
+        })
+        .await
+    };
+    activity.conversing(false);
     match ended {
-        // Too slow: there is nobody to be polite to.
-        Ended::Late => return None,
-        // Nothing of it is in hyper: no request has begun, and what was written is out. At most there are empty lines
-        // before a request, which mean nothing (RFC 9112 §2.2).
-        Ended::Quiet => return Some(connection.into_parts().io.into_inner()),
-        Ended::Served(Ok(())) => caller.until_close.set(false),
-        // hyper has answered already, 400 or 431, and will not read further.
-        Ended::Served(Err(error)) if error.is_parse() => {
-            let site = caller.site();
-            site.unrouted.own_answer(Reason::MalformedRequest.word());
-            site.unrouted.answered(Reason::MalformedRequest.status().as_u16());
+        None => Ended::Quiet,
+        Some(http1::Ended::Gone) => Ended::Closed,
+        Some(http1::Ended::Switched(tunnel)) => Ended::Switched(tunnel),
+        Some(http1::Ended::Over) => {
+            Box::pin(linger(wire)).await;
+            Ended::Closed
         }
-        // Either side broke off: the caller must see that at once.
-        Ended::Served(Err(_)) => return None,
     }
-    let parts = connection.into_parts();
-    let stream = parts.io.into_inner();
-    match switched.take() {
-        // hyper has sent the 101 and is out of the way.
-        Some(tunnel) => {
-            let mut stream = stream.into_inner().into_inner();
-            presence::keep_alive(stream.as_fd());
-            if Box::pin(tunnel.run(&mut stream, parts.read_buf)).await.is_err() {
-                presence::abort(stream.as_fd());
-            }
-        }
-        None => Box::pin(linger(stream)).await,
-    }
-    None
 }
 
 /// Nothing but the end of the connection tells an HTTP/1.0 caller that its answer is whole (RFC 9112 §6.3). One that breaks
 /// off, for whatever reason, must not end like that: the connection is reset.
 struct Unfinished<'a> {
     caller: &'a Caller,
-    socket: Weak<dyn Look>,
+    wire: &'a Wire,
 }
 
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
-        if self.caller.until_close.get()
-            && let Some(socket) = self.socket.upgrade()
-        {
-            socket.abort();
+        if self.caller.until_close.get() {
+            self.wire.abort();
         }
     }
 }
 
-/// Why hyper is done with a connection.
-enum Ended {
-    Late,
-    Quiet,
-    Served(hyper::Result<()>),
-}
-
 /// Reads on for a moment: closing a socket with unread bytes resets the connection, and an answer that is still on its
 /// way is lost with it (RFC 9112 §9.6).
-async fn linger(mut stream: Watched<Shared<Stream>>) {
+async fn linger(wire: &Wire) {
     let rest = async {
-        if stream.shutdown().await.is_err() {
+        if poll_fn(|cx| wire.poll_shutdown(cx)).await.is_err() {
             return;
         }
-        let mut buffer = vec![0; 16 * 1024];
-        while let Ok(Ok(1..)) = time::timeout(LINGER_QUIET, stream.read(&mut buffer)).await {}
+        while let Ok(Ok(1..)) = time::timeout(LINGER_QUIET, poll_fn(|cx| wire.poll_discard(cx))).await {}
     };
     let _ = time::timeout(LINGER, rest).await;
 }

@@ -296,7 +296,7 @@ impl Reached {
 }
 
 fn check_limits(proxy: &ProxyConfig) -> Result<(), Invalid> {
-    // hyper's own least size of a buffer.
+    // What is read at once.
     if proxy.max_header_bytes < 8192 {
         return Err(Invalid::new("max_header_bytes", "is less than 8192"));
     }

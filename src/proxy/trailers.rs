@@ -43,8 +43,7 @@ const NEVER: [&str; 22] = [
 
 /// Whether the caller says that it takes trailers. Over HTTP/1.1, `TE` concerns one hop and is named in `Connection`.
 pub(super) fn are_asked_for(parts: &Parts) -> bool {
-    parts.headers.contains_key(TE)
-        && hop::lists(&parts.headers, &TE, b"trailers")
+    hop::lists(&parts.headers, &TE, b"trailers")
         && (parts.version == Version::HTTP_2 || hop::lists(&parts.headers, &CONNECTION, b"te"))
 }
 

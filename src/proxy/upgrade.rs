@@ -4,7 +4,7 @@
 //!    field is dropped, as of any hop.
 //! 2. [`ask`] puts the two fields of the hop on, behind everything that was stripped.
 //! 3. [`is_granted`]: only a 101 that names `websocket` makes a tunnel; any other answer is an ordinary one.
-//! 4. A [`Tunnel`] holds the upstream's connection while hyper writes the 101 to the caller; then it copies bytes, both
+//! 4. A [`Tunnel`] holds the upstream's connection while the 101 is written to the caller; then it copies bytes, both
 //!    ways, beginning with those that arrived behind the heads.
 
 use std::{
@@ -22,15 +22,18 @@ use http::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
 
-use super::{caller::InFlight, hop, io::UpstreamStream, presence, upstream::Permit};
+use super::{
+    caller::InFlight,
+    hop, presence,
+    upstream::{Permit, UpstreamStream},
+};
 
 /// What is copied at once, each way. A sidecar may hold many quiet tunnels.
 const CHUNK: usize = 8 * 1024;
 
 /// Whether a request asks for what may be granted: in every other form a tunnel would carry what nobody has looked at.
 pub(super) fn is_wanted(parts: &Parts, has_body: bool) -> bool {
-    parts.headers.contains_key(UPGRADE)
-        && parts.method == Method::GET
+    parts.method == Method::GET
         && parts.version == Version::HTTP_11
         && !has_body
         && names_websocket(&parts.headers)

@@ -17,6 +17,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::{
     activity::Activity,
     body::BodyError,
+    http1::Length,
     inflow::{BrokenOff, Inflow},
     route::Route,
     trailers,
@@ -48,7 +49,7 @@ pub(super) struct Upload {
 /// What a piece of a tape costs beside its bytes, about.
 const PIECE: usize = 64;
 
-/// Shorter pieces than what hyper reads into are copied.
+/// Shorter pieces than what is read into are copied.
 const COPIED: usize = 8 * 1024;
 
 /// Into how many pieces what is held of a body may be cut.
@@ -233,6 +234,17 @@ impl Body for RequestBody {
             Self::Empty => SizeHint::with_exact(0),
             Self::Upload { length: Some(length), .. } => SizeHint::with_exact(*length),
             Self::Upload { length: None, .. } => SizeHint::default(),
+        }
+    }
+}
+
+impl RequestBody {
+    /// How the upstream learns where it ends, over HTTP/1.1.
+    pub(super) fn framing(&self) -> Length {
+        match self {
+            Self::Empty => Length::None,
+            Self::Upload { length: Some(length), .. } => Length::Exact(*length),
+            Self::Upload { length: None, .. } => Length::Chunked,
         }
     }
 }

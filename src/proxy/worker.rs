@@ -15,8 +15,6 @@ use std::{
     time::Duration,
 };
 
-use hyper::server::conn::http1;
-use hyper_util::rt::TokioTimer;
 use tokio::{
     runtime::{Builder, LocalOptions, LocalRuntime},
     sync::{Notify, mpsc},
@@ -33,7 +31,7 @@ use super::{
 };
 use crate::shutdown::{Shutdown, Stage};
 
-/// How long a connection is quiet at least before it is taken out of hyper, whose buffers are most of what it costs.
+/// How long a connection is quiet at least before its buffers are given back, which are most of what it costs.
 const QUIET: Duration = Duration::from_millis(100);
 
 /// How long a quiet connection is left open once the process drains: a request that is on its way just now still finds
@@ -46,7 +44,7 @@ pub(super) struct Worker {
     pub(super) pool: Rc<Pool>,
     pub(super) shared: Rc<Shared>,
     pub(super) registry: Registry,
-    pub(super) http: http1::Builder,
+    pub(super) max_header_bytes: usize,
     pub(super) http2: h2::server::Builder,
     stage: Cell<Stage>,
 }
@@ -94,21 +92,12 @@ pub(super) struct Acceptor {
 impl Worker {
     fn new(limits: &Limits) -> Rc<Self> {
         let ticks = Rc::new(Ticks::new(limits.shortest, limits.header_timeout, limits.idle_timeout));
-        let mut http = http1::Builder::new();
-        // The only place that makes a server: the timer is set even though the sweep is what closes slow heads.
-        http.timer(TokioTimer::new())
-            .header_read_timeout(None)
-            .writev(false)
-            .max_buf_size(limits.max_header_bytes)
-            .keep_alive(true)
-            // A caller that says that it sends nothing more still gets its answer; see `Activity::left`.
-            .half_close(true);
         Rc::new(Self {
             pool: Rc::new(Pool::new(Rc::clone(&ticks))),
             shared: Rc::new(Shared::new(Rc::clone(&ticks))),
             ticks,
             registry: Registry::default(),
-            http,
+            max_header_bytes: limits.max_header_bytes,
             http2: http2::builder(limits.max_header_bytes),
             stage: Cell::new(Stage::Running),
         })
@@ -184,7 +173,7 @@ async fn work(
             _ = tick.tick() => {
                 worker.ticks.advance();
                 worker.registry.sweep();
-                        worker.pool.sweep();
+                worker.pool.sweep();
                 worker.shared.sweep();
             }
             () = &mut pressed => {
@@ -224,7 +213,7 @@ async fn work(
     }
 }
 
-/// Takes connections out of hyper that have been quiet for one to two of these. Sooner means less memory: what thousands of
+/// Takes the buffers of connections that have been quiet for one to two of these. Sooner means less memory: what thousands of
 /// connections need at the same time is not given back by the allocator afterwards.
 async fn settle(worker: Rc<Worker>) {
     loop {

@@ -4,10 +4,7 @@ use std::{future::poll_fn, time::Duration};
 
 use tokio::time;
 
-use crate::{
-    listen::Stream,
-    proxy::{activity::Activity, presence::Shared},
-};
+use crate::proxy::{activity::Activity, http1::Wire};
 
 /// What an HTTP/2 connection begins with (RFC 9113 §3.4).
 const PREFACE: &[u8; PREFACE_LEN] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -42,17 +39,14 @@ pub(in crate::proxy) fn opening(bytes: &[u8]) -> Opening {
 }
 
 /// Waits until the first bytes are clear; nothing when that takes longer than a head may.
-pub(in crate::proxy) async fn rest_of_preface(
-    stream: &Shared<Stream>,
-    activity: &Activity,
-) -> Option<Opening> {
+pub(in crate::proxy) async fn rest_of_preface(wire: &Wire, activity: &Activity) -> Option<Opening> {
     activity.received(true);
     let mut pause = PAUSE;
     loop {
         time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
         let mut bytes = [0; PREFACE_LEN];
-        let count = poll_fn(|cx| stream.socket().poll_peek(cx, &mut bytes)).await.ok()?;
+        let count = poll_fn(|cx| wire.poll_peek(cx, &mut bytes)).await.ok()?;
         match opening(&bytes[..count]) {
             Opening::Unclear if activity.must_close() => return None,
             Opening::Unclear => {}

@@ -87,7 +87,7 @@ fn as_http_1_has_it(parts: &mut Parts) {
     }
 }
 
-/// The head as HTTP/2 has it, and what hyper adds to an answer over HTTP/1: `Date` (RFC 9110 §6.6.1), except to calls, whose
+/// The head as HTTP/2 has it, and with what every answer of ours has: `Date` (RFC 9110 §6.6.1), except to calls, whose
 /// caller would read it as the server's metadata.
 fn into_http_2(response: Response<AnswerBody>, is_call: bool) -> (Response<()>, AnswerBody) {
     let (mut head, body) = response.into_parts();

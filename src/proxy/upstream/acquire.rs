@@ -33,7 +33,14 @@ pub(in crate::proxy) async fn acquire(
             tokio::select! {
                 permit = upstream.limit.permit() => permit,
                 // The pool keeps the other end for as long as this waits.
-                Ok(connection) = returned => return Ok(connection),
+                Ok(mut connection) = returned => {
+                    if connection.is_usable() {
+                        return Ok(connection);
+                    }
+                    // It ended on its way here, and what it stood for is free.
+                    drop(connection);
+                    wait(upstream).await?
+                }
                 () = patience => return Err(ConnectError::Busy),
             }
         }

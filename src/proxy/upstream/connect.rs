@@ -5,9 +5,9 @@ use std::{io, os::fd::AsFd as _, sync::Arc};
 use tokio::{net::TcpStream, time};
 use tokio_rustls::TlsConnector;
 
-use super::{Connection, Permit, Resolver, Upstream, connection::Terms, dial::dial};
+use super::{Connection, Permit, Resolver, Upstream, UpstreamStream, connection::Terms, dial::dial};
 use crate::{
-    proxy::{config::UpstreamProtocol, error::Reason, io::UpstreamStream, presence},
+    proxy::{config::UpstreamProtocol, error::Reason, presence},
     tls::Edition,
 };
 
@@ -80,7 +80,7 @@ pub(super) async fn connect(
 ) -> Result<Connection, ConnectError> {
     let Established { stream, edition, .. } = establish(upstream, Offer::Http1).await?;
     let terms = Terms { permit, edition, born: now };
-    Connection::open(stream, upstream, terms).await.map_err(ConnectError::Unreachable)
+    Ok(Connection::new(stream, upstream, terms))
 }
 
 /// Connects within the upstream's `connect_timeout`. The name is resolved each time, so that new connections follow it.

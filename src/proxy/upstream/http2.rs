@@ -23,12 +23,11 @@ use h2::{
 use http::{Request, Response};
 use tokio::task::AbortHandle;
 
-use super::connection::Terms;
+use super::{UpstreamStream, connection::Terms};
 use crate::proxy::{
     activity::Activity,
     http2::{Broken, Pump},
     inflow::Inflow,
-    io::UpstreamStream,
     ticks::Ticks,
     upload::RequestBody,
 };

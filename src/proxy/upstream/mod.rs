@@ -5,13 +5,12 @@
 //! 3. Without a kept one, `acquire` opens another within the `limit` of the upstream, or waits.
 //! 4. `connect` makes it: `resolve` finds addresses, `dial` one that accepts, an `http_proxy` may be on the way; then TLS.
 //!    `watch` follows the files that TLS is made of.
-//! 5. A `connection` is driven by the task that forwards the request, woken by its `bell`; a [`Lease`] ties it to the answer
-//!    and gives it back at its end.
+//! 5. A `connection` is driven by the task that forwards the request; a [`Lease`] ties it to the answer and gives it back
+//!    at its end.
 //! 6. Where HTTP/2 may be spoken, `share` finds a seat on one of the connections that a worker has (`shared`), or opens
 //!    one for all that wait; `http2` is such a connection.
 
 mod acquire;
-mod bell;
 mod connect;
 mod connection;
 mod dial;
@@ -22,6 +21,7 @@ mod pool;
 mod resolve;
 mod share;
 mod shared;
+mod stream;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
@@ -40,6 +40,7 @@ pub(super) use self::{
     pool::Pool,
     share::{Sharing, share},
     shared::Shared,
+    stream::UpstreamStream,
     watch::Watch,
 };
 use self::{http_proxy::HttpProxy, resolve::Resolver};

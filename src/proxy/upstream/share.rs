@@ -97,10 +97,8 @@ async fn open(
         let connection = connection.map_err(|_| ConnectError::Timeout)?.map_err(not_http2)?;
         shared.learn(upstream.slot, Some(connection));
     } else {
-        let connection =
-            Connection::open(stream, &upstream, terms).await.map_err(ConnectError::Unreachable)?;
         shared.learn(upstream.slot, None);
-        pool.put(upstream.slot, connection);
+        pool.put(upstream.slot, Connection::new(stream, &upstream, terms));
     }
     Ok(())
 }

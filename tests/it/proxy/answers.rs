@@ -1,5 +1,7 @@
 //! The answer passes as it came, or is refused; and what happens when either side breaks off.
 
+use std::{io::Read as _, net::TcpListener};
+
 use crate::support::{Caller, FakeServer, Reply, Sidecar, echo, get, post, provider};
 
 fn answering(bytes: &'static [u8], close: bool) -> FakeServer {
@@ -119,15 +121,37 @@ fn a_truncated_answer_looks_truncated() {
 
 #[test]
 fn a_request_that_breaks_off_is_not_completed_for_the_upstream() {
+    let provider = provider();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let sidecar = Sidecar::to(&format!("http://{}", listener.local_addr().unwrap()), &provider, "");
+    for framing in ["Content-Length: 10\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"] {
+        let mut caller = Caller::connect(sidecar.proxy);
+        caller.send(format!("POST / HTTP/1.1\r\nHost: localhost\r\n{framing}"));
+        let (mut upstream, mut received) = (listener.accept().unwrap().0, Vec::new());
+        while !String::from_utf8_lossy(&received).contains("hello") {
+            let mut piece = [0; 4096];
+            let count = upstream.read(&mut piece).unwrap();
+            received.extend_from_slice(&piece[..count]);
+        }
+        caller.finish();
+        // The end of the connection, or its reset.
+        let _ = upstream.read_to_end(&mut received);
+        let received = String::from_utf8(received).unwrap();
+        assert!(received.ends_with("hello") || received.ends_with("hello\r\n"), "{received}");
+        assert_eq!(caller.answer().reason().as_deref(), Some("caller_aborted"));
+    }
+}
+
+#[test]
+fn a_request_that_broke_off_before_anything_was_sent_is_not_sent() {
     let (provider, upstream) = (provider(), echo());
     let sidecar = Sidecar::to(&upstream.url(), &provider, "");
     for framing in ["Content-Length: 10\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"] {
-        let before = upstream.received().len();
         let mut caller = Caller::connect(sidecar.proxy);
         caller.send(format!("POST / HTTP/1.1\r\nHost: localhost\r\n{framing}"));
         caller.finish();
-        let received = upstream.wait_for(before + 1);
-        assert!(!received[before].complete, "{framing}");
+        assert!(caller.answer().status >= 400);
+        assert!(upstream.received().iter().all(|request| !request.complete), "{framing}");
     }
 }
 

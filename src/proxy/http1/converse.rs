@@ -1,0 +1,98 @@
+//! Serves the requests of a connection, one after the other.
+
+use std::{future::poll_fn, rc::Rc};
+
+use http::{Method, Version, header::CONNECTION, request::Request};
+
+use super::{
+    Decoder, Wire,
+    head::{Malformed, Said},
+    reply::{self, Manner, Told},
+    wire::NoRequest,
+};
+use crate::proxy::{
+    caller::Caller,
+    error::{self, Reason},
+    handle::handle,
+    hop,
+    inflow::Inflow,
+    serve::survive,
+    upgrade::Tunnel,
+};
+
+/// Why a connection carries no further request.
+pub(in crate::proxy) enum Ended {
+    /// The caller has ended or broken off, or must see at once that its answer did.
+    Gone,
+    /// Everything is said.
+    Over,
+    /// It is a tunnel from here on.
+    Switched(Box<Tunnel>),
+}
+
+/// Serves requests until there are no more.
+pub(in crate::proxy) async fn converse(caller: &Rc<Caller>, wire: &Rc<Wire>) -> Ended {
+    let max = caller.worker.max_header_bytes;
+    loop {
+        let (request, said) = match poll_fn(|cx| wire.poll_head(max, cx)).await {
+            Ok(request) => request,
+            Err(NoRequest::Malformed(malformed)) => return refuse(caller, wire, malformed).await,
+            Err(NoRequest::Closed) => return Ended::Gone,
+        };
+        let manner = manner(&request, said);
+        let body = wire.begin(request.headers(), request_decoder(said));
+        caller.facts.set(said.facts);
+        let answering = handle(caller, request.map(|()| Inflow::Http1(body)));
+        let response = survive(caller, answering).await;
+        match reply::reply(caller, wire, response, manner).await {
+            Told::Kept => {}
+            Told::Over => return Ended::Over,
+            Told::Broken => return Ended::Gone,
+            Told::Switched(tunnel) => return Ended::Switched(tunnel),
+        }
+    }
+}
+
+/// How a request is framed. Of one that is ambiguous nothing is read: it is refused.
+pub(in crate::proxy) fn request_decoder(said: Said) -> Decoder {
+    let Said { facts, length, .. } = said;
+    if facts.is_ambiguous() {
+        Decoder::Done
+    } else if facts.encodings > 0 {
+        // A coding other than `chunked` is refused as well.
+        Decoder::chunked()
+    } else {
+        Decoder::length(length)
+    }
+}
+
+/// What the request says about how it is answered.
+fn manner(request: &Request<()>, said: Said) -> Manner {
+    let (version, headers) = (request.version(), request.headers());
+    let keep = if !said.connection {
+        version == Version::HTTP_11
+    } else if version == Version::HTTP_11 {
+        !hop::lists(headers, &CONNECTION, b"close")
+    } else {
+        // RFC 9112 §9.3.
+        hop::lists(headers, &CONNECTION, b"keep-alive")
+    };
+    Manner { version, is_head: request.method() == Method::HEAD, keep: keep && !said.facts.is_ambiguous() }
+}
+
+/// Answers what is not a request.
+async fn refuse(caller: &Caller, wire: &Wire, malformed: Malformed) -> Ended {
+    let reason = match malformed {
+        Malformed::Head => Reason::MalformedRequest,
+        Malformed::Target => Reason::MalformedTarget,
+        Malformed::TooLarge => Reason::HeadTooLarge,
+    };
+    let site = caller.site();
+    site.unrouted.own_answer(reason.word());
+    site.unrouted.answered(reason.status().as_u16());
+    let manner = Manner { version: Version::HTTP_11, is_head: false, keep: false };
+    match reply::reply(caller, wire, error::answer(reason.into()), manner).await {
+        Told::Broken => Ended::Gone,
+        Told::Kept | Told::Over | Told::Switched(_) => Ended::Over,
+    }
+}

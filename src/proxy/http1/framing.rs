@@ -1,0 +1,359 @@
+//! The bodies of messages (RFC 9112 §6 and §7): where one ends.
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::HeaderMap;
+
+use super::head::{self, Ending};
+
+/// Larger chunks than any body is (64 PiB): far beyond it, what a size adds up to could be read in two ways.
+const MAX_CHUNK: u64 = 1 << 56;
+
+/// As much as all chunk extensions of a body, which nobody reads, and a trailer section may hold.
+const MAX_BESIDE: usize = 16 * 1024;
+
+/// What a body is framed by, and how far it has been read.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) enum Decoder {
+    /// By its length; so many bytes are still to come.
+    Length(u64),
+    /// By chunks.
+    Chunked(Chunked),
+    /// By the end of its connection.
+    UntilClose,
+    /// It is over.
+    Done,
+}
+
+/// How far a chunked body has been read.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct Chunked {
+    place: Place,
+    // Bytes of extensions so far.
+    beside: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// Before the first digit of a size, or after some.
+    Size { size: u64, digits: bool },
+    /// In the white space behind a size: only an extension or the end of the line may follow.
+    Space(u64),
+    /// In an extension.
+    Extension(u64),
+    /// Before the line feed behind a size.
+    SizeEnd(u64),
+    /// In a chunk; so many bytes of it are still to come.
+    Data(u64),
+    /// Before the line break behind a chunk; whether its carriage return has come.
+    DataEnd { carriage_return: bool },
+    /// In the trailer section.
+    Trailers(Ending),
+}
+
+/// A body cannot be read any further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) struct Broken;
+
+/// What comes next of a body.
+#[derive(Debug)]
+pub(in crate::proxy) enum Piece {
+    /// Bytes of it.
+    Data(Bytes),
+    /// Its trailers, and with them its end.
+    Trailers(HeaderMap),
+    /// It is over.
+    End,
+    /// More has to be read first.
+    More,
+}
+
+/// What stands at the beginning of some bytes, behind what only frames.
+enum Next {
+    Data(usize),
+    Trailers(usize),
+    End,
+    More,
+}
+
+impl Decoder {
+    /// A body in chunks.
+    pub(in crate::proxy) fn chunked() -> Self {
+        Self::Chunked(Chunked { place: Place::Size { size: 0, digits: false }, beside: 0 })
+    }
+
+    /// A body of a known length.
+    pub(in crate::proxy) fn length(length: u64) -> Self {
+        if length == 0 { Self::Done } else { Self::Length(length) }
+    }
+
+    /// Whether all of it has been read.
+    pub(in crate::proxy) fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
+    }
+
+    /// How much is still to come, if that is known.
+    pub(in crate::proxy) fn left(&self) -> Option<u64> {
+        match self {
+            Self::Length(left) => Some(*left),
+            Self::Done => Some(0),
+            Self::Chunked(_) | Self::UntilClose => None,
+        }
+    }
+
+    /// Takes what comes next out of what has been read.
+    pub(in crate::proxy) fn take(&mut self, bytes: &mut BytesMut) -> Result<Piece, Broken> {
+        let (skipped, next) = self.next(bytes)?;
+        bytes.advance(skipped);
+        Ok(match next {
+            Next::More => Piece::More,
+            Next::End => Piece::End,
+            Next::Data(len) => Piece::Data(bytes.split_to(len).freeze()),
+            Next::Trailers(len) => {
+                let section = bytes.split_to(len).freeze();
+                let mut trailers = HeaderMap::new();
+                head::fields(&section, 0, &mut trailers).map_err(|_| Broken)?;
+                Piece::Trailers(trailers)
+            }
+        })
+    }
+
+    /// Whether more has come than belongs to the body.
+    pub(in crate::proxy) fn is_exceeded_by(mut self, mut bytes: &[u8]) -> bool {
+        loop {
+            match self.next(bytes) {
+                // What is broken is found when it is read.
+                Err(Broken) | Ok((_, Next::More)) => return false,
+                Ok((skipped, Next::End)) => return skipped < bytes.len(),
+                Ok((skipped, Next::Data(len) | Next::Trailers(len))) => bytes = &bytes[skipped + len..],
+            }
+        }
+    }
+
+    /// How many bytes only frame, and what stands behind them.
+    fn next(&mut self, bytes: &[u8]) -> Result<(usize, Next), Broken> {
+        let next = match self {
+            Self::Done => return Ok((0, Next::End)),
+            _ if bytes.is_empty() => return Ok((0, Next::More)),
+            Self::UntilClose => return Ok((0, Next::Data(bytes.len()))),
+            Self::Length(left) => {
+                let step = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                *left -= step as u64;
+                (0, Next::Data(step))
+            }
+            Self::Chunked(chunked) => chunked.next(bytes)?,
+        };
+        if matches!(
+            (&self, &next.1),
+            (Self::Length(0), _) | (Self::Chunked(_), Next::Trailers(_) | Next::End)
+        ) {
+            *self = Self::Done;
+        }
+        Ok(next)
+    }
+}
+
+impl Chunked {
+    fn next(&mut self, bytes: &[u8]) -> Result<(usize, Next), Broken> {
+        let mut at = 0;
+        while at < bytes.len() {
+            let byte = bytes[at];
+            self.place = match self.place {
+                Place::Data(left) => {
+                    let here = bytes.len() - at;
+                    let step = usize::try_from(left).map_or(here, |left| left.min(here));
+                    let left = left - step as u64;
+                    self.place =
+                        if left == 0 { Place::DataEnd { carriage_return: false } } else { Place::Data(left) };
+                    return Ok((at, Next::Data(step)));
+                }
+                Place::Trailers(mut ending) => return self.trailers(&mut ending, bytes, at),
+                Place::Size { size, digits } => match (char::from(byte).to_digit(16), byte) {
+                    // Zeros in front are counted, because they could go on for ever.
+                    (Some(0), _) if size == 0 => self.beside(Place::Size { size, digits: true })?,
+                    (Some(digit), _) if size < MAX_CHUNK >> 4 => {
+                        Place::Size { size: size << 4 | u64::from(digit), digits: true }
+                    }
+                    (None, b'\r') if digits => Place::SizeEnd(size),
+                    (None, b';') if digits => Place::Extension(size),
+                    (None, b' ' | b'\t') if digits => Place::Space(size),
+                    _ => return Err(Broken),
+                },
+                Place::Space(size) => match byte {
+                    b' ' | b'\t' => self.beside(Place::Space(size))?,
+                    b';' => Place::Extension(size),
+                    b'\r' => Place::SizeEnd(size),
+                    _ => return Err(Broken),
+                },
+                Place::Extension(size) => match byte {
+                    b'\r' => Place::SizeEnd(size),
+                    b'\n' | 0 => return Err(Broken),
+                    _ => self.beside(Place::Extension(size))?,
+                },
+                Place::SizeEnd(size) => match (byte, size) {
+                    (b'\n', 0) => Place::Trailers(Ending::default()),
+                    (b'\n', size) => Place::Data(size),
+                    _ => return Err(Broken),
+                },
+                Place::DataEnd { carriage_return } => match (carriage_return, byte) {
+                    (false, b'\r') => Place::DataEnd { carriage_return: true },
+                    (true, b'\n') => Place::Size { size: 0, digits: false },
+                    _ => return Err(Broken),
+                },
+            };
+            at += 1;
+        }
+        Ok((at, Next::More))
+    }
+
+    fn beside(&mut self, place: Place) -> Result<Place, Broken> {
+        self.beside += 1;
+        if self.beside > MAX_BESIDE { Err(Broken) } else { Ok(place) }
+    }
+
+    /// The section stays where it is until all of it has come.
+    fn trailers(&mut self, ending: &mut Ending, bytes: &[u8], at: usize) -> Result<(usize, Next), Broken> {
+        let section = &bytes[at..];
+        match section {
+            [b'\r', b'\n', ..] => return Ok((at + 2, Next::End)),
+            [b'\r', other, ..] if *other != b'\n' => return Err(Broken),
+            // An empty line is the end of the section, and begins with a carriage return.
+            [b'\n', ..] => return Err(Broken),
+            _ => {}
+        }
+        let end = ending.find(section);
+        if ending.has_bare_line_feed() || end.unwrap_or(section.len()) > MAX_BESIDE {
+            return Err(Broken);
+        }
+        self.place = Place::Trailers(*ending);
+        Ok((at, end.map_or(Next::More, Next::Trailers)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Whole = (Vec<u8>, Option<HeaderMap>, Vec<u8>, bool);
+
+    /// A body that comes in pieces: what is in it, its trailers, and what is left behind it.
+    fn read(mut decoder: Decoder, pieces: &[&[u8]]) -> Result<Whole, Broken> {
+        let (mut came, mut body, mut trailers) = (BytesMut::new(), Vec::new(), None);
+        for piece in pieces {
+            came.extend_from_slice(piece);
+            loop {
+                match decoder.take(&mut came)? {
+                    Piece::Data(data) => body.extend_from_slice(&data),
+                    Piece::Trailers(map) => trailers = Some(map),
+                    Piece::End | Piece::More => break,
+                }
+            }
+        }
+        Ok((body, trailers, came.to_vec(), decoder.is_done()))
+    }
+
+    #[test]
+    fn a_body_is_as_long_as_it_says() {
+        assert_eq!(
+            read(Decoder::length(3), &[b"ab", b"cd"]).unwrap(),
+            (b"abc".to_vec(), None, b"d".to_vec(), true)
+        );
+        assert!(!read(Decoder::length(3), &[b"ab"]).unwrap().3);
+        assert!(Decoder::length(0).is_done());
+        assert_eq!(
+            read(Decoder::UntilClose, &[b"ab", b"cd"]).unwrap(),
+            (b"abcd".to_vec(), None, vec![], false)
+        );
+        assert_eq!(Decoder::length(u64::MAX).left(), Some(u64::MAX));
+    }
+
+    #[test]
+    fn chunks_extensions_and_trailers_are_read() {
+        let all = b"3;a=\"b\"\r\nabc\r\n0a \t\r\n0123456789\r\n000\r\nX: y\r\nZ: 1\r\n\r\nGET";
+        let (body, trailers, rest, done) = read(Decoder::chunked(), &[all]).unwrap();
+        assert_eq!((&body[..], &rest[..], done), (&b"abc0123456789"[..], &b"GET"[..], true));
+        assert_eq!(trailers.unwrap()["x"], "y");
+        assert!(read(Decoder::chunked(), &[b"0\r\n\r\n"]).unwrap().3);
+    }
+
+    #[test]
+    fn what_is_not_a_chunk_breaks_the_body() {
+        let long = |text: &str| text.replace('~', &"x".repeat(MAX_BESIDE + 1));
+        for chunks in [
+            "zz\r\n",
+            "\r\n",
+            "-5\r\n",
+            "+5\r\n",
+            "0x5\r\n",
+            " 5\r\n",
+            "5 5\r\n",
+            "5\n",
+            "5;a\n",
+            "5\rh",
+            "5;a\rb",
+            "5 \nx",
+            "1000000000000000000\r\n",
+            "fffffffffffffffe\r\n",
+            "1\r\nab",
+            "1\r\na\n",
+            "1\r\na\rb",
+            "0\r\n\n",
+            "0\r\nX: y\n\r\n",
+            "0\r\n\rx",
+            "0\r\nX\r\n\r\n",
+            "0\r\nX : y\r\n\r\n",
+            "0\r\nX: y\r\n z\r\n\r\n",
+            "5;~",
+            "0\r\nX: ~\r\n\r\n",
+            "0\r\nX: ~",
+        ] {
+            assert_eq!(
+                read(Decoder::chunked(), &[long(chunks).as_bytes()]).unwrap_err(),
+                Broken,
+                "{chunks:?}"
+            );
+        }
+        let zeros = "0".repeat(MAX_BESIDE + 2);
+        assert_eq!(read(Decoder::chunked(), &[zeros.as_bytes()]).unwrap_err(), Broken);
+    }
+
+    #[test]
+    fn bytes_behind_a_body_are_seen_before_it_is_taken() {
+        assert!(!Decoder::length(2).is_exceeded_by(b"ab"));
+        assert!(Decoder::length(2).is_exceeded_by(b"abc"));
+        assert!(Decoder::Done.is_exceeded_by(b"x"));
+        assert!(!Decoder::UntilClose.is_exceeded_by(b"x"));
+        for (chunks, more) in [
+            ("2\r\nab\r\n0\r\n\r\n", false),
+            ("2\r\nab\r\n0\r\n\r\nx", true),
+            ("0\r\nA: b\r\n\r\nx", true),
+            ("2\r\na", false),
+        ] {
+            assert_eq!(Decoder::chunked().is_exceeded_by(chunks.as_bytes()), more, "{chunks:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_not_matter_how_a_body_is_cut(
+            chunks in proptest::collection::vec("[a-z]{1,30}", 0..8),
+            end in "0\r\n\r\n|0;x\r\nA: b\r\nC: d\r\n\r\nmore|0\r\nA\r\n\r\n|5\r\nab|zz",
+            cuts in proptest::collection::vec(1usize..40, 1..20),
+        ) {
+            let mut bytes: String = chunks.iter().map(|chunk| format!("{:x}\r\n{chunk}\r\n", chunk.len())).collect();
+            bytes.push_str(&end);
+            let whole = read(Decoder::chunked(), &[bytes.as_bytes()]);
+            let (mut pieces, mut rest) = (Vec::new(), bytes.as_bytes());
+            for step in cuts.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (piece, tail) = rest.split_at((*step).min(rest.len()));
+                pieces.push(piece);
+                rest = tail;
+            }
+            prop_assert_eq!(whole, read(Decoder::chunked(), &pieces));
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Bytes on their way to a socket.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf as _, Bytes};
+use tokio::io::AsyncWrite;
+
+/// Smaller pieces than this are copied behind what waits already: that costs less than a second slice for the kernel.
+const COPIED: usize = 4 * 1024;
+
+/// More than this is written before more is taken.
+const ENOUGH: usize = 32 * 1024;
+
+/// A buffer that once held more than this is not kept.
+const KEPT: usize = 16 * 1024;
+
+/// What waits to be written, in order: copied bytes, one large piece that is not copied, and what ends it.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct Out {
+    copied: Vec<u8>,
+    // How much of `copied` is written.
+    at: usize,
+    large: Bytes,
+    tail: &'static [u8],
+}
+
+impl Out {
+    /// Whether everything is written.
+    pub(in crate::proxy) fn is_empty(&self) -> bool {
+        self.at == self.copied.len() && self.large.is_empty() && self.tail.is_empty()
+    }
+
+    /// Whether it should be written before more is taken.
+    pub(in crate::proxy) fn is_full(&self) -> bool {
+        !self.large.is_empty() || !self.tail.is_empty() || self.copied.len() - self.at > ENOUGH
+    }
+
+    /// Where heads and the like are written. Only as long as there is no large piece, which would come before it.
+    pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
+        debug_assert!(self.large.is_empty() && self.tail.is_empty(), "written before what comes first");
+        &mut self.copied
+    }
+
+    /// A piece of a body, and what ends it.
+    pub(super) fn piece(&mut self, piece: Bytes, tail: &'static [u8]) {
+        if piece.len() < COPIED {
+            self.copied.extend_from_slice(&piece);
+            self.copied.extend_from_slice(tail);
+        } else {
+            self.large = piece;
+            self.tail = tail;
+        }
+    }
+
+    /// Moves what waits to a place in memory.
+    #[cfg(fuzzing)]
+    pub(in crate::proxy) fn drain(&mut self, into: &mut Vec<u8>) {
+        into.extend_from_slice(&self.copied[self.at..]);
+        into.extend_from_slice(&self.large);
+        into.extend_from_slice(self.tail);
+        *self = Self::default();
+    }
+
+    /// Writes as much as can be, and tells how much that was. Ready when nothing is left.
+    pub(in crate::proxy) fn poll_flush<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        written: &mut usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while !self.is_empty() {
+            let copied = &self.copied[self.at..];
+            let count = if self.large.is_empty() && self.tail.is_empty() {
+                ready!(Pin::new(&mut *stream).poll_write(cx, copied))?
+            } else {
+                let slices = [IoSlice::new(copied), IoSlice::new(&self.large), IoSlice::new(self.tail)];
+                ready!(Pin::new(&mut *stream).poll_write_vectored(cx, &slices))?
+            };
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            *written += count;
+            self.advance(count);
+        }
+        // TLS has a buffer of its own.
+        Pin::new(stream).poll_flush(cx)
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        let step = count.min(self.copied.len() - self.at);
+        self.at += step;
+        count -= step;
+        if self.at == self.copied.len() {
+            self.at = 0;
+            self.copied.clear();
+            if self.copied.capacity() > KEPT {
+                self.copied = Vec::new();
+            }
+        }
+        let step = count.min(self.large.len());
+        self.large.advance(step);
+        count -= step;
+        self.tail = &self.tail[count..];
+        if self.large.is_empty() {
+            // Not even an empty slice of what it was a part of, which would keep it.
+            self.large = Bytes::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+    use crate::proxy::http1::Length;
+
+    #[tokio::test]
+    async fn what_waits_is_written_in_order_however_little_is_taken_at_once() {
+        for room in [1, 7, 100, 1 << 20] {
+            let (mut ours, mut theirs) = tokio::io::duplex(room);
+            let reading = tokio::spawn(async move {
+                let mut all = Vec::new();
+                theirs.read_to_end(&mut all).await.unwrap();
+                all
+            });
+            let (mut out, mut length, mut written) = (Out::default(), Length::Chunked, 0);
+            out.buffer().extend_from_slice(b"head\r\n\r\n");
+            for size in [3, COPIED, 1] {
+                let piece = Bytes::from(vec![b'x'; size]);
+                length.piece(piece, &mut out).unwrap();
+                std::future::poll_fn(|cx| out.poll_flush(&mut ours, &mut written, cx)).await.unwrap();
+            }
+            length.end(&http::HeaderMap::new(), &mut out).unwrap();
+            std::future::poll_fn(|cx| out.poll_flush(&mut ours, &mut written, cx)).await.unwrap();
+            assert!(out.is_empty() && length.is_over());
+            drop(ours);
+            let expected = format!(
+                "head\r\n\r\n3\r\nxxx\r\n{COPIED:x}\r\n{}\r\n1\r\nx\r\n0\r\n\r\n",
+                "x".repeat(COPIED)
+            );
+            let all = reading.await.unwrap();
+            assert_eq!((String::from_utf8(all).unwrap(), written), (expected.clone(), expected.len()));
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_not_as_long_as_it_was_said_is_not_written() {
+        let mut out = Out::default();
+        let mut length = Length::Exact(3);
+        length.piece(Bytes::from_static(b"ab"), &mut out).unwrap();
+        assert!(length.piece(Bytes::from_static(b"cd"), &mut out).is_err());
+        assert!(Length::Exact(1).end(&http::HeaderMap::new(), &mut out).is_err());
+        assert!(Length::None.piece(Bytes::from_static(b"a"), &mut out).is_err());
+        assert_eq!(out.buffer(), b"ab");
+    }
+}

@@ -1,0 +1,301 @@
+//! The connection of a caller: its socket, and what is on the way in and out.
+
+use std::{
+    cell::RefCell,
+    io,
+    os::fd::AsFd as _,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, header::EXPECT};
+use http_body::{Body, Frame, SizeHint};
+
+use super::{
+    Decoder, Ending, Inlet, Out, Piece,
+    head::{self, Malformed, Said},
+};
+use crate::{
+    listen::Stream,
+    proxy::{
+        activity::Activity,
+        inflow::BrokenOff,
+        presence::{self, Look, Presence},
+    },
+};
+
+/// A connection, shared by whoever serves its requests and the body of the request under way. Both live in one task.
+#[derive(Debug)]
+pub(in crate::proxy) struct Wire {
+    inner: RefCell<Inner>,
+    activity: Rc<Activity>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    stream: Stream,
+    inlet: Inlet,
+    out: Out,
+    ending: Ending,
+    // The body of the request under way, and which request that is.
+    body: Decoder,
+    number: u64,
+    // The caller waits with its body until it is asked for it (RFC 9110 §10.1.1).
+    waits: bool,
+    leaving: bool,
+}
+
+/// Why no request has come.
+#[derive(Debug)]
+pub(super) enum NoRequest {
+    Malformed(Malformed),
+    /// The caller has ended or broken off, or is not waited for any longer.
+    Closed,
+}
+
+impl Wire {
+    pub(in crate::proxy) fn new(stream: Stream, activity: Rc<Activity>) -> Rc<Self> {
+        Rc::new(Self {
+            inner: RefCell::new(Inner {
+                stream,
+                inlet: Inlet::new(),
+                out: Out::default(),
+                ending: Ending::default(),
+                body: Decoder::Done,
+                number: 0,
+                waits: false,
+                leaving: false,
+            }),
+            activity,
+        })
+    }
+
+    /// Waits for bytes without taking them; none at the end of the connection.
+    pub(in crate::proxy) fn poll_peek(
+        &self,
+        cx: &mut Context<'_>,
+        bytes: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.inner.borrow().stream.poll_peek(cx, bytes)
+    }
+
+    /// The socket, and what has been read from it beyond the last request. Nobody else has the connection any more.
+    pub(in crate::proxy) fn into_parts(self: Rc<Self>) -> (Stream, Bytes) {
+        let wire =
+            Rc::into_inner(self).expect("the bodies of requests end before their connection is taken apart");
+        let Inner { stream, inlet, .. } = wire.inner.into_inner();
+        (stream, inlet.into_bytes())
+    }
+
+    /// Whether nothing of a request has come.
+    pub(in crate::proxy) fn is_quiet(&self) -> bool {
+        let inner = self.inner.borrow();
+        inner.inlet.bytes.is_empty() && inner.out.is_empty()
+    }
+
+    /// Gives back the memory of a connection that is quiet.
+    pub(in crate::proxy) fn rest(&self) {
+        let mut inner = self.inner.borrow_mut();
+        (inner.inlet, inner.out) = (Inlet::new(), Out::default());
+    }
+
+    /// No further request is waited for.
+    pub(in crate::proxy) fn leave(&self) {
+        self.inner.borrow_mut().leaving = true;
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.inner.borrow().leaving
+    }
+
+    /// The head of the next request.
+    pub(super) fn poll_head(
+        &self,
+        max: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(Request<()>, Said), NoRequest>> {
+        let Inner { stream, inlet, ending, leaving, .. } = &mut *self.inner.borrow_mut();
+        loop {
+            if !inlet.bytes.is_empty() {
+                match head::take_request(&mut inlet.bytes, ending, max) {
+                    Ok(Some(request)) => return Poll::Ready(Ok(request)),
+                    Err(malformed) => return Poll::Ready(Err(NoRequest::Malformed(malformed))),
+                    Ok(None) => self.activity.received(!inlet.bytes.is_empty()),
+                }
+            }
+            match inlet.poll_fill(stream, cx) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(_) => return Poll::Ready(Err(NoRequest::Closed)),
+                // A request that is here already is answered also while the process drains.
+                Poll::Pending if *leaving && inlet.bytes.is_empty() => {
+                    return Poll::Ready(Err(NoRequest::Closed));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// A request has begun; its body can be read by what is returned, until the next one begins.
+    pub(super) fn begin(self: &Rc<Self>, headers: &HeaderMap, body: Decoder) -> Incoming {
+        let mut inner = self.inner.borrow_mut();
+        inner.number += 1;
+        inner.body = body;
+        if body.is_done() {
+            return Incoming(None);
+        }
+        inner.waits = headers.get(EXPECT).is_some_and(|expected| {
+            expected.as_bytes().eq_ignore_ascii_case(b"100-continue") && inner.inlet.bytes.is_empty()
+        });
+        Incoming(Some((Rc::clone(self), inner.number)))
+    }
+
+    /// What is on its way out.
+    pub(super) fn out<T>(&self, write: impl FnOnce(&mut Out) -> T) -> T {
+        write(&mut self.inner.borrow_mut().out)
+    }
+
+    /// Writes what is on its way out.
+    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner.borrow_mut().poll_flush(&self.activity, cx)
+    }
+
+    /// Whether all of the request has been read, as far as it has come: what is here of it is thrown away.
+    pub(super) fn has_whole_request(&self) -> bool {
+        let Inner { stream, inlet, body, .. } = &mut *self.inner.borrow_mut();
+        // As much as was under way when the answer was complete, and no more.
+        for _ in 0..DISCARDED {
+            while !inlet.bytes.is_empty() {
+                match body.take(&mut inlet.bytes) {
+                    Ok(Piece::Data(_)) => {}
+                    Ok(Piece::Trailers(_) | Piece::End) => break,
+                    Ok(Piece::More) => break,
+                    Err(_) => return false,
+                }
+            }
+            if body.is_done() {
+                return true;
+            }
+            let mut nobody = Context::from_waker(std::task::Waker::noop());
+            if !matches!(inlet.poll_fill(stream, &mut nobody), Poll::Ready(Ok(1..))) {
+                return false;
+            }
+        }
+        false
+    }
+
+    /// Ends the writing side, and reads on until the caller has ended its own.
+    pub(in crate::proxy) fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Inner { stream, inlet, .. } = &mut *self.inner.borrow_mut();
+        inlet.bytes.clear();
+        inlet.poll_fill(stream, cx)
+    }
+
+    /// Says that nothing more is written.
+    pub(in crate::proxy) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        use tokio::io::AsyncWrite as _;
+        Pin::new(&mut self.inner.borrow_mut().stream).poll_shutdown(cx)
+    }
+}
+
+/// How many reads are spent on the rest of a request that has been answered.
+const DISCARDED: usize = 8;
+
+impl Inner {
+    fn poll_flush(&mut self, activity: &Activity, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut written = 0;
+        let flushed = self.out.poll_flush(&mut self.stream, &mut written, cx);
+        if written > 0 {
+            activity.sent();
+        }
+        flushed
+    }
+
+    fn poll_body(
+        &mut self,
+        activity: &Activity,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        if std::mem::take(&mut self.waits) {
+            self.out.buffer().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        loop {
+            match self.body.take(&mut self.inlet.bytes) {
+                Ok(Piece::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Ok(Piece::Trailers(trailers)) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                Ok(Piece::End) => return Poll::Ready(None),
+                Err(_) => return Poll::Ready(Some(Err(BrokenOff(None)))),
+                Ok(Piece::More) => {}
+            }
+            // Not when an answer is already on its way: whoever writes it goes on with it.
+            if !self.out.is_empty() && matches!(self.poll_flush(activity, cx), Poll::Ready(Err(_))) {
+                return Poll::Ready(Some(Err(BrokenOff(None))));
+            }
+            match ready!(self.inlet.poll_fill(&mut self.stream, cx)) {
+                Ok(1..) => {}
+                Ok(0) => {
+                    activity.left();
+                    return Poll::Ready(Some(Err(BrokenOff(None))));
+                }
+                Err(_) => return Poll::Ready(Some(Err(BrokenOff(None)))),
+            }
+        }
+    }
+}
+
+impl Look for Wire {
+    fn presence(&self) -> Presence {
+        presence::presence(self.inner.borrow().stream.as_fd())
+    }
+
+    fn keep_alive(&self) {
+        presence::keep_alive(self.inner.borrow().stream.as_fd());
+    }
+
+    fn abort(&self) {
+        presence::abort(self.inner.borrow().stream.as_fd());
+    }
+}
+
+/// The body of a request.
+#[derive(Debug)]
+pub(in crate::proxy) struct Incoming(Option<(Rc<Wire>, u64)>);
+
+impl Incoming {
+    /// The connection, while the request is the one that it carries.
+    fn inner(&self) -> Option<(std::cell::RefMut<'_, Inner>, &Activity)> {
+        let (wire, number) = self.0.as_ref()?;
+        let inner = wire.inner.borrow_mut();
+        (inner.number == *number).then_some((inner, &*wire.activity))
+    }
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        match self.inner() {
+            None if self.0.is_none() => Poll::Ready(None),
+            None => Poll::Ready(Some(Err(BrokenOff(None)))),
+            Some((mut inner, activity)) => inner.poll_body(activity, cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none() || self.inner().is_some_and(|(inner, _)| inner.body.is_done())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let left = match self.inner() {
+            None if self.0.is_none() => Some(0),
+            None => None,
+            Some((inner, _)) => inner.body.left(),
+        };
+        left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
