@@ -10,15 +10,8 @@ ARG BASE=scratch
 FROM ${BUILDER} AS build
 WORKDIR /source
 COPY . .
-# glibc linked in: name resolution by files and DNS is part of it, so the image needs no libc. The linker
-# puts together what is used, which halves memory.
-ENV RUSTFLAGS="-C target-feature=+crt-static -C linker=benches/cc -C strip=symbols"
-# The kernel's random numbers, as everywhere else: AWS-LC would first spend 30 ms of every start on timing its own CPU.
-ENV AWS_LC_SYS_NO_JITTER_ENTROPY=1
-# Nothing unwinds through C: 0.1 MB.
-ENV CFLAGS="-fno-asynchronous-unwind-tables -fno-unwind-tables"
 RUN target="$(uname -m)-unknown-linux-gnu" \
-    && cargo build --release --locked --bin attache --target "$target" \
+    && benches/release "$target" \
     && cp "target/$target/release/attache" /attache
 
 FROM ${BASE}

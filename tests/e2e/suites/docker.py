@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 from support import tools
 from support.engine import Engine
@@ -36,10 +37,14 @@ unsafe_plaintext = true
 async def main(check: Check) -> None:
     check.secret("client secret", SECRET)
     check.secret("access token", "standin-access-token-5f1d7c")
-    engine = await Engine.start(check)
     linked = subprocess.run(["ldd", check.attache], capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
     said = linked.stdout + linked.stderr
     check.that("not a dynamic executable" in said or "statically linked" in said, "the binary is static")
+    target = check.attache.parents[2]
+    places = {tools.ROOT, target, Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo"))}
+    found = [place for place in places if str(place).encode() in check.attache.read_bytes()]
+    check.that(not found, f"it holds no path of the machine that built it {found or ''}")
+    engine = await Engine.start(check)
 
     engine.busybox(check.folder / "builder", "standin", check.attache)
     engine.docker("build", "-q", "-t", "attache", "--build-arg", "BUILDER=standin", tools.ROOT)
