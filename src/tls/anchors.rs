@@ -1,5 +1,5 @@
 //! Whom attaché believes: the machine's authorities, else (an image without a bundle) the ones built in; and those of a
-//! `ca_file` beside them.
+//! `ca_file` beside them. With `SSL_CERT_FILE` or `SSL_CERT_DIR` those alone are the machine's, even if there are none.
 //!
 //! 1. A `ca_file` is read at once, so that a mistake shows before a port is bound.
 //! 2. The machine's bundle is read when the first certificate is to be judged: that is half of what a start costs, and
@@ -65,7 +65,7 @@ impl Anchors {
         }
         let made = WebPkiServerVerifier::builder_with_provider(self.roots(), Arc::clone(&self.provider))
             .build()
-            // There are always anchors: the built-in ones at the least.
+            // There are none: those that the environment names cannot be read.
             .map_err(|_| Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
         Ok(self.verifier.get_or_init(|| made))
     }
@@ -136,14 +136,19 @@ fn machine_roots() -> Arc<RootCertStore> {
 /// The machine's one file with all anchors, unless `SSL_CERT_FILE` or `SSL_CERT_DIR` name others. The directory beside it
 /// holds the same ones again, a file each, which costs hundreds of system calls to read.
 fn bundle() -> Option<(PathBuf, SystemTime)> {
-    if !cfg!(target_os = "linux")
-        || ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| env::var_os(name).is_some())
-    {
+    if !cfg!(target_os = "linux") || is_chosen() {
         return None;
     }
     BUNDLES
         .iter()
         .find_map(|path| Some((path.into(), fs::metadata(path).and_then(|file| file.modified()).ok()?)))
+}
+
+/// Whether the environment says whom to believe.
+fn is_chosen() -> bool {
+    ["SSL_CERT_FILE", "SSL_CERT_DIR"]
+        .iter()
+        .any(|name| env::var_os(name).is_some_and(|path| !path.is_empty()))
 }
 
 fn parse_machine_roots(bundle: Option<&Path>) -> RootCertStore {
@@ -155,8 +160,18 @@ fn parse_machine_roots(bundle: Option<&Path>) -> RootCertStore {
     if roots.is_empty() {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     }
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    or_built_in(roots, is_chosen())
+}
+
+/// The ones built in, where there are none, unless the environment names some: whoever names a few authorities does not mean all
+/// of the public ones.
+fn or_built_in(mut roots: RootCertStore, is_chosen: bool) -> RootCertStore {
+    match (roots.is_empty(), is_chosen) {
+        (false, _) => {}
+        (true, false) => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+        (true, true) => tracing::warn!(
+            "SSL_CERT_FILE or SSL_CERT_DIR lead to no certificate; no public authority is believed"
+        ),
     }
     roots
 }
@@ -176,6 +191,12 @@ mod tests {
         assert!(without > 0);
         assert_eq!(Anchors::with(vec![stranger()]).unwrap().roots().len(), without + 1);
         assert_eq!(Anchors::of_the_machine().roots().len(), without);
+    }
+
+    #[test]
+    fn who_names_authorities_gets_no_others_even_if_there_are_none() {
+        assert!(or_built_in(RootCertStore::empty(), true).is_empty());
+        assert!(!or_built_in(RootCertStore::empty(), false).is_empty());
     }
 
     #[test]
