@@ -4,7 +4,9 @@ mod anchors;
 mod kept;
 
 use std::{
-    fs,
+    fs::OpenOptions,
+    io::{self, Read as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -20,6 +22,9 @@ use self::anchors::Anchors;
 pub use self::kept::{Edition, KeptTls, Look, TlsFiles};
 use crate::invalid::Invalid;
 
+/// The largest PEM file that is read, in bytes: a bundle of all public authorities has a quarter of that.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
 /// The crypto provider of the whole process.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
@@ -28,8 +33,10 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// Whom to believe: the machine's authorities, and those of `ca_file` beside them, if it is given.
 fn anchors(ca_file: Option<&Path>) -> Result<Anchors, Invalid> {
     let Some(path) = ca_file else { return Ok(Anchors::of_the_machine()) };
-    let pem = fs::read(path).map_err(|error| unusable(path, &error.kind().to_string()))?;
-    certificates_in(&pem).and_then(Anchors::with).map_err(|why| unusable(path, &why))
+    read(path)
+        .and_then(|pem| certificates_in(&pem))
+        .and_then(Anchors::with)
+        .map_err(|why| unusable(path, &why))
 }
 
 /// A configuration for connections to others, with the given ALPN protocols in order of preference.
@@ -82,10 +89,28 @@ pub fn identity(certificates: &str, key: &str) -> Result<Arc<CertifiedKey>, &'st
     Ok(Arc::new(identity))
 }
 
-/// The certificates of a PEM file; at least one.
+/// A file in PEM, or what is wrong with it.
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let fail = |error: io::Error| error.kind().to_string();
+    // A named pipe in its place must not keep us waiting for somebody to write.
+    let without_waiting = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = OpenOptions::new().read(true).custom_flags(without_waiting).open(path).map_err(fail)?;
+    if !file.metadata().map_err(fail)?.is_file() {
+        return Err("it is not a regular file".into());
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err("it is larger than 1 MiB".into());
+    }
+    Ok(bytes)
+}
+
+/// The certificates of a PEM file; at least one. The library's own message shows the line that it could not read: in a
+/// file that holds a private key too, on one line, that line is the key.
 fn certificates_in(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates: Vec<_> =
-        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|_| "it is not in PEM")?;
     if certificates.is_empty() {
         return Err("it holds no certificate".into());
     }
@@ -110,6 +135,20 @@ mod tests {
         file.write_all(b"not a certificate\n").unwrap();
         assert_eq!(client_config(Some(file.path()), &[]).unwrap_err().key(), "ca_file");
         assert_eq!(client_config(Some(Path::new("/nonexistent")), &[]).unwrap_err().key(), "ca_file");
+        // For ever, if it were read to its end.
+        assert_eq!(client_config(Some(Path::new("/dev/zero")), &[]).unwrap_err().key(), "ca_file");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_told_without_a_line_of_it() {
+        // As a variable or a folded YAML string leaves a key: without its line breaks.
+        let folded = "-----BEGIN PRIVATE KEY-----hunter2-----END PRIVATE KEY-----\n";
+        let broken = "-----BEGIN hunter2\n";
+        for text in [folded, broken, "-----BEGIN CERTIFICATE-----\nhunter2*\n-----END CERTIFICATE-----\n"] {
+            let told = certificates_in(text.as_bytes()).unwrap_err();
+            // The library shows bytes as numbers.
+            assert!(!told.contains("hunter2") && !told.contains("104, 117"), "{told}");
+        }
     }
 
     #[test]

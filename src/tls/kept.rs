@@ -9,8 +9,6 @@
 //! 4. A connection remembers the edition it was made with, so that whoever keeps it can tell that it is out of date.
 
 use std::{
-    fs::File,
-    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -27,9 +25,6 @@ use crate::{
     invalid::Invalid,
     secret::{Secret, SecretRef},
 };
-
-/// The largest PEM file that is read, in bytes: a bundle of all public authorities has a quarter of that.
-const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// The files that TLS towards a peer is made of, beside the machine's authorities.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -253,16 +248,10 @@ impl std::fmt::Debug for KeptTls {
 }
 
 fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, Invalid> {
-    let fail = |error: io::Error| {
-        Invalid::new(key, format!("cannot use `{}`: {}", path.display(), error.kind()))
+    super::read(path).map_err(|why| {
+        Invalid::new(key, format!("cannot use `{}`: {why}", path.display()))
             .hint("name a PEM file that the user that attaché runs as can read")
-    };
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)).map_err(fail)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(Invalid::new(key, format!("cannot use `{}`: it is larger than 1 MiB", path.display())));
-    }
-    Ok(bytes)
+    })
 }
 
 #[cfg(test)]
