@@ -79,7 +79,8 @@ impl HttpProxy {
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let auth = Auth::build(auth, loopback).map_err(|mistake| mistake.under("http_proxy_auth"))?;
         let port = url.port_or_known_default().unwrap_or(80);
-        Ok(Some(Self { resolver: Resolver::new(host, port, false), auth }))
+        // The password was promised to this machine when the URL was checked, by its name; it holds for the address too.
+        Ok(Some(Self { resolver: Resolver::new(host, port, loopback), auth }))
     }
 
     /// A connection to `authority`, a host and a port, by way of the proxy.
@@ -233,7 +234,11 @@ mod tests {
                 Err(mistake) => assert!(!good && mistake.key() == "http_proxy", "{url}: {mistake}"),
             }
         }
-        config.http_proxy = Some("http://proxy.example.com:3128".into());
+        for (url, here) in [("http://localhost:3128", true), ("http://proxy.example.com:3128", false)] {
+            config.http_proxy = Some(url.into());
+            let told = format!("{:?}", HttpProxy::build(&config).unwrap());
+            assert!(told.contains(&format!("loopback_only: {here}")), "{told}");
+        }
         config.http_proxy_auth.username = Some("checkout".into());
         assert_eq!(HttpProxy::build(&config).unwrap_err().key(), "http_proxy_auth.password");
         config.http_proxy = None;

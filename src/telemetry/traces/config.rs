@@ -1,6 +1,6 @@
 //! What the operator wrote about traces, and where that leads.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use http::{HeaderName, HeaderValue, Uri};
 use schemars::JsonSchema;
@@ -94,12 +94,21 @@ pub(super) struct Collector {
     pub(super) tls: bool,
     pub(super) host: String,
     pub(super) port: u16,
+    /// Plain text was promised to this machine: of its name, no other address counts.
+    pub(super) loopback_only: bool,
     /// What is asked for, with scheme and authority as HTTP/2 wants them.
     pub(super) uri: Uri,
     pub(super) protocol: Protocol,
     pub(super) headers: Vec<(HeaderName, SecretSource)>,
     pub(super) timeout: Duration,
     pub(super) ca_file: Option<PathBuf>,
+}
+
+impl Collector {
+    /// Whether spans may be sent to this address of its name.
+    pub(super) fn may_be_at(&self, address: &SocketAddr) -> bool {
+        !self.loopback_only || address.ip().is_loopback()
+    }
 }
 
 impl TracesConfig {
@@ -151,6 +160,7 @@ impl TracesConfig {
             tls,
             host: host.trim_matches(['[', ']']).into(),
             port,
+            loopback_only: !tls && !self.unsafe_plaintext,
             uri: uri.parse().map_err(|_| invalid("cannot be asked for"))?,
             protocol: self.protocol,
             headers: self.headers.iter().map(header).collect::<Result<_, _>>()?,
@@ -194,6 +204,21 @@ mod tests {
             assert_eq!(config(endpoint, protocol).collector().unwrap().unwrap().uri, uri);
         }
         assert!(TracesConfig::default().collector().unwrap().is_none());
+    }
+
+    #[test]
+    fn without_tls_no_address_but_of_this_machine_counts_unless_the_operator_says_so() {
+        let away = "10.0.0.1:4318".parse().unwrap();
+        for (endpoint, unsafe_plaintext, expected) in [
+            ("http://localhost:4318", false, false),
+            ("http://localhost:4318", true, true),
+            ("https://collector.example", false, true),
+        ] {
+            let config = TracesConfig { unsafe_plaintext, ..config(endpoint, Protocol::Http) };
+            let collector = config.collector().unwrap().unwrap();
+            assert_eq!(collector.may_be_at(&away), expected, "{endpoint}");
+            assert!(collector.may_be_at(&"127.0.0.1:4318".parse().unwrap()));
+        }
     }
 
     #[test]

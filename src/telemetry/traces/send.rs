@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
+    net::{TcpStream, lookup_host},
     time,
 };
 use tokio_rustls::TlsConnector;
@@ -141,9 +141,10 @@ impl Sender {
 
     async fn connect(&self) -> Result<Connection, SendError> {
         let Collector { host, port, .. } = &self.collector;
-        let tcp = TcpStream::connect((host.as_str(), *port))
-            .await
-            .map_err(|_| SendError::Unreachable("nobody answers at its address"))?;
+        const NOBODY: SendError = SendError::Unreachable("nobody answers at its address");
+        let found = lookup_host((host.as_str(), *port)).await.map_err(|_| NOBODY)?;
+        let addresses: Vec<_> = found.filter(|address| self.collector.may_be_at(address)).collect();
+        let tcp = TcpStream::connect(&*addresses).await.map_err(|_| NOBODY)?;
         // Failing costs speed, nothing else.
         let _ = tcp.set_nodelay(true);
         if !self.collector.tls {
