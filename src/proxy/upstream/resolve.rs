@@ -33,9 +33,18 @@ pub(super) struct Resolver {
     port: u16,
     // Of a name that must mean this machine, no other answer counts.
     loopback_only: bool,
-    known: Mutex<Option<(Addresses, Instant)>>,
+    known: Mutex<Option<Known>>,
     // Held by whoever asks; the others wait for that answer.
     turn: Turn<()>,
+}
+
+/// An answer, and what became of the latest question.
+#[derive(Debug)]
+struct Known {
+    addresses: Addresses,
+    since: Instant,
+    /// The name did not resolve when it was last asked for: told once.
+    failing: bool,
 }
 
 impl Resolver {
@@ -71,13 +80,16 @@ impl Resolver {
         let found = asked.and_then(|found| self.usable(found));
         match (found, old) {
             (Ok(found), _) => {
-                self.remember(&found);
+                if self.remember(&found, false) {
+                    tracing::info!(name = %self.host, "the name resolves again");
+                }
                 Ok(found)
             }
             // An address that was good is better than none. It is asked again once this is not fresh any more.
             (Err(error), Some(old)) => {
-                tracing::warn!(name = %self.host, %error, "the name does not resolve; its last addresses are used");
-                self.remember(&old);
+                if !self.remember(&old, true) {
+                    tracing::warn!(name = %self.host, %error, "the name does not resolve; its last addresses are used");
+                }
                 Ok(old)
             }
             (Err(error), None) => Err(error),
@@ -95,12 +107,14 @@ impl Resolver {
 
     fn known(&self, age: Duration) -> Option<Addresses> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.as_ref().filter(|(_, since)| since.elapsed() < age).map(|(addresses, _)| Arc::clone(addresses))
+        known.as_ref().filter(|known| known.since.elapsed() < age).map(|known| Arc::clone(&known.addresses))
     }
 
-    fn remember(&self, addresses: &Addresses) {
+    /// Notes what came; returns whether the question before failed.
+    fn remember(&self, addresses: &Addresses, failing: bool) -> bool {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        *known = Some((Arc::clone(addresses), Instant::now()));
+        let next = Known { addresses: Arc::clone(addresses), since: Instant::now(), failing };
+        known.replace(next).is_some_and(|before| before.failing)
     }
 }
 
@@ -146,11 +160,16 @@ mod tests {
             time::advance(FRESH).await;
             assert_eq!(resolver.answer(refused).await.unwrap()[0].port(), 1);
         }
+        let is_failing = || resolver.known.lock().unwrap().as_ref().unwrap().failing;
+        assert!(is_failing(), "told the first time, and not again");
         time::advance(FRESH).await;
         let begun = Instant::now();
         let silent = || pending::<io::Result<std::vec::IntoIter<SocketAddr>>>();
         assert_eq!(resolver.answer(silent).await.unwrap()[0].port(), 1);
         assert!(begun.elapsed() <= PATIENCE + Duration::from_millis(10));
+        time::advance(FRESH).await;
+        resolver.answer(|| async { Ok(one("10.0.0.2:1")) }).await.unwrap();
+        assert!(!is_failing());
     }
 
     #[tokio::test]
