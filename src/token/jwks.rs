@@ -20,7 +20,8 @@ use super::{
 /// Least time between two looks, whatever the tokens say: unknown keys cost the provider no more than this.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
-/// How long the keys are believed: one that the issuer has withdrawn is not believed longer than this.
+/// How long the keys are believed without a look: one that the issuer has withdrawn is not believed longer than this, unless
+/// the set cannot be read.
 const BELIEVED: Duration = Duration::from_secs(3600);
 
 /// Most keys that are tried for a token that names none.
@@ -30,7 +31,9 @@ const TRIED: usize = 8;
 pub(super) struct Keys {
     endpoint: Endpoint,
     known: Vec<Jwk>,
+    /// When the set was asked for last, and when it was read.
     looked: Option<Instant>,
+    read: Option<Instant>,
 }
 
 #[derive(Deserialize)]
@@ -41,7 +44,7 @@ struct KeySet {
 impl Keys {
     /// Nothing is read yet.
     pub(super) fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, known: Vec::new(), looked: None }
+        Self { endpoint, known: Vec::new(), looked: None, read: None }
     }
 
     /// The keys that may have signed a token with this header. `renew`: those that were there before do not fit.
@@ -52,16 +55,15 @@ impl Keys {
         renew: bool,
         http: &mut Http,
     ) -> Result<Vec<DecodingKey>, FetchError> {
-        let age = self.looked.map(|looked| looked.elapsed());
-        let old = age.is_none_or(|age| age >= BELIEVED);
+        let is_over = |since: Option<Instant>, limit| since.is_none_or(|since| since.elapsed() >= limit);
         let found = self.find(alg, key_id);
-        let wanting = (renew || found.is_empty()) && age.is_none_or(|age| age >= LOOK_AGAIN);
-        if !old && !wanting {
+        let wanting = renew || found.is_empty() || is_over(self.read, BELIEVED);
+        if !wanting || !is_over(self.looked, LOOK_AGAIN) {
             return Ok(found);
         }
         self.looked = Some(Instant::now());
         match self.read(http).await {
-            Ok(keys) => self.known = keys,
+            Ok(keys) => (self.known, self.read) = (keys, self.looked),
             // Keys that cannot be had must not make those that are there worthless.
             Err(error) if found.is_empty() => return Err(error),
             Err(error) => {
@@ -199,11 +201,16 @@ mod tests {
         assert_eq!((keys.candidates(alg, None, false, &mut http).await.unwrap().len(), asked()), (2, 2));
         // Withdrawn; and then the set cannot be read, which leaves what is known.
         put(&[key("two", "")]);
-        keys.looked = Some(Instant::now() - BELIEVED);
+        (keys.looked, keys.read) = (Some(Instant::now() - LOOK_AGAIN), Some(Instant::now() - BELIEVED));
         assert_eq!(keys.candidates(alg, None, false, &mut http).await.unwrap().len(), 1);
         set.lock().unwrap().0 = "<html>".to_owned();
-        keys.looked = Some(Instant::now() - BELIEVED);
-        assert_eq!(keys.candidates(alg, Some("two"), false, &mut http).await.unwrap().len(), 1);
+        let before = asked();
+        keys.read = Some(Instant::now() - BELIEVED);
+        for times in 1..3 {
+            keys.looked = Some(Instant::now() - LOOK_AGAIN);
+            assert_eq!(keys.candidates(alg, Some("two"), false, &mut http).await.unwrap().len(), 1);
+            assert_eq!(asked() - before, times, "a set that is too old is asked for until it can be read");
+        }
         keys.looked = Some(Instant::now() - LOOK_AGAIN);
         assert!(keys.candidates(alg, Some("one"), false, &mut http).await.is_err());
     }
