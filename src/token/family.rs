@@ -71,10 +71,11 @@ impl Family {
     ) -> bool {
         (self.unanswered, self.refused) = (0, false);
         let stored = &mut self.stored;
-        let told = issued.and_then(|issued| issued.lifetime).map(|left| seconds(now) + left.as_secs());
+        let told =
+            issued.and_then(|issued| issued.lifetime).map(|left| seconds(now).saturating_add(left.as_secs()));
         stored.ends = match (lifetime, stored.expires, told) {
-            (Some(lifetime), ..) => Some(stored.began + lifetime.as_secs()),
-            (None, Some(before), Some(told)) => (told <= before + SAME_END).then_some(told),
+            (Some(lifetime), ..) => Some(stored.began.saturating_add(lifetime.as_secs())),
+            (None, Some(before), Some(told)) => (told <= before.saturating_add(SAME_END)).then_some(told),
             (None, ..) => stored.ends,
         };
         stored.expires = told.or(stored.expires);
@@ -141,6 +142,16 @@ mod tests {
         assert!(family.answered(Some(&issued("second", None)), at(5_000), Some(Duration::from_secs(10_000))));
         assert_eq!((family.stored.began, family.stored.ends), (1_000, Some(11_000)));
         assert_eq!(family.stored.token, Secret::new("second"));
+    }
+
+    #[test]
+    fn a_store_that_tells_of_times_that_never_come_is_no_reason_to_panic() {
+        let mut family = family();
+        (family.stored.began, family.stored.expires) = (u64::MAX, Some(u64::MAX));
+        family.answered(Some(&issued("second", Some(60))), at(1_000), None);
+        assert_eq!(family.stored.ends, Some(1_060));
+        family.answered(None, at(1_000), Some(Duration::from_secs(60)));
+        assert_eq!(family.stored.ends, Some(u64::MAX));
     }
 
     #[test]
