@@ -28,6 +28,9 @@ const BATCH: usize = 64 * 1024;
 /// How long the end of the process waits for its last lines.
 const FAREWELL: Duration = Duration::from_millis(500);
 
+/// The line that says how many are missing, in the format of the others.
+pub(super) type Losing = fn(u64) -> String;
+
 /// Where the subscriber writes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Lines {
@@ -74,13 +77,13 @@ impl Losses {
 
 impl Lines {
     /// Starts the thread that writes to `output`.
-    pub(super) fn write_to(output: impl Write + Send + 'static) -> io::Result<(Self, Log)> {
+    pub(super) fn write_to(output: impl Write + Send + 'static, losing: Losing) -> io::Result<(Self, Log)> {
         let (queue, lines) = channel();
         let (done, written) = channel();
         let losses = Arc::new(Losses::default());
         let counted = Arc::clone(&losses);
         thread::Builder::new().name("log".into()).spawn(move || {
-            write_all(&lines, output, &counted);
+            write_all(&lines, output, &counted, losing);
             drop(done);
         })?;
         Ok((Self { queue: queue.clone(), losses: Arc::clone(&losses) }, Log { losses, written, queue }))
@@ -88,7 +91,7 @@ impl Lines {
 }
 
 /// Writes lines until an empty one, which is the last.
-fn write_all(lines: &Receiver<Vec<u8>>, mut output: impl Write, losses: &Losses) {
+fn write_all(lines: &Receiver<Vec<u8>>, mut output: impl Write, losses: &Losses, losing: Losing) {
     let mut batch = Vec::new();
     let mut end = false;
     while !end {
@@ -106,7 +109,7 @@ fn write_all(lines: &Receiver<Vec<u8>>, mut output: impl Write, losses: &Losses)
         if output.write_all(&batch).is_err() {
             losses.add(count);
         } else {
-            tell_losses(&mut output, losses);
+            tell_losses(&mut output, losses, losing);
         }
         batch.clear();
     }
@@ -114,12 +117,9 @@ fn write_all(lines: &Receiver<Vec<u8>>, mut output: impl Write, losses: &Losses)
 }
 
 /// Says how many lines are missing, where the next ones stand.
-fn tell_losses(output: &mut impl Write, losses: &Losses) {
+fn tell_losses(output: &mut impl Write, losses: &Losses, losing: Losing) {
     let lost = losses.untold.swap(0, Ordering::Relaxed);
-    if lost > 0
-        && writeln!(output, "{{\"level\":\"WARN\",\"message\":\"{lost} lines of the log were lost\"}}")
-            .is_err()
-    {
+    if lost > 0 && writeln!(output, "{}", losing(lost)).is_err() {
         losses.untold.fetch_add(lost, Ordering::Relaxed);
     }
 }
@@ -190,6 +190,10 @@ mod tests {
         lines.write_all(line.as_bytes()).unwrap();
     }
 
+    fn losing(lost: u64) -> String {
+        format!("{lost} lines of the log were lost")
+    }
+
     fn text(of: &Mutex<Vec<u8>>) -> String {
         String::from_utf8(of.lock().unwrap().clone()).unwrap()
     }
@@ -198,7 +202,8 @@ mod tests {
     fn a_reader_that_stands_still_holds_nobody_up_and_what_is_lost_is_counted_and_told() {
         let (open, gate) = mpsc::channel();
         let written = Arc::new(Mutex::new(Vec::new()));
-        let (mut lines, log) = Lines::write_to(Gate { open: gate, text: Arc::clone(&written) }).unwrap();
+        let (mut lines, log) =
+            Lines::write_to(Gate { open: gate, text: Arc::clone(&written) }, losing).unwrap();
         let counter = IntCounter::new("lost", "lost").unwrap();
         log.count_losses(counter.clone());
         for number in 0..QUEUED * 3 {
@@ -221,7 +226,8 @@ mod tests {
         let (open, gate) = mpsc::channel();
         drop(open);
         let written = Arc::new(Mutex::new(Vec::new()));
-        let (mut lines, log) = Lines::write_to(Gate { open: gate, text: Arc::clone(&written) }).unwrap();
+        let (mut lines, log) =
+            Lines::write_to(Gate { open: gate, text: Arc::clone(&written) }, losing).unwrap();
         for number in 0..100 {
             log_line(&mut lines, &format!("line {number}\n"));
         }
@@ -232,7 +238,7 @@ mod tests {
     #[test]
     fn lines_that_a_full_disk_does_not_take_are_counted() {
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-        let (mut lines, log) = Lines::write_to(full).unwrap();
+        let (mut lines, log) = Lines::write_to(full, losing).unwrap();
         let counter = IntCounter::new("lost", "lost").unwrap();
         log.count_losses(counter.clone());
         log_line(&mut lines, "a line\n");

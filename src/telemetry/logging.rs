@@ -35,6 +35,21 @@ impl Default for LogConfig {
     }
 }
 
+impl LogFormat {
+    /// What is said where lines are missing, by the thread that writes and has no subscriber.
+    fn losing(self) -> fn(u64) -> String {
+        match self {
+            Self::Text => |lost| format!(" WARN attache::telemetry: {lost} lines of the log were lost"),
+            Self::Logfmt => |lost| {
+                format!("level=warn target=attache::telemetry msg=\"{lost} lines of the log were lost\"")
+            },
+            Self::Json => {
+                |lost| format!("{{\"level\":\"WARN\",\"message\":\"{lost} lines of the log were lost\"}}")
+            }
+        }
+    }
+}
+
 /// How lines of the log look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -78,7 +93,7 @@ impl LogConfig {
     /// tests do.
     pub fn install(&self) -> Result<Log, Invalid> {
         let filter = self.parse()?;
-        let (lines, log) = Lines::write_to(io::stderr())
+        let (lines, log) = Lines::write_to(io::stderr(), self.format.losing())
             .map_err(|error| Invalid::new("", format!("the log cannot be started: {error}")))?;
         let writer = move || lines.clone();
         let registry = tracing_subscriber::registry().with(filter);
@@ -109,6 +124,14 @@ mod tests {
         // A mistyped level is not the name of something that logs.
         let config = LogConfig { filter: "inf".into(), ..LogConfig::default() };
         assert!(config.check().is_err());
+    }
+
+    #[test]
+    fn that_lines_are_missing_is_told_in_the_format_of_the_others() {
+        let told = [LogFormat::Text, LogFormat::Logfmt, LogFormat::Json].map(|format| format.losing()(7));
+        assert!(told.iter().all(|line| line.contains("7 lines of the log were lost")));
+        assert!(told[0].starts_with(" WARN ") && told[1].starts_with("level=warn "));
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&told[2]).unwrap()["level"], "WARN");
     }
 
     #[test]
