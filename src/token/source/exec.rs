@@ -182,7 +182,7 @@ impl Exec {
     }
 }
 
-/// A program and whatever it has started; all of it ends with this.
+/// A program and whatever it has started; all of it ends with this, unless the program has ended by itself before.
 struct Group(Child);
 
 impl Drop for Group {
