@@ -7,6 +7,7 @@
 mod engine;
 mod fixed;
 mod goals;
+mod instructions;
 mod machine;
 mod picture;
 mod relay;
@@ -20,9 +21,12 @@ mod usage;
 
 use std::{env, io, path::PathBuf, process::ExitCode};
 
-const USAGE: &str = "benches/run [--quick] [--only ID]... [--rounds N] [--out DIRECTORY]
+const USAGE: &str = "benches/run [--quick | --instructions] [--only ID]... [--rounds N] [--out DIRECTORY]
 
 --quick   only what noise cannot disturb; the exit code is 1 when a limit is missed
+--instructions
+          how many a request takes outside the kernel, counted by valgrind (of the parts in --only, or of five), with a profile
+          of each beside the report
 --only    one part: small-1, small-16, small-64, small-256, down-64k, down-1m, up-64k, tls-h1, tls-h2, h2c,
           grpc, routes, refresh,
           latency, fixed
@@ -47,11 +51,13 @@ fn main() -> ExitCode {
 fn measure(arguments: &[String]) -> io::Result<bool> {
     let mut wish =
         suite::Wish { quick: false, only: Vec::new(), rounds: 12, out: PathBuf::from("target/bench") };
+    let mut of_program: fn(&suite::Wish) -> io::Result<bool> = suite::run;
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let mut value = || rest.next().cloned().ok_or_else(|| io::Error::other(USAGE));
         match argument.as_str() {
             "--quick" => wish.quick = true,
+            "--instructions" => of_program = suite::instructions,
             "--only" => wish.only.push(value()?),
             "--rounds" => wish.rounds = value()?.parse().map_err(io::Error::other)?,
             "--out" => wish.out = value()?.into(),
@@ -62,5 +68,5 @@ fn measure(arguments: &[String]) -> io::Result<bool> {
             _ => return Err(io::Error::other(USAGE)),
         }
     }
-    suite::run(&wish)
+    of_program(&wish)
 }

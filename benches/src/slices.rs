@@ -109,6 +109,16 @@ fn grpc_plan(to: SocketAddr, streams: usize) -> Rc<Plan> {
 }
 
 impl Scenario {
+    /// Its callers, connected to a target.
+    pub fn load(&self, engine: &mut Engine, target: &Target) -> io::Result<Load> {
+        let to = target.address(self.way).expect("only targets with that way are listed");
+        let plan = match self.way {
+            Way::Grpc => grpc_plan(to, STREAMS),
+            way => plan(way.prefix(), self.size, to, self.prefixes),
+        };
+        engine.connect(to, self.connections, &plan)
+    }
+
     pub fn run(&self, engine: &mut Engine, targets: &[Target], rounds: usize) -> io::Result<Vec<Outcome>> {
         let chosen: Vec<&Target> = self
             .targets
@@ -117,12 +127,7 @@ impl Scenario {
             .collect();
         let mut loads: Vec<Load> = Vec::new();
         for target in &chosen {
-            let to = target.address(self.way).expect("only targets with that way are listed");
-            let plan = match self.way {
-                Way::Grpc => grpc_plan(to, STREAMS),
-                way => plan(way.prefix(), self.size, to, self.prefixes),
-            };
-            loads.push(engine.connect(to, self.connections, &plan)?);
+            loads.push(self.load(engine, target)?);
         }
         let mut samples: Vec<Vec<Sample>> = chosen.iter().map(|_| Vec::new()).collect();
         let mut before: Vec<(u64, u64)> = Vec::new();

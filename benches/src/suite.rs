@@ -6,6 +6,7 @@ use crate::{
     engine::Engine,
     fixed,
     goals::Verdict,
+    instructions,
     machine::{self, Cores},
     report::Report,
     site::Site,
@@ -80,6 +81,26 @@ pub fn run(wish: &Wish) -> io::Result<bool> {
         firm(wish, &site, &mut engine, cores, &mut report)?;
     }
     report.finish(&machine, &wish.out)
+}
+
+/// Instructions a request, of the scenarios that are wanted or of the usual ones, one a line.
+pub fn instructions(wish: &Wish) -> io::Result<bool> {
+    const USUAL: [&str; 5] = ["small-64", "tls-h1", "tls-h2", "h2c", "grpc"];
+    let cores = Cores::choose();
+    let mut engine = Engine::new()?;
+    let directory = wish.out.join("work");
+    std::fs::create_dir_all(&directory)?;
+    let site = Site::build(&mut engine, &directory)?;
+    let mut chosen = scenarios();
+    chosen.retain(|scenario| match wish.only.is_empty() {
+        true => USUAL.contains(&scenario.id),
+        false => wish.only.iter().any(|id| id == scenario.id),
+    });
+    for scenario in &chosen {
+        let count = instructions::count(scenario, OURS, &site, &mut engine, cores, &site.directory)?;
+        println!("{:<9} {count:>7.0} instructions a request", scenario.id);
+    }
+    Ok(true)
 }
 
 fn scenarios() -> Vec<Scenario> {

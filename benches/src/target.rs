@@ -213,7 +213,16 @@ impl Target {
                 let path = if variant.short { "token/short" } else { "token" };
                 let path = config(&template, "toml", &[("token_path", path)])?;
                 let path = path.display().to_string();
-                command(attache_binary(), &["run", "--config", &path])
+                let run = ["run", "--config", &path];
+                match CALLGRIND.get() {
+                    None => command(attache_binary(), &run),
+                    Some(profile) => {
+                        let profile = format!("--callgrind-out-file={}", profile.display());
+                        let mut command = command("valgrind".into(), &["--tool=callgrind", &profile]);
+                        command.arg(attache_binary()).args(run);
+                        command
+                    }
+                }
             }
         };
         let log = fs::File::create(site.directory.join(format!("{name}.log")))?;
@@ -284,6 +293,9 @@ fn command(program: PathBuf, arguments: &[&str]) -> Command {
     command.env_remove("SSL_CERT_FILE").env_remove("SSL_CERT_DIR");
     command
 }
+
+/// Where valgrind, which then runs attaché, leaves its profile.
+pub static CALLGRIND: OnceLock<PathBuf> = OnceLock::new();
 
 /// Whether this attaché speaks HTTP/2 to upstreams: an older one is measured without.
 pub fn has_http2() -> bool {
