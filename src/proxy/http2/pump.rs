@@ -11,11 +11,16 @@ use http_body::Body;
 
 use crate::proxy::body::BodyError;
 
+/// A first piece of at most this many bytes does not wait for the window: a stream whose head is still to be sent has none, so
+/// that head and body of a small request would go out one after the other. The library keeps the piece instead of us.
+const FIRST: usize = 16 * 1024;
+
 /// Sends a body to its end. Dropping it before resets the stream.
 #[derive(Debug)]
 pub(in crate::proxy) struct Pump<B> {
     body: B,
     stream: SendStream<Bytes>,
+    begun: bool,
     // What the window has no room for yet.
     rest: Bytes,
 }
@@ -31,7 +36,7 @@ pub(in crate::proxy) enum Broken {
 
 impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Pump<B> {
     pub(in crate::proxy) fn new(body: B, stream: SendStream<Bytes>) -> Self {
-        Self { body, stream, rest: Bytes::new() }
+        Self { body, stream, begun: false, rest: Bytes::new() }
     }
 
     /// Sends what can be sent.
@@ -59,11 +64,22 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Pump<B> {
                 Ok(chunk) if chunk.is_empty() && self.body.is_end_stream() => {
                     return Poll::Ready(self.send(chunk, true));
                 }
-                Ok(chunk) => self.rest = chunk,
+                Ok(chunk) if !self.begun && chunk.len() <= FIRST => {
+                    self.begun = true;
+                    let last = self.body.is_end_stream();
+                    let sent = self.send(chunk, last);
+                    if last || sent.is_err() {
+                        return Poll::Ready(sent);
+                    }
+                }
+                Ok(chunk) => {
+                    self.begun = true;
+                    self.rest = chunk;
+                }
                 Err(frame) => {
                     // There are no other frames than these two.
                     let Ok(trailers) = frame.into_trailers() else { continue };
-                    self.stream.reserve_capacity(0);
+                    // What was reserved and is not used, the library gives back with this.
                     return Poll::Ready(self.stream.send_trailers(trailers).map_err(|_| Broken::Stream));
                 }
             }
