@@ -129,8 +129,12 @@ pub(in crate::proxy) async fn serve(caller: &Rc<Caller>, stream: Stream) {
     loop {
         match poll_fn(|cx| next(&conversation, &mut connection, &mut end, cx)).await {
             Some(Ok((request, respond))) => {
-                // A task of its own: a stream that fails takes no other with it.
-                tokio::task::spawn_local(stream::answer(Turn::begin(&conversation), request, respond));
+                // A task of its own: a stream that fails takes no other with it. Boxed, because tokio moves what it runs more
+                // than once, and this has room for a whole request.
+                let turn = Turn::begin(&conversation);
+                tokio::task::spawn_local(
+                    async move { Box::pin(stream::answer(turn, request, respond)).await },
+                );
             }
             Some(Err(error)) => {
                 if error.is_library() {
