@@ -10,7 +10,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use schemars::JsonSchema;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -42,7 +41,8 @@ impl fmt::Debug for Secret {
 }
 
 /// Where a secret is kept, as the operator wrote it: `{ file = "/run/secrets/x" }` or `{ env = "NAME" }`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SecretRef {
     /// Path of the file that holds the secret; one trailing line break is not part of it. Read again when it changes.

@@ -6,14 +6,14 @@
 //! 3. [`Stage::Draining`]: nothing is accepted any more; requests in flight finish, idle connections are closed.
 //! 4. [`Stage::Now`]: whatever is left is dropped (`drain_timeout`, or a second signal).
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::duration::Span;
 
 /// The section `[shutdown]`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ShutdownConfig {
     /// How long connections are still accepted while `/readyz` already says no.

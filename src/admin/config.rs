@@ -1,12 +1,12 @@
 //! What the operator wrote about the admin port.
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::listen::UnixConfig;
 
 /// The section `[admin]`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
     /// Where probes and scrapes connect: an address and a port, or `unix:` and the path of a socket.
@@ -31,7 +31,8 @@ impl Default for AdminConfig {
 }
 
 /// What `/readyz` means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ReadinessRule {
     /// True after the first token of each required credential, until draining.

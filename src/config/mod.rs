@@ -14,6 +14,7 @@ mod environment;
 mod error;
 mod file;
 mod origin;
+mod schema;
 mod shape;
 
 use std::{collections::BTreeMap, path::Path};
@@ -22,13 +23,13 @@ use figment::{
     Figment, Metadata, Profile, Provider,
     value::{Dict, Map, Value},
 };
-use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use self::{
     environment::of_process as environment,
     error::{LoadError, Place},
     origin::Origin,
+    schema::schema,
     shape::{Key, Shape},
 };
 use crate::{
@@ -41,9 +42,10 @@ use crate::{
 };
 
 /// The whole configuration of attaché.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-#[schemars(title = "attaché", extend("additionalProperties" = false))]
+#[cfg_attr(test, schemars(title = "attaché", extend("additionalProperties" = false)))]
 pub struct Config {
     /// The log of the process.
     pub log: LogConfig,
@@ -134,11 +136,6 @@ fn read(
         origin.explain(Invalid::new(key, "this cannot be read"))
     })?;
     Ok(Loaded { config, origin, unsafe_keys })
-}
-
-/// The JSON Schema of the configuration, for editors.
-pub fn schema() -> serde_json::Value {
-    schemars::schema_for!(Config).into()
 }
 
 /// The paths of the keys that begin with `unsafe_` and are on.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::Config;
+use super::schema;
 
 /// What a value must look like.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,7 +62,7 @@ pub struct Key {
 impl Shape {
     /// The shape of the whole configuration.
     pub fn of_config() -> Self {
-        let schema = Value::from(schemars::schema_for!(Config));
+        let schema = schema::schema();
         let empty = Map::new();
         let definitions = schema.get("$defs").and_then(Value::as_object).unwrap_or(&empty);
         Reader { definitions }.shape(&schema)

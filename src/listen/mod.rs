@@ -17,7 +17,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::socket::Kind;
@@ -119,7 +118,8 @@ fn unix(path: &str) -> Result<PathBuf, Invalid> {
 }
 
 /// What else a Unix socket needs: a section `unix` beside a `listen`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct UnixConfig {
     /// The mode of the socket's file, in octal: who may connect needs to be able to write.

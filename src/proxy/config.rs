@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{duration::Span, listen::UnixConfig, secret::SecretRef};
 
 /// The section `[proxy]`.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ProxyConfig {
     /// Where callers connect: an address and a port, or `unix:` and the path of a socket.
@@ -36,7 +36,7 @@ pub struct ProxyConfig {
     /// Which requests get a line in the log.
     pub access_log: AccessLog,
     /// With `access_log = "all"`: the share of the good requests that get one, from 0 to 1.
-    #[schemars(range(min = 0, max = 1))]
+    #[cfg_attr(test, schemars(range(min = 0, max = 1)))]
     pub access_log_sample: f64,
     /// Whether a line shows the query of its request.
     pub access_log_query: bool,
@@ -67,7 +67,8 @@ impl Default for ProxyConfig {
 impl Eq for ProxyConfig {}
 
 /// Which requests get a line in the log. A line never holds a header or a body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum AccessLog {
     /// None.
@@ -114,7 +115,8 @@ fn chance() -> f64 {
 }
 
 /// A section `[routes.NAME]`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RouteConfig {
     /// Requests for this path and below it belong here.
@@ -183,7 +185,8 @@ pub struct RouteConfig {
 }
 
 /// What becomes of a caller's own header of the name that carries the token, in any spelling.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum CallerAuthorization {
     /// It is removed, and the token takes its place.
@@ -196,7 +199,8 @@ pub enum CallerAuthorization {
 }
 
 /// Which requests are sent once more after a 401, while their body is held: at most 64 KiB of each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Replay {
     /// Those whose method is idempotent (RFC 9110 §9.2.2).
@@ -207,7 +211,8 @@ pub enum Replay {
 }
 
 /// Which HTTP is spoken to an upstream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum UpstreamProtocol {
     /// Over TLS, HTTP/2 where the upstream offers it (ALPN), and HTTP/1.1 otherwise; without TLS, HTTP/1.1.
@@ -278,7 +283,8 @@ fn response_timeout() -> Span {
 }
 
 /// A section `[routes.NAME.inject]`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct InjectConfig {
     /// The header that carries the token.
@@ -295,7 +301,8 @@ impl Default for InjectConfig {
 }
 
 /// A section `[routes.NAME.http_proxy_auth]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpProxyAuthConfig {
     /// The name for the proxy.
@@ -307,7 +314,8 @@ pub struct HttpProxyAuthConfig {
 }
 
 /// A section `[routes.NAME.tls]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteTlsConfig {
     /// A PEM file with an authority for the upstream's certificate, beside those of the machine.

@@ -5,7 +5,6 @@
 
 use std::io;
 
-use schemars::JsonSchema;
 use serde::Deserialize;
 use tracing_subscriber::{
     filter::{LevelFilter, Targets},
@@ -19,7 +18,8 @@ use super::{lines::Lines, logfmt::Logfmt};
 use crate::invalid::Invalid;
 
 /// The section `[log]`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
     /// How lines look.
@@ -51,7 +51,8 @@ impl LogFormat {
 }
 
 /// How lines of the log look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.

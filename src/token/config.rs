@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::source::SourceConfig;
@@ -10,8 +9,9 @@ use crate::{duration::Span, secret::SecretRef};
 
 /// A section `[credentials.NAME]`: which source, and what is the same for all sources. The keys of both stand in the
 /// one section.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[schemars(extend("unevaluatedProperties" = false))]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(extend("unevaluatedProperties" = false)))]
 pub struct CredentialConfig {
     /// `type`, and the keys that belong to it.
     #[serde(flatten)]
@@ -23,7 +23,8 @@ pub struct CredentialConfig {
 
 /// The keys of a credential that every `type` has. Unknown keys are not refused here: the keys of the type stand in the
 /// same section, and whoever loads it checks both together.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct CommonConfig {
     /// Lifetime of a token whose answer does not tell one.

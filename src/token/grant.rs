@@ -8,7 +8,6 @@ use std::{
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use rustls::sign::CertifiedKey;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -27,7 +26,8 @@ use super::{
 use crate::{duration::Span, invalid::Invalid, secret::SecretRef};
 
 /// The keys of every credential that comes from a token endpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OAuthConfig {
     /// The provider's issuer identifier; its metadata names the token endpoint.
     pub issuer: Option<String>,
@@ -102,7 +102,8 @@ impl OAuthConfig {
 }
 
 /// A section `[credentials.NAME.compat]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct CompatConfig {
     /// Whom assertions name as their audience.

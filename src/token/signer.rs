@@ -10,14 +10,14 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject as _},
     server::ParsedCertificate,
 };
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::private_key::{Key, PrivateKey};
 
 /// How an assertion is signed (RFC 7518 §3.1, RFC 8037 §3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum SigningAlg {
     /// RSA, PKCS#1 v1.5.
     RS256,

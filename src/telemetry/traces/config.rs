@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use http::{HeaderName, HeaderValue, Uri};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
@@ -14,7 +13,8 @@ use crate::{
 };
 
 /// The section `[traces]`.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TracesConfig {
     /// Where spans are sent: the URL of an OTLP collector. Without it nothing is traced.
@@ -26,7 +26,7 @@ pub struct TracesConfig {
     #[serde(default)]
     pub headers: BTreeMap<String, SecretRef>,
     /// The share of requests without a trace of their caller's that begin one, from 0 to 1.
-    #[schemars(range(min = 0, max = 1))]
+    #[cfg_attr(test, schemars(range(min = 0, max = 1)))]
     #[serde(default = "sample_ratio")]
     pub sample_ratio: f64,
     /// What this service is called in traces.
@@ -77,7 +77,8 @@ fn timeout() -> Span {
 }
 
 /// How spans are sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Protocol {
     /// OTLP over HTTP, usually on port 4318.
     #[default]

@@ -2,7 +2,6 @@
 //! a file is looked at every few seconds, and a new pair is in use at once.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use schemars::JsonSchema;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -20,7 +19,8 @@ use crate::{
 };
 
 /// The keys of a credential of type `basic`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BasicConfig {
     /// The user name; it must not hold a colon.
     pub user: SecretRef,

@@ -1,6 +1,5 @@
 //! The client credentials grant (RFC 6749 §4.4).
 
-use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Fetched;
@@ -14,7 +13,8 @@ use crate::{
 };
 
 /// The keys of a credential of type `client_credentials`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ClientCredentialsConfig {
     /// What the provider knows this service by.
     pub client_id: String,

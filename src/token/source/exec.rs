@@ -12,7 +12,6 @@ use std::{
     time::SystemTime,
 };
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::AsyncReadExt as _,
@@ -38,7 +37,8 @@ use crate::{
 };
 
 /// The keys of a credential of type `exec`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ExecConfig {
     /// The program, as an absolute path, and its arguments; required. No shell reads it.
     pub command: Vec<String>,
@@ -61,7 +61,8 @@ fn default_time_limit() -> Span {
 }
 
 /// What a helper program prints.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Output {
     /// The bare token, in one line.

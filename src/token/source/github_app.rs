@@ -4,7 +4,6 @@
 use std::{collections::BTreeMap, path::PathBuf, time::SystemTime};
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 use url::Url;
@@ -28,7 +27,8 @@ use crate::{
 };
 
 /// The keys of a credential of type `github_app`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct GithubAppConfig {
     /// The app's client id, or its app id in quotes.
     pub client_id: String,

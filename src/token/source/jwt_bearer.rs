@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use schemars::JsonSchema;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -22,7 +21,8 @@ use crate::{
 };
 
 /// The keys of a credential of type `jwt_bearer`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct JwtBearerConfig {
     /// What the provider knows this service by, if it knows it by more than the assertion.
     pub client_id: Option<String>,

@@ -8,7 +8,6 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use reqwest::header::{ACCEPT, HeaderName, HeaderValue};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -27,7 +26,8 @@ use crate::{
 };
 
 /// The keys of a credential of type `metadata`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MetadataConfig {
     /// Whose metadata server it is; required.
     pub server: Server,
@@ -63,7 +63,8 @@ fn default_lifetime_field() -> String {
 }
 
 /// The kinds of metadata servers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Server {
     /// Compute Engine, GKE, Cloud Run: `Metadata-Flavor: Google`.

@@ -39,7 +39,8 @@ use super::{
 use crate::invalid::Invalid;
 
 /// The values of `credentials.NAME.type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SourceType {
     /// A user name and a password for HTTP Basic.
@@ -65,7 +66,8 @@ pub enum SourceType {
 }
 
 /// The keys of a credential that belong to its `type`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum SourceConfig {
     /// A user name and a password for HTTP Basic (RFC 7617).

@@ -1,7 +1,6 @@
 //! The resource owner password credentials grant (RFC 6749 §4.3): legacy, for the service accounts of providers that offer
 //! nothing else. RFC 9700 §2.4 says not to use it, and so does the log at every start.
 
-use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Fetched;
@@ -18,7 +17,8 @@ use crate::{
 };
 
 /// The keys of a credential of type `password`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PasswordConfig {
     /// What the provider knows this service by, if it asks for more than the user.
     pub client_id: Option<String>,

@@ -11,7 +11,6 @@
 
 use std::time::Duration;
 
-use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Fetched;
@@ -33,7 +32,8 @@ use crate::{
 };
 
 /// The keys of a credential of type `refresh_token`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RefreshTokenConfig {
     /// What the provider knows this service by.
     pub client_id: String,
@@ -56,7 +56,8 @@ pub struct RefreshTokenConfig {
 }
 
 /// The grants that can take over from a refresh token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FallbackGrant {
     /// RFC 6749 §4.4.

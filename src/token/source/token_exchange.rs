@@ -1,7 +1,6 @@
 //! Token exchange (RFC 8693): the service's own token, such as a projected service-account token or a SPIFFE JWT-SVID,
 //! for an access token.
 
-use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Fetched;
@@ -18,7 +17,8 @@ use crate::{
 };
 
 /// The keys of a credential of type `token_exchange`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TokenExchangeConfig {
     /// What the provider knows this service by, if it knows it by more than its token.
     pub client_id: Option<String>,
