@@ -6,7 +6,8 @@
 //!    token is used.
 //! 3. When an answer is lost on its way, nobody knows whether the token is spent. It is tried once more soon: most providers
 //!    allow for that. After that it is tried at the pace of a refused client only, because giving it up would end a family
-//!    that may well be alive.
+//!    that may well be alive. An answer with a status is none that was lost: a provider that is down, or a gateway in
+//!    front of it that says so, is asked again as for any other token.
 //! 4. `invalid_grant` ends the family. The fallback grant takes over if there is one, and may begin the next family.
 
 use std::time::Duration;
@@ -212,8 +213,8 @@ impl RefreshToken {
             FetchError::Timeout | FetchError::Broken | FetchError::TooLarge | FetchError::Malformed(_) => {
                 true
             }
-            // A gateway's word about an answer that it did not get.
-            FetchError::Status { status, .. } => matches!(status, 502 | 504),
+            // Also not when a gateway says that it got no answer (502, 504): that is how a provider that is down mostly
+            // looks. Should the token be spent after all, the provider says so next time, and nothing is lost by asking.
             _ => false,
         };
         let fallback = self.fallback.is_some();

@@ -14,8 +14,10 @@ pub enum Mood {
     Well,
     /// Does what it is asked to, and the answer is lost.
     Loses,
-    /// Answers 503, and does nothing.
-    Down,
+    /// Answers with this status, and does nothing.
+    Down(u16),
+    /// Does what it is asked to, and a gateway answers 504 in its place.
+    LosesAtGateway,
 }
 
 /// A rotating provider. `first` begins a family whose tokens are `first`, `refresh-2`, `refresh-3` and so on.
@@ -91,8 +93,8 @@ impl Rotation {
         let shown = if by_token { field("refresh_token").unwrap() } else { field("grant_type").unwrap() };
         state.presented.push(shown.clone());
         let mood = if state.moods.len() > 1 { state.moods.pop_front() } else { state.moods.front().copied() };
-        if mood == Some(Mood::Down) {
-            return Reply::text(503, "");
+        if let Some(Mood::Down(status)) = mood {
+            return Reply::text(status, "");
         }
         if by_token && shown != state.current {
             let spent = state.before.as_ref() != Some(&shown);
@@ -103,7 +105,7 @@ impl Rotation {
         }
         state.issued += 1;
         let number = state.issued;
-        let lost = mood == Some(Mood::Loses);
+        let lost = matches!(mood, Some(Mood::Loses | Mood::LosesAtGateway));
         state.before = lost.then_some(shown);
         state.current = format!("refresh-{number}");
         let answer = Reply::json(
@@ -114,6 +116,10 @@ impl Rotation {
                 state.current, state.fields
             ),
         );
-        if lost { Reply::nothing() } else { answer }
+        match mood {
+            Some(Mood::Loses) => Reply::nothing(),
+            Some(Mood::LosesAtGateway) => Reply::text(504, ""),
+            _ => answer,
+        }
     }
 }

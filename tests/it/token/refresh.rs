@@ -117,14 +117,26 @@ fn one_lost_answer_is_made_good_by_the_retry() {
 }
 
 #[test]
-fn a_provider_that_says_that_it_is_down_leaves_no_doubt() {
+fn a_provider_that_is_down_by_its_own_word_or_a_gateways_leaves_no_doubt() {
     let (place, rotation) = (Place::new(), Rotation::new("first"));
     let (provider, upstream) = (rotation.serve(), echo());
-    rotation.moods([Mood::Down, Mood::Down, Mood::Down, Mood::Well]);
-    let sidecar = place.run(&provider, &upstream, "");
+    rotation.moods([503, 502, 504].map(Mood::Down).into_iter().chain([Mood::Well]));
+    // The fallback does not take over for it: nothing may lead back from there.
+    let sidecar = place.run(&provider, &upstream, "fallback = \"client_credentials\"");
     sidecar.ready();
     assert_eq!(rotation.presented(), ["first"; 4]);
     assert_eq!(sidecar.status()["refresh_token"]["state"], "usable");
+}
+
+#[test]
+fn an_answer_that_a_gateway_loses_is_made_good_by_the_retry() {
+    let (place, rotation) = (Place::new(), Rotation::new("first"));
+    let (provider, upstream) = (rotation.serve(), echo());
+    rotation.moods([Mood::LosesAtGateway, Mood::Well]);
+    let sidecar = place.run(&provider, &upstream, "");
+    sidecar.ready();
+    assert_eq!(rotation.presented(), ["first", "first"]);
+    assert!(rotation.reused() == 0 && place.store().contains("\"refresh-3\""));
 }
 
 #[test]
