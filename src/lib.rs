@@ -15,7 +15,7 @@
 //! | 4 | `main`, [`cli`], `app`, [`reload`], [`config`] |
 //! | 2 | [`proxy`], [`admin`] |
 //! | 1 | [`token`] |
-//! | 0 | [`telemetry`], [`secret`], [`tls`], [`guard`], [`readiness`], [`shutdown`], [`supervisor`], [`inherited`], [`listen`], [`duration`], [`invalid`] |
+//! | 0 | [`telemetry`], [`secret`], [`tls`], [`guard`], [`readiness`], [`shutdown`], [`supervisor`], [`inherited`], [`listen`], [`duration`], [`invalid`], `rfc3339` |
 
 pub mod admin;
 pub mod app;
@@ -29,6 +29,7 @@ pub mod listen;
 pub mod proxy;
 pub mod readiness;
 pub mod reload;
+mod rfc3339;
 pub mod secret;
 pub mod shutdown;
 pub mod supervisor;

@@ -2,6 +2,7 @@
 
 mod anchors;
 mod kept;
+mod validity;
 
 use std::{
     fs::OpenOptions,
@@ -19,7 +20,10 @@ use rustls::{
 };
 
 use self::anchors::Anchors;
-pub use self::kept::{Edition, KeptTls, Look, TlsFiles};
+pub use self::{
+    kept::{Edition, KeptTls, Look, TlsFiles},
+    validity::{Herald, Standing, Validity},
+};
 use crate::invalid::Invalid;
 
 /// The largest PEM file that is read, in bytes: a bundle of all public authorities has a quarter of that.

@@ -14,13 +14,14 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
+    time::SystemTime,
 };
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{Context, Digest, SHA256};
 use rustls::ClientConfig;
 
-use super::{anchors::Anchors, certificates_in, config_with, identity};
+use super::{Herald, Standing, Validity, anchors::Anchors, certificates_in, config_with, identity};
 use crate::{
     invalid::Invalid,
     secret::{Secret, SecretRef},
@@ -57,6 +58,9 @@ pub struct KeptTls {
 
 struct Seen {
     good: Digest,
+    // Of the client certificate in use, where there is one.
+    validity: Option<Validity>,
+    herald: Herald,
     // What was last refused: told once a change.
     refused: Option<Refused>,
 }
@@ -162,6 +166,10 @@ impl TlsFiles {
 }
 
 impl Material {
+    fn validity(&self) -> Option<Validity> {
+        Validity::of_pem(self.certificate.as_deref()?)
+    }
+
     fn digest(&self) -> Digest {
         let mut context = Context::new(&SHA256);
         let key = self.private_key.as_ref().map(|key| key.expose().as_bytes());
@@ -186,7 +194,12 @@ impl KeptTls {
             alpn,
             config: ArcSwap::from_pointee(config),
             edition: Arc::default(),
-            seen: Mutex::new(Seen { good: material.digest(), refused: None }),
+            seen: Mutex::new(Seen {
+                good: material.digest(),
+                validity: material.validity(),
+                herald: Herald::default(),
+                refused: None,
+            }),
         })
     }
 
@@ -195,6 +208,13 @@ impl KeptTls {
         // In this order, a connection that meets a change is taken for older than it is, never for newer.
         let number = self.edition.load(Ordering::Acquire);
         (self.config.load_full(), Edition { latest: Arc::clone(&self.edition), number })
+    }
+
+    /// From when until when the client certificate in use is valid, and what is to be told of that now, if anything.
+    pub fn certificate(&self, now: SystemTime) -> Option<(Validity, Option<Standing>)> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let validity = seen.validity?;
+        Some((validity, seen.herald.news(validity, now)))
     }
 
     /// Whether it has files that can change.
@@ -222,12 +242,13 @@ impl KeptTls {
                 if seen.refused.as_ref() == Some(&refused) {
                     return Look::Same;
                 }
-                (self.files.config(&material, &self.alpn).map(|config| (config, digest)), refused)
+                let validity = material.validity();
+                (self.files.config(&material, &self.alpn).map(|config| (config, digest, validity)), refused)
             }
         };
         match outcome {
-            Ok((config, digest)) => {
-                *seen = Seen { good: digest, refused: None };
+            Ok((config, digest, validity)) => {
+                (seen.good, seen.validity, seen.refused) = (digest, validity, None);
                 self.config.store(Arc::new(config));
                 self.edition.fetch_add(1, Ordering::Release);
                 Look::Replaced

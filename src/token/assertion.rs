@@ -12,7 +12,7 @@ use super::{
     kept_secret::KeptSecret,
     signer::{Signer, SigningAlg},
 };
-use crate::invalid::Invalid;
+use crate::{invalid::Invalid, tls::Validity};
 
 /// How long an assertion lives, in seconds.
 const LIFE: u64 = 60;
@@ -116,6 +116,11 @@ impl AssertionKey {
     pub(super) fn sign_claims(&self, claims: &serde_json::Value) -> Result<Zeroizing<String>, FetchError> {
         let jwt = self.signer.sign(self.key_id.as_deref(), claims).ok_or(FetchError::Signing)?;
         Ok(Zeroizing::new(jwt))
+    }
+
+    /// From when until when the key's certificate is valid, where there is one.
+    pub(super) fn validity(&self) -> Option<Validity> {
+        Validity::of_pem(self.certificate.as_ref()?.value().expose().as_bytes())
     }
 
     /// Whether there is a new good key.

@@ -16,7 +16,7 @@ use super::{
     grant::OAuthConfig,
     kept_secret::KeptSecret,
 };
-use crate::{invalid::Invalid, secret::SecretRef};
+use crate::{invalid::Invalid, secret::SecretRef, tls::Validity};
 
 /// How the OAuth client authenticates at the token endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -204,6 +204,15 @@ impl ClientAuth {
         match self {
             Self::Tls { certificate } => Some(certificate.identity()),
             _ => None,
+        }
+    }
+
+    /// From when until when the client's certificate is valid, where there is one.
+    pub(super) fn certificate(&self) -> Option<Validity> {
+        match self {
+            Self::Tls { certificate } => certificate.validity(),
+            Self::Signed { key } => key.validity(),
+            Self::Basic { .. } | Self::Post { .. } | Self::Assertion { .. } | Self::None => None,
         }
     }
 

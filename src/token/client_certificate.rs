@@ -7,7 +7,11 @@ use std::{path::Path, sync::Arc};
 use rustls::sign::CertifiedKey;
 
 use super::{client_auth::kept, kept_secret::KeptSecret};
-use crate::{invalid::Invalid, secret::SecretRef, tls};
+use crate::{
+    invalid::Invalid,
+    secret::SecretRef,
+    tls::{self, Validity},
+};
 
 /// A certificate with its key, as they are now.
 #[derive(Debug)]
@@ -15,6 +19,7 @@ pub(super) struct ClientCertificate {
     certificate: KeptSecret,
     key: KeptSecret,
     identity: Arc<CertifiedKey>,
+    validity: Option<Validity>,
 }
 
 impl ClientCertificate {
@@ -26,12 +31,18 @@ impl ClientCertificate {
             Invalid::new("client_certificate", format!("cannot be used with `client_private_key`: {why}"))
                 .hint("name the PEM file with the certificate (and the intermediate ones behind it), and that with its key")
         })?;
-        Ok(Self { certificate, key, identity })
+        let validity = Validity::of_pem(certificate.value().expose().as_bytes());
+        Ok(Self { certificate, key, identity, validity })
     }
 
     /// What is shown during TLS.
     pub(super) fn identity(&self) -> Arc<CertifiedKey> {
         Arc::clone(&self.identity)
+    }
+
+    /// From when until when the pair in use is valid.
+    pub(super) fn validity(&self) -> Option<Validity> {
+        self.validity
     }
 
     /// Whether there is a new good pair.
@@ -42,6 +53,7 @@ impl ClientCertificate {
         match tls::identity(self.certificate.value().expose(), self.key.value().expose()) {
             Ok(identity) => {
                 self.identity = identity;
+                self.validity = Validity::of_pem(self.certificate.value().expose().as_bytes());
                 true
             }
             Err(why) => {

@@ -23,7 +23,7 @@ use super::{
     signer::SigningAlg,
     source::Fetched,
 };
-use crate::{duration::Span, invalid::Invalid, secret::SecretRef};
+use crate::{duration::Span, invalid::Invalid, secret::SecretRef, tls::Validity};
 
 /// The keys of every credential that comes from a token endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -299,6 +299,11 @@ impl Grant {
     /// Whether the last fetch may have reached the provider: it came as far as the token request.
     pub(super) fn was_sent(&self) -> bool {
         self.sent
+    }
+
+    /// From when until when the client's certificate is valid, where there is one.
+    pub(super) fn certificate(&self) -> Option<Validity> {
+        self.auth.certificate()
     }
 
     /// Whether a secret or the client's certificate has been replaced, so that it is worth asking at once. A token that

@@ -37,7 +37,6 @@ mod private_key;
 mod quota;
 mod rand;
 mod refresher;
-mod rfc3339;
 pub mod schedule;
 mod signer;
 pub mod source;

@@ -79,6 +79,9 @@ impl Names {
     /// What there is beside the token.
     pub(super) fn supplied(&self, status: &SupplyStatus) {
         self.each(|metrics| {
+            if let Some(certificate) = status.client_certificate {
+                metrics.client_certificate(certificate.begins_at, certificate.ends_at);
+            }
             if let Some(store) = status.store {
                 metrics.store_failing(store != "ok");
             }

@@ -20,9 +20,12 @@ use super::{
     store::StoreError,
     supplier::{Kept, Supplier},
 };
-use crate::telemetry::{
-    metrics::RefreshOutcome,
-    traces::{TokenSpan, Tracer},
+use crate::{
+    telemetry::{
+        metrics::RefreshOutcome,
+        traces::{TokenSpan, Tracer},
+    },
+    tls::Herald,
 };
 
 mod files;
@@ -65,6 +68,7 @@ pub(super) struct Progress {
     told: Option<FetchError>,
     told_of_store: Option<StoreError>,
     skew_told: bool,
+    certificate: Herald,
     narrowed_told: bool,
     /// The store has been asked for a token.
     began: bool,

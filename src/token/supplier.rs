@@ -12,10 +12,10 @@ use super::{
     family::{FamilyStatus, fingerprint},
     quota::{Quota, QuotaStatus},
     source::{Fetched, Source, SourceConfig},
-    store::{Store, StoreError, StoredAccess, at_millis, millis},
+    store::{Store, StoreError, StoredAccess, at_millis, millis, seconds},
     verify::Verifier,
 };
-use crate::{invalid::Invalid, secret::Secret};
+use crate::{invalid::Invalid, secret::Secret, tls::Validity};
 
 /// What a refresher asks for tokens.
 pub(super) struct Supplier {
@@ -45,9 +45,21 @@ pub struct SupplyStatus {
     /// `ok`, or what is wrong with the store, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<&'static str>,
+    /// The client's certificate, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<CertificateStatus>,
     /// The limit of token requests, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quota: Option<QuotaStatus>,
+}
+
+/// A certificate of the client, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct CertificateStatus {
+    /// From when it is valid, in seconds since 1970.
+    pub begins_at: u64,
+    /// Until when, in seconds since 1970: that of the first to end of those that lead to its authority.
+    pub ends_at: u64,
 }
 
 impl Supplier {
@@ -222,6 +234,11 @@ impl Supplier {
         self.store.as_ref().and_then(Store::problem)
     }
 
+    /// From when until when the client's certificate is valid, where there is one.
+    pub(super) fn certificate(&self) -> Option<Validity> {
+        self.source.grant()?.certificate()
+    }
+
     /// For `/status` and the metrics.
     pub(super) fn status(&self) -> SupplyStatus {
         SupplyStatus {
@@ -230,6 +247,10 @@ impl Supplier {
                 _ => None,
             },
             store: self.store.as_ref().map(|store| store.problem().map_or("ok", StoreError::word)),
+            client_certificate: self.certificate().map(|validity| CertificateStatus {
+                begins_at: seconds(validity.begins),
+                ends_at: seconds(validity.ends),
+            }),
             quota: self.quota.as_ref().map(Quota::status),
         }
     }

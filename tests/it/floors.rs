@@ -24,9 +24,10 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
     ("listen", 0, &FLOOR_0),
     ("duration", 0, &FLOOR_0),
     ("invalid", 0, &FLOOR_0),
+    ("rfc3339", 0, &FLOOR_0),
 ];
 
-const FLOOR_0: [&str; 11] = [
+const FLOOR_0: [&str; 12] = [
     "telemetry",
     "secret",
     "tls",
@@ -38,6 +39,7 @@ const FLOOR_0: [&str; 11] = [
     "listen",
     "duration",
     "invalid",
+    "rfc3339",
 ];
 
 /// Crates with a home, as the beginning of the paths that may use them.

@@ -23,6 +23,8 @@ pub(super) struct Families {
     family_usable: IntGaugeVec,
     family_began: GaugeVec,
     family_ends: GaugeVec,
+    certificate_begins: GaugeVec,
+    certificate_ends: GaugeVec,
 }
 
 impl Families {
@@ -88,6 +90,16 @@ impl Families {
                 "attache_refresh_token_family_end_timestamp_seconds",
                 "When the family of refresh tokens ends, in seconds since 1970; 0 as long as that is not known.",
             ),
+            certificate_begins: gauges(
+                registry,
+                "attache_client_certificate_start_timestamp_seconds",
+                "From when the client's certificate is valid, in seconds since 1970.",
+            ),
+            certificate_ends: gauges(
+                registry,
+                "attache_client_certificate_end_timestamp_seconds",
+                "Until when the client's certificate, and those that lead to its authority, are valid, in seconds since 1970.",
+            ),
             introspections: register(
                 registry,
                 IntCounterVec::new(
@@ -115,6 +127,8 @@ impl Families {
             family_usable: self.family_usable.clone(),
             family_began: self.family_began.clone(),
             family_ends: self.family_ends.clone(),
+            certificate_begins: self.certificate_begins.clone(),
+            certificate_ends: self.certificate_ends.clone(),
             name: credential.into(),
         }
     }
@@ -130,7 +144,8 @@ impl Families {
         for gauges in [&self.store_failing, &self.family_usable] {
             let _ = gauges.remove_label_values(&[credential]);
         }
-        for gauges in [&self.family_began, &self.family_ends] {
+        let certificate = [&self.certificate_begins, &self.certificate_ends];
+        for gauges in [&self.family_began, &self.family_ends].into_iter().chain(certificate) {
             let _ = gauges.remove_label_values(&[credential]);
         }
     }
@@ -210,6 +225,8 @@ pub struct CredentialMetrics {
     family_usable: IntGaugeVec,
     family_began: GaugeVec,
     family_ends: GaugeVec,
+    certificate_begins: GaugeVec,
+    certificate_ends: GaugeVec,
     name: Box<str>,
 }
 
@@ -239,6 +256,12 @@ impl CredentialMetrics {
     /// Whether the store fails.
     pub fn store_failing(&self, failing: bool) {
         self.store_failing.with_label_values(&[&*self.name]).set(i64::from(failing));
+    }
+
+    /// From when until when the client's certificate is valid, in seconds since 1970.
+    pub fn client_certificate(&self, begins: u64, ends: u64) {
+        self.certificate_begins.with_label_values(&[&*self.name]).set(begins as f64);
+        self.certificate_ends.with_label_values(&[&*self.name]).set(ends as f64);
     }
 
     /// Whether the refresh token can be used; when its family began, and when it ends if that is known, in seconds since

@@ -1,6 +1,8 @@
 //! What happens to an upstream as a whole, whichever routes lead to it. The label is its host and port, as configured.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::register;
 
@@ -8,6 +10,7 @@ pub(super) struct Families {
     connections: IntGaugeVec,
     waiting: IntGaugeVec,
     tls_reloads: IntCounterVec,
+    certificate: [GaugeVec; 2],
 }
 
 impl Families {
@@ -22,6 +25,17 @@ impl Families {
                 "attache_upstream_requests_waiting",
                 "Requests that wait because max_connections to the upstream are in use.",
             ),
+            certificate: [
+                (
+                    "attache_upstream_client_certificate_start_timestamp_seconds",
+                    "From when the client certificate for the upstream is valid, in seconds since 1970.",
+                ),
+                (
+                    "attache_upstream_client_certificate_end_timestamp_seconds",
+                    "Until when the client certificate for the upstream, and those that lead to its authority, are valid, in seconds since 1970.",
+                ),
+            ]
+            .map(|(name, help)| register(registry, GaugeVec::new(Opts::new(name, help), &["upstream"]))),
             tls_reloads: register(
                 registry,
                 IntCounterVec::new(
@@ -41,6 +55,8 @@ impl Families {
             waiting: self.waiting.with_label_values(&[upstream]),
             replaced: self.tls_reloads.with_label_values(&[upstream, "replaced"]),
             rejected: self.tls_reloads.with_label_values(&[upstream, "rejected"]),
+            certificate: self.certificate.clone(),
+            name: upstream.into(),
         }
     }
 }
@@ -52,6 +68,9 @@ pub struct UpstreamMetrics {
     waiting: IntGauge,
     replaced: IntCounter,
     rejected: IntCounter,
+    // Only an upstream with a client certificate has series for it.
+    certificate: [GaugeVec; 2],
+    name: Box<str>,
 }
 
 impl UpstreamMetrics {
@@ -83,5 +102,21 @@ impl UpstreamMetrics {
     /// Its TLS files have changed, and cannot be used.
     pub fn tls_rejected(&self) {
         self.rejected.inc();
+    }
+
+    /// From when until when the client certificate for it is valid.
+    pub fn client_certificate(&self, begins: SystemTime, ends: SystemTime) {
+        for (gauges, at) in self.certificate.iter().zip([begins, ends]) {
+            let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+            gauges.with_label_values(&[&*self.name]).set(seconds);
+        }
+    }
+
+    /// There is none any more.
+    pub fn forget_client_certificate(&self) {
+        for gauges in &self.certificate {
+            // Fails only when there is nothing to remove.
+            let _ = gauges.remove_label_values(&[&*self.name]);
+        }
     }
 }

@@ -6,7 +6,10 @@ use std::{sync::Arc, time::Duration};
 use tokio::{task, time};
 
 use super::{PATIENCE, Refresher};
-use crate::token::{error::FetchError, supplier::Supplier};
+use crate::{
+    tls::{Standing, Validity},
+    token::{error::FetchError, supplier::Supplier},
+};
 
 /// A file that has changed is read again after so long, until it is the same twice: somebody may be writing it.
 const SETTLE: Duration = Duration::from_millis(250);
@@ -62,11 +65,14 @@ impl Refresher {
         self.tell(&supplier);
     }
 
-    /// Tells what there is beside the token: one line a change of the store.
+    /// Tells what there is beside the token: one line a change of the store, and of how the client's certificate stands.
     pub(super) fn tell(&mut self, supplier: &Supplier) {
         let status = supplier.status();
         self.names.supplied(&status);
         self.journal.supplied(status);
+        if let Some(validity) = supplier.certificate() {
+            self.tell_of_certificate(validity);
+        }
         let problem = supplier.problem();
         if problem != self.progress.told_of_store {
             match problem {
@@ -80,6 +86,23 @@ impl Refresher {
                 None => tracing::info!(credential = &*self.name, "the store works again"),
             }
             self.progress.told_of_store = problem;
+        }
+    }
+
+    fn tell_of_certificate(&mut self, validity: Validity) {
+        let now = self.shared.clock().now().wall;
+        let Some(standing) = self.progress.certificate.news(validity, now) else { return };
+        let left_s = validity.ends.duration_since(now).unwrap_or_default().as_secs();
+        match standing {
+            Standing::Invalid => tracing::warn!(
+                credential = &*self.name,
+                "the client's certificate is not valid now: replace its files; they are read at once"
+            ),
+            _ => tracing::warn!(
+                credential = &*self.name,
+                left_s,
+                "the client's certificate ends soon: replace its files; they are read at once"
+            ),
         }
     }
 }

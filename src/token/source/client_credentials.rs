@@ -37,6 +37,11 @@ impl ClientCredentials {
         self.0.fetch(&[]).await
     }
 
+    /// The grant that it asks for.
+    pub(super) fn grant(&self) -> &Grant {
+        &self.0
+    }
+
     /// Whether a secret has been replaced, so that it is worth asking at once.
     pub(in crate::token) fn look(&mut self) -> bool {
         self.0.look()

@@ -24,6 +24,7 @@ use super::Fetched;
 use crate::{
     duration::Span,
     invalid::Invalid,
+    rfc3339,
     secret::SecretRef,
     token::{
         access_token::AccessToken,
@@ -32,7 +33,6 @@ use crate::{
         error::FetchError,
         http::MAX_ANSWER,
         kept_secret::KeptSecret,
-        rfc3339,
     },
 };
 

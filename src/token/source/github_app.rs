@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::Fetched;
 use crate::{
     invalid::Invalid,
+    rfc3339,
     secret::SecretRef,
     token::{
         access_token::AccessToken,
@@ -21,7 +22,6 @@ use crate::{
         clock::Clock,
         error::FetchError,
         http::{Answer, Http, HttpConfig, check_proxied, provider_url},
-        rfc3339,
         signer::SigningAlg,
     },
 };

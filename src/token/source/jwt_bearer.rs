@@ -105,6 +105,11 @@ impl JwtBearer {
         self.grant.fetch(&[("assertion", &assertion)]).await
     }
 
+    /// The grant that it asks for.
+    pub(super) fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
     /// Whether something has been replaced.
     pub(in crate::token) fn look(&mut self) -> bool {
         let assertion = match &mut self.assertion {

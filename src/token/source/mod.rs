@@ -34,7 +34,12 @@ pub use self::{
     token_exchange::TokenExchangeConfig,
 };
 use super::{
-    access_token::Format, answer::Issued, clock::Clock, error::FetchError, grant::OAuthConfig, store::Store,
+    access_token::Format,
+    answer::Issued,
+    clock::Clock,
+    error::FetchError,
+    grant::{Grant, OAuthConfig},
+    store::Store,
 };
 use crate::invalid::Invalid;
 
@@ -204,6 +209,20 @@ impl Source {
             Self::File(source) => source.fetch(),
             #[cfg(test)]
             Self::Scripted(source) => source.fetch().await,
+        }
+    }
+
+    /// The grant that is asked for at a token endpoint, where it is one.
+    pub(super) fn grant(&self) -> Option<&Grant> {
+        match self {
+            Self::ClientCredentials(source) => Some(source.grant()),
+            Self::JwtBearer(source) => Some(source.grant()),
+            Self::Password(source) => Some(source.grant()),
+            Self::RefreshToken(source) => Some(source.grant()),
+            Self::TokenExchange(source) => Some(source.grant()),
+            Self::Basic(_) | Self::Exec(_) | Self::File(_) | Self::GithubApp(_) | Self::Metadata(_) => None,
+            #[cfg(test)]
+            Self::Scripted(_) => None,
         }
     }
 

@@ -76,6 +76,11 @@ impl Password {
         self.grant.fetch(&self.login.form()).await
     }
 
+    /// The grant that it asks for.
+    pub(super) fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
     /// Whether a secret has been replaced.
     pub(in crate::token) fn look(&mut self) -> bool {
         self.login.look() | self.grant.look()

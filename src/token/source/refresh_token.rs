@@ -253,6 +253,11 @@ impl RefreshToken {
         Ok(fetched)
     }
 
+    /// The grant that it asks for.
+    pub(super) fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
     /// Whether something has been replaced.
     pub(in crate::token) fn look(&mut self) -> bool {
         let replaced = self.initial.look();

@@ -90,6 +90,11 @@ impl TokenExchange {
         self.grant.fetch(&extra).await
     }
 
+    /// The grant that it asks for.
+    pub(super) fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
     /// Whether something has been replaced.
     pub(in crate::token) fn look(&mut self) -> bool {
         let actor = self.actor.as_mut().is_some_and(|actor| actor.value.look());

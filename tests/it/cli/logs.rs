@@ -5,12 +5,15 @@ use std::{
     io::{self, BufRead as _, BufReader, Write as _},
     net::{SocketAddr, TcpListener},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use serde_json::Value;
 
 use super::attache;
-use crate::support::{Caller, FakeServer, Reply, credential, echo, frame, get, provider, token};
+use crate::support::{
+    Authority, Caller, FakeServer, Files, Reply, credential, echo, frame, get, provider, token,
+};
 
 /// Runs the program with JSON lines; returns where it listens and its lines.
 fn run(
@@ -228,4 +231,40 @@ fn logfmt_is_pairs_and_a_caller_cannot_add_one() {
     assert!(access.contains(" method=GET path=\"/a=b&level=error\" route=main "), "{access}");
     assert!(lines.last().is_some(), "the end is told as well");
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_client_certificate_that_ends_soon_is_told_once_towards_the_provider_and_towards_an_upstream() {
+    let (authority, files) = (Authority::new("authority"), Files::new());
+    let (certificate, key) = authority.issue_with_left("checkout", Duration::from_secs(3 * 24 * 3600));
+    let (certificate, key) = (files.write("client.pem", &certificate), files.write("client.key", &key));
+    let (certificate, key) = (certificate.display(), key.display());
+    // Nobody listens there any more: that the provider is down has nothing to do with it.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let credential = format!(
+        "[credentials.main]\ntype = \"client_credentials\"\ntoken_endpoint = \"https://{nobody}/token\"\nclient_id = \"c\"\n\
+         client_auth = \"tls_client_auth\"\nclient_certificate = \"{certificate}\"\n\
+         client_private_key = {{ file = \"{key}\" }}\n"
+    );
+    let route = format!(
+        "[routes.mutual]\npath = \"/mutual\"\nupstream = \"https://{nobody}\"\ncredential = \"main\"\n\
+         [routes.mutual.tls]\ncertificate = \"{certificate}\"\nprivate_key = {{ file = \"{key}\" }}\n"
+    );
+    let upstream = echo();
+    let (mut child, _, lines) = run_with(&route, &upstream, &credential);
+    let told = lines.map(|line| line.to_string()).filter(|line| line.contains("ends soon"));
+    let mut told: Vec<_> = told.take(2).collect();
+    // That of the upstream is looked at every few seconds.
+    told.sort_by_key(|line| line.contains("upstream"));
+    assert!(
+        told[0].contains("the client's certificate ends soon") && told[0].contains("\"main\""),
+        "{told:?}"
+    );
+    assert!(
+        told[1].contains("for this upstream ends soon") && told[1].contains(&nobody.to_string()),
+        "{told:?}"
+    );
+    assert!(told.iter().all(|line| line.contains("WARN") && line.contains("\"left_s\":2591")), "{told:?}");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

@@ -72,6 +72,13 @@ fn a_client_certificate_is_shown_and_a_changed_one_follows_without_a_failed_requ
     }
     assert!((sidecar.metric(&outcome("replaced")) - 1.0).abs() < f64::EPSILON);
     assert_ne!(ask()[0], before[0], "the old connection is not used any more");
+    let upstream = upstream.url().replace("https://", "");
+    let ends =
+        format!("attache_upstream_client_certificate_end_timestamp_seconds{{upstream=\"{upstream}\"}}");
+    let begun = Instant::now();
+    while sidecar.metric(&ends) < 1.0 {
+        assert!(begun.elapsed() < PATIENCE, "the end of the certificate is not told");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Condvar, Mutex},
     thread,
+    time::{Duration, SystemTime},
 };
 
 use rustls::{
@@ -34,8 +35,20 @@ impl Authority {
 
     /// A certificate and its key, in PEM.
     pub fn issue(&self, name: &str) -> (String, String) {
+        self.issue_with(rcgen::CertificateParams::new([name.to_owned()]).unwrap())
+    }
+
+    /// The same for a year, of which so much is left.
+    pub fn issue_with_left(&self, name: &str, left: Duration) -> (String, String) {
+        let mut params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+        let ends = SystemTime::now() + left;
+        params.not_before = (ends - Duration::from_secs(365 * 24 * 3600)).into();
+        params.not_after = ends.into();
+        self.issue_with(params)
+    }
+
+    fn issue_with(&self, params: rcgen::CertificateParams) -> (String, String) {
         let key = rcgen::KeyPair::generate().unwrap();
-        let params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
 }

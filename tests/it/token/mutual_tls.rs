@@ -1,12 +1,17 @@
 //! Clients that are known by their certificate (RFC 8705).
 
-use std::{fs, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::time::Instant;
 
 use super::{form, with};
-use crate::support::{Authority, Seen, Sidecar, TlsServer, echo, get};
+use crate::support::{Authority, PATIENCE, Seen, Sidecar, TlsServer, echo, get};
 
 fn write(path: &Path, text: &str) {
     let next = path.with_extension("next");
@@ -83,6 +88,38 @@ fn a_new_certificate_is_shown_within_ten_seconds_for_a_new_token() {
     let shown: Vec<_> = seen.into_iter().map(|seen| seen.certificate).collect();
     assert_eq!(shown, [der(&old.0), der(&new.0)]);
     assert_eq!(get(sidecar.proxy, "/").status, 200);
+}
+
+#[test]
+fn the_end_of_the_certificate_in_use_is_told_in_the_status_and_in_the_metrics() {
+    let authority = Authority::new("authority");
+    let day = Duration::from_secs(24 * 3600);
+    let (old, new) = (authority.issue_with_left("old", 3 * day), authority.issue_with_left("new", 300 * day));
+    let provider = TlsServer::start(&authority, true, tokens);
+    let (folder, upstream) = (folder(&authority, &old), echo());
+    let endpoint = format!("token_endpoint = \"{}/token\"", provider.url());
+    let sidecar = Sidecar::run(&with(&lines(&endpoint, folder.path(), "tls_client_auth"), &upstream));
+    sidecar.ready();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    // By its metric, which is there after the status is.
+    let left = |which: &str| {
+        let series = format!("attache_client_certificate_{which}_timestamp_seconds{{credential=\"main\"}}");
+        (sidecar.metric(&series) - now as f64) / day.as_secs_f64()
+    };
+    let wait_for = |days: f64| {
+        let begun = Instant::now();
+        while (left("end") - days).abs() > 0.01 {
+            assert!(begun.elapsed() < PATIENCE, "{} days", left("end"));
+            std::thread::yield_now();
+        }
+    };
+    wait_for(3.0);
+    assert!((left("start") + 362.0).abs() < 0.01);
+    let told = sidecar.status()["client_certificate"]["ends_at"].as_u64().unwrap();
+    assert!((now + 3 * 24 * 3600).abs_diff(told) < 600);
+    write(&folder.path().join("client.pem"), &new.0);
+    write(&folder.path().join("client.key"), &new.1);
+    wait_for(300.0);
 }
 
 #[test]

@@ -1,9 +1,10 @@
-//! Points in time as JSON answers write them (RFC 3339 §5.6), which is all that attaché reads of calendars.
+//! Points in time as JSON answers write them (RFC 3339 §5.6), which is all that attaché reads of calendars: what certificates
+//! write (RFC 5280 §4.1.2.5) is brought into this form.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Reads `2026-11-25T04:52:35Z`, with or without a fraction (cut off), in any offset. Nothing before 1970.
-pub(super) fn parse(text: &str) -> Option<SystemTime> {
+pub(crate) fn parse(text: &str) -> Option<SystemTime> {
     let bytes = text.as_bytes();
     let number = |from: usize, to: usize| {
         let digits = text.get(from..to)?;
