@@ -1,11 +1,12 @@
 // oidc-provider behind TLS, with a client for each way of authentication, and what a suite wants to do to it.
 //
-//   node issuer.mjs '{"folder": "/pki", "secret": "...", "jwk": {public key}, "rotating": 10}'
+//   node issuer.mjs '{"folder": "/pki", "secret": "...", "keys": {"ES256": {public JWK}, ...}, "rotating": 1}'
 //
 // The folder holds ca.pem, server.pem, server.key and self.pem. Prints `listening PORT MUTUAL CONTROL`: the issuer, the same
 // behind a listener that asks for certificates, and plain HTTP for the suite:
 //
-//   GET /seen                    every token request: client, method, jti of the assertion, outcome
+//   GET /seen                    every token request: when, client, method, jti and algorithm of the assertion, grant, the
+//                                refresh token's family and number in it, outcome
 //   GET /refresh-token?CLIENT    a new refresh token of this client
 //   GET /revoke?TOKEN            takes an opaque access token back
 
@@ -13,7 +14,7 @@ import { X509Certificate, createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { createServer as createTlsServer } from "node:https";
-import { decodeJwt, exportJWK, generateKeyPair } from "jose";
+import { decodeJwt, decodeProtectedHeader, exportJWK, generateKeyPair } from "jose";
 import Provider from "oidc-provider";
 
 const given = JSON.parse(process.argv[2]);
@@ -47,14 +48,18 @@ const client = (method, more = {}) => ({
   grant_types: ["client_credentials"],
   ...more,
 });
+const SHARED = ["HS256", "HS384", "HS512"];
+const signs = (method, alg, more) => client(method, { client_id: `alg-${alg}`, token_endpoint_auth_signing_alg: alg, ...more });
 const bound = { tls_client_certificate_bound_access_tokens: true };
 const clients = [
   client("client_secret_basic"),
   client("client_secret_post"),
   client("client_secret_jwt", { token_endpoint_auth_signing_alg: "HS256" }),
-  client("private_key_jwt", { jwks: { keys: [given.jwk] } }),
+  client("private_key_jwt", { jwks: { keys: [given.keys.ES256] } }),
   client("tls_client_auth", { tls_client_auth_san_dns: "checkout.example", ...bound }),
   client("self_signed_tls_client_auth", { jwks: { keys: [selfSigned] }, ...bound }),
+  ...Object.entries(given.keys).map(([alg, key]) => signs("private_key_jwt", alg, { jwks: { keys: [key] } })),
+  ...SHARED.map((alg) => signs("client_secret_jwt", alg)),
   ...Array.from({ length: given.rotating ?? 0 }, (_, number) => ({
     ...client("client_secret_basic"),
     client_id: `rotating-${number}`,
@@ -74,6 +79,7 @@ const mutual = `https://localhost:${ports[1]}`;
 const provider = new Provider(`https://localhost:${ports[0]}`, {
   clients,
   clientAuthMethods: [...new Set(clients.map((client) => client.token_endpoint_auth_method))],
+  enabledJWA: { clientAuthSigningAlgValues: [...Object.keys(given.keys), ...SHARED] },
   jwks: { keys: [signing] },
   findAccount: (_ctx, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
   rotateRefreshToken: true,
@@ -117,12 +123,17 @@ const note = (ctx, error) => {
   const { client, params } = ctx.oidc;
   const assertion = params?.client_assertion;
   const certificate = ctx.req.socket.getPeerX509Certificate?.();
+  const shown = ctx.oidc.entities.RotatedRefreshToken ?? ctx.oidc.entities.RefreshToken;
   seen.push({
+    at: Date.now(),
     client: client?.clientId,
     method: client?.clientAuthMethod,
     jti: assertion && decodeJwt(assertion).jti,
     thumbprint: certificate && createHash("sha256").update(certificate.raw).digest("base64url"),
+    alg: assertion && decodeProtectedHeader(assertion).alg,
     grant: params?.grant_type,
+    family: shown?.grantId,
+    rotation: shown && (shown.rotations ?? 0),
     error: error && `${error.error}: ${error.error_detail ?? error.error_description}`,
   });
 };

@@ -2,8 +2,9 @@
 
 1. Six ways, each with JWT tokens of two seconds for one of two audiences: who is known how, no assertion twice, no token at the
    upstream of the other audience, a certificate that is replaced.
-2. Opaque tokens: introspection, and a revoked token that no upstream sees again.
-3. What a person asks: `check --online`, `whoami`, `token` on a terminal.
+2. Each algorithm that an assertion can be signed with.
+3. Opaque tokens: introspection, and a revoked token that no upstream sees again.
+4. What a person asks: `check --online`, `whoami`, `token` on a terminal.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ import ssl
 import time
 
 from support.http import Request, Server, get
-from support.issuer import SECRET, Issuer, certificate
+from support.issuer import ALGS, SECRET, SHARED, Issuer, certificate
 from support.process import Process, Sidecar
 from support.report import Check
 
@@ -56,7 +57,7 @@ def methods(issuer: Issuer) -> dict[str, str]:
         "client_secret_basic": secret,
         "client_secret_post": secret,
         "client_secret_jwt": secret,
-        "private_key_jwt": f'private_key = {{ file = "{folder}/private.jwk" }}',
+        "private_key_jwt": f'private_key = {{ file = "{folder}/ES256.jwk" }}',
         "tls_client_auth": pair.format(folder, "client"),
         "self_signed_tls_client_auth": pair.format(folder, "self"),
     }
@@ -130,6 +131,32 @@ async def every_method(check: Check, issuer: Issuer) -> None:
     check.that(await sidecar.stop() == 0, "exit code 0 after SIGTERM")
 
 
+async def every_algorithm(check: Check, issuer: Issuer) -> None:
+    """Each client of these takes one algorithm only."""
+    upstream = Upstream(check)
+    await upstream.server.start(check)
+    credentials = {}
+    for number, alg in enumerate(ALGS):
+        # In turn as a JWK, which names its algorithm and its `kid`, and in PEM, which does not.
+        key = f'private_key = {{ file = "{issuer.folder}/{alg}.{["jwk", "pem"][number % 2]}" }}'
+        named = f'{key}\nsigning_alg = "{alg}"\nkey_id = "e2e-{alg}"' if number % 2 else key
+        credentials[alg] = f'client_auth = "private_key_jwt"\n{named}'
+    for alg in SHARED:
+        credentials[alg] = f'client_auth = "client_secret_jwt"\nclient_secret = {{ env = "CLIENT_SECRET" }}\nsigning_alg = "{alg}"'
+    text = ""
+    for alg, lines in credentials.items():
+        name = alg.lower()
+        text += issuer.credential(name, f"alg-{alg}", f'resource = ["https://long.example"]\nverify = true\n{lines}')
+        text += f'[routes.{name}]\npath = "/{name}"\nupstream = "{upstream.server.url}"\ncredential = "{name}"\n'
+    sidecar = await Sidecar.run(check, text, {"CLIENT_SECRET": SECRET}, "algorithms")
+    answers = await asyncio.gather(*[get(sidecar.proxy, f"/{alg.lower()}") for alg in credentials])
+    seen = await issuer.seen()
+    for alg, answer in zip(credentials, answers, strict=True):
+        own = [(one["alg"], one.get("error")) for one in seen if one["client"] == f"alg-{alg}"]
+        check.that(answer.status == 200 and own == [(alg, None)], f"an assertion signed with {alg} is accepted {own if own != [(alg, None)] else ''}")
+    check.that(await sidecar.stop() == 0, "exit code 0 after SIGTERM")
+
+
 async def revocation(check: Check, issuer: Issuer) -> None:
     upstream = Upstream(check)
     await upstream.server.start(check)
@@ -197,5 +224,6 @@ async def main(check: Check) -> None:
     check.secret("client secret", SECRET)
     issuer = await Issuer(check).start()
     await every_method(check, issuer)
+    await every_algorithm(check, issuer)
     await revocation(check, issuer)
     await people(check, issuer)

@@ -11,6 +11,9 @@ from .report import Check
 
 # For Basic it holds what has to be encoded; for HS256 it is long enough.
 SECRET = "p a b+c%d:e&f=g?h~j k%20l+0123456789"
+# There is a client with a key for each, beside those for each way of authentication: `alg-RS256`, and `alg-HS384` with the secret.
+ALGS = ["RS256", "PS256", "ES256", "ES384", "EdDSA"]
+SHARED = ["HS256", "HS384", "HS512"]
 
 
 def openssl(folder: Path, *arguments) -> None:
@@ -46,12 +49,14 @@ class Issuer:
         certificate(self.folder, "server", "localhost")
         certificate(self.folder, "client", "checkout.example")
         certificate(self.folder, "self", "self.example", signed=False)
-        key = subprocess.run(["node", tools.PEERS / "key.mjs"], check=True, capture_output=True, text=True).stdout
-        (self.folder / "private.jwk").write_text(key)
-        (self.folder / "private.jwk").chmod(0o600)
-        self.check.secret("private part of the JWK", json.loads(key)["d"])
-        public = {name: value for name, value in json.loads(key).items() if name != "d"}
-        given = {"folder": str(self.folder), "secret": SECRET, "jwk": public, "rotating": self.rotating}
+        made = subprocess.run(["node", tools.PEERS / "key.mjs", *ALGS], check=True, capture_output=True, text=True).stdout
+        keys = json.loads(made)
+        for alg, key in keys.items():
+            self._keep(f"{alg}.jwk", json.dumps(key["private"]))
+            self._keep(f"{alg}.pem", key["pem"])
+            self.check.secret(f"private part of the {alg} key", key["private"]["d"])
+        public = {alg: key["public"] for alg, key in keys.items()}
+        given = {"folder": str(self.folder), "secret": SECRET, "keys": public, "rotating": self.rotating}
         process = await Process(self.check, "issuer").start(
             "node", "--no-warnings", tools.PEERS / "issuer.mjs", json.dumps(given)
         )
@@ -59,8 +64,12 @@ class Issuer:
         self.url, self.control = f"https://localhost:{port}", ("127.0.0.1", int(control))
         return self
 
+    def _keep(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text)
+        (self.folder / name).chmod(0o600)
+
     async def seen(self) -> list[dict]:
-        """Every token request: client, method, jti, thumbprint, grant, error."""
+        """Every token request, as peers/issuer.mjs notes it."""
         return (await get(self.control, "/seen")).json()
 
     async def revoke(self, token: str) -> None:

@@ -16,10 +16,11 @@ class Provider:
 
     def __init__(self, check: Check, client_id: str, secret: str, resources: dict[str, int]):
         self.check = check
-        key = subprocess.run(["node", tools.PEERS / "key.mjs"], check=True, capture_output=True, text=True).stdout
+        made = subprocess.run(["node", tools.PEERS / "key.mjs", "ES256"], check=True, capture_output=True, text=True).stdout
+        key = json.loads(made)["ES256"]["private"]
         self._held, self.port = reserve_port()
         self._given = {
-            "port": self.port, "id": client_id, "secret": secret, "jwk": json.loads(key), "resources": resources
+            "port": self.port, "id": client_id, "secret": secret, "jwk": key, "resources": resources
         }
         self.issuer = f"http://127.0.0.1:{self.port}"
         self._lives: list[Process] = []
