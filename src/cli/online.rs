@@ -45,7 +45,7 @@ pub(super) async fn first_token(manager: &Manager, credential: &Credential) -> R
     let late = || LastError {
         reason: "timeout",
         message: format!("there was no answer within {} seconds", PATIENCE.as_secs()),
-        hint: "the provider is slow or overloaded",
+        hint: "the provider is slow or overloaded".to_owned(),
     };
     time::timeout(PATIENCE, attempt).await.unwrap_or_else(|_| Err(late()))
 }

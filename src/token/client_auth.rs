@@ -13,8 +13,8 @@ use super::{
     assertion::{Addressed, AssertionKey},
     client_certificate::{ClientCertificate, kept_certificate},
     error::FetchError,
-    grant::OAuthConfig,
     kept_secret::KeptSecret,
+    oauth::OAuthConfig,
 };
 use crate::{invalid::Invalid, secret::SecretRef, tls::Validity};
 

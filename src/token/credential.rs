@@ -3,9 +3,11 @@
 //! A request calls [`Credential::current`], which is a pointer load and two comparisons. Only when there is no usable
 //! token does it call [`Credential::wait`], which never fetches: it waits for the refresher, for a limited time.
 
+mod shared;
+
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -25,9 +27,6 @@ use super::{
 
 /// Least time between two refreshes that answers 401 can cause.
 pub const REJECTION_INTERVAL: Duration = Duration::from_secs(30);
-
-/// By how much the ends of one and the same token may differ, because answers count in whole seconds.
-const SAME_END: Duration = Duration::from_secs(2);
 
 /// A handle to a credential, for one header format. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -260,76 +259,5 @@ impl Current {
     /// The bare token, to be recognised where it must not appear.
     pub fn token(&self) -> &AccessToken {
         &self.published.token
-    }
-}
-
-/// What the refresher may do with its credential, and nobody else.
-impl Shared {
-    /// Makes `token` the current one; returns its number, and whether it is another one than before.
-    ///
-    /// Providers that keep a token until it ends, and files, give the same one again. It keeps its number, so that a
-    /// request that was refused with it is not sent again with it, and its margin, unless it now lives longer.
-    pub(super) fn publish(
-        &self,
-        token: AccessToken,
-        usable_until: Moment,
-        expires: Moment,
-    ) -> (Generation, bool) {
-        let mut control = self.control();
-        let before = self.published.load_full();
-        let same = before.as_ref().filter(|before| before.token == token);
-        let usable_until = match same {
-            Some(same) if expires.wall <= same.expires.wall + SAME_END => same.usable_until,
-            _ => usable_until,
-        };
-        let new = same.is_none();
-        control.generation.0 += u64::from(new);
-        let generation = control.generation;
-        let headers = control.formats.iter().map(|format| format.render(&token)).collect();
-        // A suspect stays one: a reader that still sees the old token must not find it good again. The new one has
-        // another number.
-        self.published.store(Some(Arc::new(Published { generation, token, headers, usable_until, expires })));
-        if !new {
-            self.suspect.store(0, Ordering::Release);
-        }
-        (generation, new)
-    }
-
-    /// Tells what the refresher is doing, and wakes the requests that wait.
-    pub(super) fn enter(&self, phase: Phase) {
-        self.phase.send_replace(phase);
-    }
-
-    /// The replacement of a refused token did not come: the old one is used again while it lasts.
-    pub(super) fn stand_by(&self) {
-        self.suspect.store(0, Ordering::Release);
-    }
-
-    /// Whether a 401 asks for a replacement of the current token.
-    pub(super) fn is_suspect(&self) -> bool {
-        let current = self.generation();
-        current != Generation(0) && self.suspect.load(Ordering::Acquire) == current.0
-    }
-
-    /// Until when the current token is usable, and when it expires.
-    pub(super) fn validity(&self) -> Option<(Moment, Moment)> {
-        self.published.load().as_ref().map(|published| (published.usable_until, published.expires))
-    }
-
-    /// Waits until a request or a change asks the refresher to look again. Remembers one call made meanwhile.
-    pub(super) async fn woken(&self) {
-        self.wake.notified().await;
-    }
-
-    pub(super) fn clock(&self) -> &Clock {
-        &self.clock
-    }
-
-    fn generation(&self) -> Generation {
-        self.control().generation
-    }
-
-    fn control(&self) -> std::sync::MutexGuard<'_, Control> {
-        self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

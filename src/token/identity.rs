@@ -14,10 +14,10 @@ use super::{
     config::CredentialConfig,
     endpoint::Endpoint,
     error::FetchError,
-    grant::OAuthConfig,
     http::{Answer, Http},
     introspection::Introspection,
     metadata::Wanted,
+    oauth::OAuthConfig,
 };
 use crate::invalid::Invalid;
 

@@ -12,9 +12,9 @@ use super::{
     clock::Clock,
     endpoint::Endpoint,
     error::FetchError,
-    grant::OAuthConfig,
     http::{Answer, Http},
     metadata::Wanted,
+    oauth::OAuthConfig,
 };
 use crate::invalid::Invalid;
 

@@ -22,8 +22,8 @@ use super::{
     clock::Clock,
     credential::{Credential, Current, Rejection},
     error::FetchError,
-    grant::OAuthConfig,
     introspection::Introspection,
+    oauth::OAuthConfig,
 };
 use crate::{
     invalid::Invalid,

@@ -90,12 +90,17 @@ pub(super) fn contradiction(method: ClientAuthMethod, listed: &[ClientAuthMethod
     if listed.iter().any(|listed| registered(listed) == method.registered()) {
         return None;
     }
+    Some(match listed {
+        [] => "the provider's metadata lists no method that attaché knows".to_owned(),
+        listed => format!("the provider's metadata lists only {}", names(listed)),
+    })
+}
+
+/// These ways of client authentication, for people.
+pub(super) fn names(listed: &[ClientAuthMethod]) -> String {
     let mut names: Vec<_> = listed.iter().map(|method| method.name()).collect();
     names.dedup();
-    Some(match names.as_slice() {
-        [] => "the provider's metadata lists no method that attaché knows".to_owned(),
-        names => format!("the provider's metadata lists only {}", names.join(", ")),
-    })
+    names.join(", ")
 }
 
 #[cfg(test)]

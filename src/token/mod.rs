@@ -33,10 +33,12 @@ mod kept_secret;
 mod manager;
 mod metadata;
 mod named;
+mod oauth;
 mod private_key;
 mod quota;
 mod rand;
 mod refresher;
+mod refusal;
 pub mod schedule;
 mod signer;
 pub mod source;
@@ -55,13 +57,13 @@ pub use self::{
     credential::{Credential, Current, Phase, Rejection, Unavailable},
     error::FetchError,
     family::{FamilyState, FamilyStatus},
-    grant::{CompatConfig, OAuthConfig},
     identity::{Authority, Identity, identify},
     manager::{Environment, Manager},
+    oauth::{CompatConfig, OAuthConfig},
     quota::QuotaStatus,
     signer::SigningAlg,
     status::{CredentialStatus, LastError, State},
     store::StoreError,
-    supplier::SupplyStatus,
+    supplier::{CertificateStatus, SupplyStatus},
     walk::{Step, Trouble, Walk, walk},
 };

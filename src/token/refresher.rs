@@ -8,17 +8,15 @@ use tokio::{
 };
 
 use super::{
-    answer::Lifetime,
     clock::{Clock, Moment},
     credential::{Phase, Shared},
     error::{Class, FetchError},
     named::Names,
     rand,
-    schedule::{self, Failed, LEAST_INTERVAL},
-    source::Fetched,
+    schedule::{self, LEAST_INTERVAL},
     status::Journal,
     store::StoreError,
-    supplier::{Kept, Supplier},
+    supplier::Supplier,
 };
 use crate::{
     telemetry::{
@@ -29,6 +27,7 @@ use crate::{
 };
 
 mod files;
+mod outcome;
 
 /// How often the files that a source depends on are looked at, and what could not be written to its store is tried again.
 const LOOK: Duration = Duration::from_secs(5);
@@ -96,7 +95,7 @@ impl Refresher {
     pub(super) async fn panicked(&mut self, pause: Duration) {
         let next = Instant::now() + pause;
         self.progress.failures = self.progress.failures.saturating_add(1);
-        self.journal.failed(&FetchError::Panicked, next);
+        self.journal.failed((&FetchError::Panicked).into(), next);
         self.shared.stand_by();
         self.shared.enter(Phase::BackingOff(next));
         time::sleep_until(next).await;
@@ -159,7 +158,10 @@ impl Refresher {
                 }
                 wait
             }
-            Err(error) => self.failed(error, took, supplier.pace()),
+            Err(error) => {
+                let told = supplier.explain(&error);
+                self.failed_so(error, told, took, supplier.pace())
+            }
         }
     }
 
@@ -176,121 +178,6 @@ impl Refresher {
                 opened => return opened,
             }
         }
-    }
-
-    /// Uses a token that the store held; returns how long until the next is asked for, if it is any good.
-    fn take_up(&mut self, kept: Kept, now: Moment) -> Option<Duration> {
-        let Kept { token, lifetime, age } = kept;
-        let left = (lifetime - schedule::margin(lifetime)).checked_sub(age).filter(|left| !left.is_zero())?;
-        self.shared.publish(token, now.after(left), now.after(lifetime - age));
-        self.names.published(now.after(lifetime - age).wall);
-        tracing::info!(credential = &*self.name, left_s = left.as_secs(), "the token in the store is used");
-        let wait = schedule::refresh_after(lifetime, rand::chance()).saturating_sub(age);
-        self.succeeded(lifetime, wait);
-        Some(wait)
-    }
-
-    fn succeeded(&mut self, lifetime: Duration, wait: Duration) {
-        self.progress.failures = 0;
-        self.progress.told = None;
-        self.progress.hurried = false;
-        if std::mem::take(&mut self.progress.renewed) {
-            tracing::info!(credential = &*self.name, "the new secret is in use");
-        }
-        self.journal.succeeded(lifetime, Instant::now() + wait);
-        self.shared.enter(Phase::Resting);
-    }
-
-    /// Makes what was fetched the current token; returns its lifetime.
-    fn publish(&mut self, fetched: Fetched, begun: Moment) -> Result<Duration, FetchError> {
-        let Fetched { issued, narrowed, skew } = fetched;
-        let lifetime = match issued.lifetime {
-            Lifetime::Known(lifetime) => lifetime,
-            Lifetime::Unknown => self.default_lifetime,
-        };
-        // Counted from before the request was sent: the provider began to count later, never earlier.
-        let usable_until = begun.after(lifetime - schedule::margin(lifetime));
-        let expires = begun.after(lifetime);
-        if usable_until.has_passed(self.shared.clock().now()) {
-            return Err(FetchError::Malformed("the token had expired when it came"));
-        }
-        if let Some(skew) = skew {
-            self.names.clock_skew(skew);
-            let told = skew.abs() >= SKEW_TOLD;
-            if told && !self.progress.skew_told {
-                tracing::warn!(
-                    credential = &*self.name,
-                    skew_seconds = skew,
-                    "the provider's clock differs from ours"
-                );
-            }
-            self.progress.skew_told = told;
-        }
-        let (generation, new) = self.shared.publish(issued.token, usable_until, expires);
-        let (name, generation, lifetime_s) = (&*self.name, generation.0, lifetime.as_secs());
-        if new {
-            tracing::info!(credential = name, generation, lifetime_s, "token refreshed");
-        } else {
-            tracing::debug!(credential = name, generation, lifetime_s, "the same token came again");
-            if self.held(self.shared.clock()).is_none() {
-                return Err(FetchError::Stale);
-            }
-        }
-        if narrowed && !self.progress.narrowed_told {
-            tracing::warn!(credential = &*self.name, "the provider granted less scope than was asked for");
-        }
-        self.progress.narrowed_told = narrowed;
-        self.names.published(expires.wall);
-        Ok(lifetime)
-    }
-
-    /// Notes a failure; returns how long until the next attempt, which is `least` at least.
-    fn failed(&mut self, error: FetchError, took: Duration, least: Duration) -> Duration {
-        if error.leaves_another_way() {
-            self.progress.failures = 0;
-        }
-        self.progress.failures = self.progress.failures.saturating_add(1);
-        self.progress.hurried &= error.retry_after().is_some();
-        let class = error.class();
-        self.names.refreshed(
-            match class {
-                Class::Transient => RefreshOutcome::Transient,
-                Class::Client | Class::Spent => RefreshOutcome::Rejected,
-                Class::Local if error == FetchError::Quota => RefreshOutcome::Quota,
-                Class::Local => RefreshOutcome::Local,
-            },
-            took,
-        );
-        let held = self.held(self.shared.clock());
-        let class = if error.leaves_another_way() { Class::Transient } else { class };
-        let failed = Failed { count: self.progress.failures, class, retry_after: error.retry_after(), held };
-        let wait = schedule::retry_after(failed, rand::chance()).max(least);
-        let new_secret = std::mem::take(&mut self.progress.renewed);
-        if self.progress.told.as_ref() != Some(&error) || new_secret {
-            tracing::warn!(
-                credential = &*self.name,
-                reason = error.word(),
-                %error,
-                next_attempt_s = wait.as_secs_f32(),
-                token_held = held.is_some(),
-                new_secret,
-                "{}",
-                match (new_secret, held) {
-                    (true, Some(_)) => "no token with the new secret; the one that came with the old secret stays in use",
-                    (true, None) => "no token with the new secret",
-                    (false, _) => "no new token",
-                }
-            );
-            self.progress.told = Some(error.clone());
-        }
-        let next = Instant::now() + wait;
-        self.journal.failed(&error, next);
-        // Before the phase: whoever is woken by it must find the old token usable again.
-        self.shared.stand_by();
-        self.shared.enter(Phase::BackingOff(next));
-        // And after it: a 401 between the two still thought that a replacement was on its way.
-        self.shared.stand_by();
-        wait
     }
 
     /// How long the current token can still be used.

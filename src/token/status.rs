@@ -65,10 +65,16 @@ impl State {
 pub struct LastError {
     /// A fixed word.
     pub reason: &'static str,
-    /// The sentence that the log holds.
+    /// What happened. Of a refused client more than the log says: how it authenticated, and what the provider lists.
     pub message: String,
     /// What the operator can do about it.
-    pub hint: &'static str,
+    pub hint: String,
+}
+
+impl From<&FetchError> for LastError {
+    fn from(error: &FetchError) -> Self {
+        Self { reason: error.word(), message: error.to_string(), hint: error.cure().to_owned() }
+    }
 }
 
 /// What the refresher last did.
@@ -91,8 +97,7 @@ impl Journal {
         (entry.error, entry.next, entry.lifetime) = (None, Some(next), Some(lifetime));
     }
 
-    pub(super) fn failed(&self, error: &FetchError, next: Instant) {
-        let error = LastError { reason: error.word(), message: error.to_string(), hint: error.cure() };
+    pub(super) fn failed(&self, error: LastError, next: Instant) {
         let mut entry = self.entry();
         (entry.error, entry.next) = (Some(error), Some(next));
     }

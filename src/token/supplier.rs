@@ -11,7 +11,9 @@ use super::{
     error::FetchError,
     family::{FamilyStatus, fingerprint},
     quota::{Quota, QuotaStatus},
+    refusal::Refusal,
     source::{Fetched, Source, SourceConfig},
+    status::LastError,
     store::{Store, StoreError, StoredAccess, at_millis, millis, seconds},
     verify::Verifier,
 };
@@ -239,6 +241,14 @@ impl Supplier {
         self.source.grant()?.certificate()
     }
 
+    /// What can be told of a failure to get a token.
+    pub(super) fn explain(&self, error: &FetchError) -> LastError {
+        match self.source.grant().and_then(|grant| grant.refusal(error)) {
+            Some(Refusal { message, hint }) => LastError { reason: error.word(), message, hint },
+            None => error.into(),
+        }
+    }
+
     /// For `/status` and the metrics.
     pub(super) fn status(&self) -> SupplyStatus {
         SupplyStatus {
@@ -271,41 +281,4 @@ fn digest(config: &CredentialConfig) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_that_is_bound_to_a_certificate_is_kept_for_that_certificate_only() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let config = |method: &str| {
-            let source = format!(
-                "{{\"client_id\":\"c\",\"client_auth\":\"{method}\",\"client_certificate\":\"{}\"}}",
-                file.path().display()
-            );
-            let source = SourceConfig::ClientCredentials(serde_json::from_str(&source).unwrap());
-            CredentialConfig { source, common: Default::default() }
-        };
-        let digests = || [digest(&config("tls_client_auth")), digest(&config("private_key_jwt"))];
-        std::fs::write(file.path(), "one").unwrap();
-        let [bound, free] = digests();
-        std::fs::write(file.path(), "two").unwrap();
-        let [bound_now, free_now] = digests();
-        assert!(bound != bound_now && free == free_now);
-    }
-
-    #[test]
-    fn a_kept_token_belongs_to_all_that_its_request_depends_on_and_to_nothing_else() {
-        let digest_with = |more: &str| {
-            let endpoint = "\"token_endpoint\":\"https://idp.example/t\"";
-            let json = format!("{{\"type\":\"client_credentials\",\"client_id\":\"c\",{endpoint}{more}}}");
-            digest(&serde_json::from_str(&json).unwrap())
-        };
-        for (key, value) in [("scope", "\"x\""), ("audience", "\"x\""), ("resource", "[\"x\"]")] {
-            assert_ne!(digest_with(&format!(",\"{key}\":{value}")), digest_with(""), "{key}");
-        }
-        for (key, value) in [("token_wait", "\"1s\""), ("required", "false"), ("max_requests_per_hour", "7")]
-        {
-            assert_eq!(digest_with(&format!(",\"{key}\":{value}")), digest_with(""), "{key}");
-        }
-    }
-}
+mod tests;

@@ -15,8 +15,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    access_token::AccessToken, clock::Clock, endpoint::Endpoint, error::FetchError, grant::OAuthConfig,
-    http::Http, jwks::Keys, metadata::Wanted,
+    access_token::AccessToken, clock::Clock, endpoint::Endpoint, error::FetchError, http::Http, jwks::Keys,
+    metadata::Wanted, oauth::OAuthConfig,
 };
 use crate::invalid::Invalid;
 

@@ -18,9 +18,10 @@ use super::{
     config::CredentialConfig,
     endpoint::Endpoint,
     error::{Class, FetchError},
-    grant::OAuthConfig,
     http::{Http, provider_url},
     metadata::contradiction,
+    oauth::OAuthConfig,
+    refusal::Refusal,
     source::{Fetched, SourceConfig},
     supplier::Supplier,
     verify::Verifier,
@@ -199,22 +200,12 @@ impl Walk {
             FetchError::OAuth { code, .. } => code.as_str(),
             _ => "",
         };
-        // Some servers answer so to a client that they do not know (glewlwyd does with 403).
-        let unauthorized = matches!(error, FetchError::Status { status: 401 | 403, .. });
-        let local = error.class() == Class::Local;
-        if code == "invalid_client" || unauthorized || local || *error == FetchError::CertificateRefused {
-            let mut trouble = Trouble::from(error);
-            if !local {
-                trouble.message = match code {
-                    "" => format!("{error}, asked with {}", method.name()),
-                    code => format!("{code} with {}", method.name()),
-                };
-            }
-            if let Some(against) = listed.and_then(|listed| contradiction(method, listed)) {
-                trouble.message = format!("{}; {against}", trouble.message);
-                trouble.hint =
-                    "set `client_auth` to one of these, or let the provider allow this one".to_owned();
-            }
+        let refusal = Refusal::of(error, method, listed);
+        if refusal.is_some() || error.class() == Class::Local {
+            let trouble = match refusal {
+                Some(Refusal { message, hint }) => Trouble { reason: error.word(), message, hint },
+                None => error.into(),
+            };
             return self.fail("client authentication", trouble);
         }
         if matches!(code, "invalid_scope" | "invalid_target") {

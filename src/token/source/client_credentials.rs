@@ -5,11 +5,7 @@ use serde::Deserialize;
 use super::Fetched;
 use crate::{
     invalid::Invalid,
-    token::{
-        clock::Clock,
-        error::FetchError,
-        grant::{Grant, OAuthConfig},
-    },
+    token::{clock::Clock, error::FetchError, grant::Grant, oauth::OAuthConfig},
 };
 
 /// The keys of a credential of type `client_credentials`.

@@ -9,10 +9,9 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Stdio,
-    time::SystemTime,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::{
     io::AsyncReadExt as _,
     process::{Child, Command},
@@ -20,20 +19,15 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use super::Fetched;
+use super::{
+    Fetched,
+    exec_output::{Output, read},
+};
 use crate::{
     duration::Span,
     invalid::Invalid,
-    rfc3339,
     secret::SecretRef,
-    token::{
-        access_token::AccessToken,
-        answer::{self, Issued, Lifetime},
-        clock::Clock,
-        error::FetchError,
-        http::MAX_ANSWER,
-        kept_secret::KeptSecret,
-    },
+    token::{clock::Clock, error::FetchError, http::MAX_ANSWER, kept_secret::KeptSecret},
 };
 
 /// The keys of a credential of type `exec`.
@@ -58,20 +52,6 @@ pub struct ExecConfig {
 
 fn default_time_limit() -> Span {
     Span::secs(8)
-}
-
-/// What a helper program prints.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum Output {
-    /// The bare token, in one line.
-    #[default]
-    Text,
-    /// The answer of a token endpoint (RFC 6749 §5.1).
-    Oauth,
-    /// An `ExecCredential` (client.authentication.k8s.io/v1).
-    ExecCredential,
 }
 
 /// What kubectl tells a plugin about itself.
@@ -214,53 +194,6 @@ fn executable(program: &Path) -> Result<(), Invalid> {
     }
 }
 
-fn read(output: Output, bytes: &[u8], now: SystemTime) -> Result<Issued, FetchError> {
-    match output {
-        Output::Oauth => answer::success(bytes).map_err(|_| FetchError::Helper("prints no OAuth answer")),
-        Output::Text => {
-            let text = std::str::from_utf8(bytes).map_err(|_| FetchError::Helper("prints no token"))?;
-            token(text.trim_end_matches(['\r', '\n']), Lifetime::Unknown)
-        }
-        Output::ExecCredential => exec_credential(bytes, now),
-    }
-}
-
-fn exec_credential(bytes: &[u8], now: SystemTime) -> Result<Issued, FetchError> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Credential {
-        api_version: String,
-        kind: String,
-        status: Option<Status>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Status {
-        token: Option<String>,
-        expiration_timestamp: Option<String>,
-    }
-    const WRONG: FetchError = FetchError::Helper("prints no `ExecCredential` with a token");
-    let credential: Credential = serde_json::from_slice(bytes).map_err(|_| WRONG)?;
-    let known = credential.api_version.starts_with("client.authentication.k8s.io/");
-    if !known || credential.kind != "ExecCredential" {
-        return Err(WRONG);
-    }
-    let status = credential.status.ok_or(WRONG)?;
-    let lifetime = match status.expiration_timestamp {
-        None => Lifetime::Unknown,
-        Some(text) => {
-            let end = rfc3339::parse(&text).ok_or(FetchError::Helper("prints an end that is not a time"))?;
-            Lifetime::Known(end.duration_since(now).unwrap_or_default())
-        }
-    };
-    token(&Zeroizing::new(status.token.ok_or(WRONG)?), lifetime)
-}
-
-fn token(text: &str, lifetime: Lifetime) -> Result<Issued, FetchError> {
-    let token = AccessToken::new(text).map_err(|_| FetchError::Helper("prints no token"))?;
-    Ok(Issued { token, lifetime, scope: None, refresh: None })
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
@@ -268,6 +201,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::token::answer::{Issued, Lifetime};
 
     fn exec(output: Output, script: &str, time_limit: Span) -> Exec {
         let config = ExecConfig {

@@ -14,8 +14,9 @@ use crate::{
         client_auth::kept,
         clock::Clock,
         error::FetchError,
-        grant::{Grant, OAuthConfig},
+        grant::Grant,
         kept_secret::KeptSecret,
+        oauth::OAuthConfig,
         signer::SigningAlg,
     },
 };

@@ -3,6 +3,7 @@
 mod basic;
 mod client_credentials;
 mod exec;
+mod exec_output;
 mod file;
 mod github_app;
 mod jwt_bearer;
@@ -24,7 +25,8 @@ use self::{
 pub use self::{
     basic::BasicConfig,
     client_credentials::ClientCredentialsConfig,
-    exec::{ExecConfig, Output},
+    exec::ExecConfig,
+    exec_output::Output,
     file::{Expiry, FileConfig},
     github_app::GithubAppConfig,
     jwt_bearer::JwtBearerConfig,
@@ -34,11 +36,7 @@ pub use self::{
     token_exchange::TokenExchangeConfig,
 };
 use super::{
-    access_token::Format,
-    answer::Issued,
-    clock::Clock,
-    error::FetchError,
-    grant::{Grant, OAuthConfig},
+    access_token::Format, answer::Issued, clock::Clock, error::FetchError, grant::Grant, oauth::OAuthConfig,
     store::Store,
 };
 use crate::invalid::Invalid;

@@ -8,11 +8,8 @@ use crate::{
     invalid::Invalid,
     secret::SecretRef,
     token::{
-        client_auth::kept,
-        clock::Clock,
-        error::FetchError,
-        grant::{Grant, OAuthConfig},
-        kept_secret::KeptSecret,
+        client_auth::kept, clock::Clock, error::FetchError, grant::Grant, kept_secret::KeptSecret,
+        oauth::OAuthConfig,
     },
 };
 

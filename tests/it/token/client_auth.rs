@@ -3,7 +3,7 @@
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
 use super::{form, secret_file, with};
-use crate::support::{Sidecar, echo, get, provider};
+use crate::support::{FakeServer, Reply, Sidecar, echo, get, provider};
 
 /// Every character that some encoding gets wrong.
 const DIFFICULT: &str = "a b+%:&=?\"~/#;,é€\\";
@@ -91,4 +91,37 @@ fn scope_audience_resources_and_parameters_arrive() {
             pair("client_id", "c"),
         ]
     );
+}
+
+#[test]
+fn a_refused_client_is_told_in_the_status_with_how_it_asked_and_what_the_provider_lists() {
+    let provider = FakeServer::start(|request| match request.line().starts_with("GET ") {
+        true => {
+            let own = format!("http://{}", request.fields("host")[0]);
+            let methods =
+                "\"token_endpoint_auth_methods_supported\":[\"private_key_jwt\",\"tls_client_auth\"]";
+            Reply::json(
+                200,
+                &format!("{{\"issuer\":\"{own}\",\"token_endpoint\":\"{own}/token\",{methods}}}"),
+            )
+        }
+        false => Reply::json(401, "{\"error\":\"invalid_client\"}"),
+    });
+    let (secret, upstream) = (secret_file("hunter2"), echo());
+    let lines = format!(
+        "issuer = \"{}\"\nclient_id = \"c\"\nclient_secret = {{ file = \"{}\" }}",
+        provider.url(),
+        secret.path().display()
+    );
+    let sidecar = Sidecar::run(&with(&lines, &upstream));
+    while sidecar.status()["last_error"].is_null() {
+        std::thread::yield_now();
+    }
+    let error = &sidecar.status()["last_error"];
+    assert_eq!(error["reason"], "oauth_error");
+    assert_eq!(
+        error["message"],
+        "invalid_client with client_secret_basic; the provider's metadata lists only private_key_jwt, tls_client_auth"
+    );
+    assert!(error["hint"].as_str().unwrap().contains("`client_auth`"));
 }
