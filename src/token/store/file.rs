@@ -1,9 +1,9 @@
 //! The file under a store: whole or not at all, for one user, for one process.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -103,6 +103,18 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let _ = fs::remove_file(&temporary);
         unwritable(error)
     })
+}
+
+/// Whether this folder can be made: it is all that is missing, and not one beside `/etc`, where a misspelt one would be.
+pub(super) fn can_make(folder: &Path) -> bool {
+    let above = folder.parent().filter(|above| above.parent().is_some() && above.is_dir());
+    above.is_some_and(|above| rustix::fs::access(above, rustix::fs::Access::WRITE_OK).is_ok())
+}
+
+/// Makes the folder that holds a file, for us alone, where only that one is missing. Blocking. What keeps it from being made
+/// keeps the file from being written, which tells.
+pub(super) fn make_folder(path: &Path) {
+    let _ = DirBuilder::new().mode(0o700).create(folder(path));
 }
 
 /// The folder that holds a file.

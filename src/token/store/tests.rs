@@ -196,11 +196,27 @@ async fn a_link_or_a_folder_in_its_place_is_not_followed() {
     fs::remove_file(place.path()).unwrap();
     fs::create_dir(place.path()).unwrap();
     assert!(Store::build(&place.path(), None).is_err());
-    let gone = place.folder.path().join("gone/orders");
+    let gone = place.folder.path().join("gone/with/orders");
     assert!(Store::build(&gone, None).unwrap_err().to_string().contains("create it"));
     fs::set_permissions(place.folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let open = Store::build(&place.folder.path().join("x"), None);
     assert!(open.unwrap_err().to_string().contains("everybody"));
+}
+
+#[tokio::test]
+async fn a_missing_folder_is_made_for_us_alone_also_where_everybody_can_write() {
+    let place = Place::new();
+    fs::set_permissions(place.folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let folder = place.folder.path().join("store");
+    let mut store = Store::build(&folder.join("orders"), None).unwrap();
+    assert!(!folder.exists(), "nothing is made when a configuration is checked");
+    store.open().await.unwrap();
+    store.keep_refresh(refresh("t")).await.unwrap();
+    assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
+    let mut again = Store::build(&folder.join("orders"), None).unwrap();
+    drop(store);
+    again.open().await.unwrap();
+    assert_eq!(again.refresh(), Some(&refresh("t")));
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ CHARTS = ROOT / "config" / "kubernetes" / "helm"
 CHART = CHARTS / "attache"
 SCHEMA = CHART / "values.schema.json"
 VALUES = ROOT / "tests" / "e2e" / "ops_checks" / "values.yaml"
+STORES = VALUES.with_name("stores.yaml")
 
 
 def helm():
@@ -30,6 +31,16 @@ def wanted():
     own["description"] = "attaché's configuration; what is missing has attaché's defaults."
     schema["properties"]["config"] = own
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def template_stores(*changes):
+    """The chart with the values in stores.yaml, these texts replaced."""
+    text = STORES.read_text()
+    for old, new in changes:
+        assert old in text, old
+        text = text.replace(old, new)
+    command = [helm(), "template", "x", str(CHART), "--values", "-"]
+    return subprocess.run(command, input=text, capture_output=True, text=True)
 
 
 def write():
@@ -67,6 +78,33 @@ def checks():
                 config = next(item for item in items if item["kind"] == "ConfigMap")
                 assert config["metadata"]["name"] == volume, f"{volume} is mounted, {config['metadata']['name']} is made"
                 assert {item["kind"] for item in items} == {"ConfigMap", "Deployment"}
+    with check("a store has a volume that outlives the container, and one pod at a time where it outlives the pod"):
+        text = run(helm(), "template", "orders", CHART, "--values", STORES)
+        items = kubernetes.objects(text)
+        kubernetes.validate(items)
+        kubernetes.configurations(items)
+        deployment = next(item for item in items if item["kind"] == "Deployment")["spec"]
+        pod = deployment["template"]["spec"]
+        mounts = {mount["name"]: mount for mount in pod["containers"][0]["volumeMounts"]}
+        assert mounts["attache-storage"] == {"name": "attache-storage", "mountPath": "/var/lib/attache"}, mounts
+        volumes = {volume.pop("name"): volume for volume in pod["volumes"]}
+        assert volumes["attache-storage"] == {"persistentVolumeClaim": {"claimName": "orders-attache"}}, volumes
+        assert deployment["replicas"] == 1 and deployment["strategy"] == {"type": "Recreate"}, deployment
+        claim, empty = "persistentVolumeClaim: {claimName: orders-attache}", "emptyDir: {medium: Memory}"
+        for change, why in (
+            (("replicas: 1", "replicas: 2"), "one process"),
+            ((f"storage: {{{claim}}}", ""), "set `storage`"),
+            ((claim, empty), "name a folder of its own"),
+            ((claim, f"{claim}, {empty}"), "maxProperties"),
+            (("claimName", "claim"), "claim"),
+        ):
+            done = template_stores(change)
+            assert done.returncode != 0 and why in done.stderr, f"{change}: {done.stderr}"
+        done = template_stores((claim, empty), ("attache/mailbox\n", "attache/store/mailbox\n"))
+        assert done.returncode == 0, done.stderr
+        items = kubernetes.objects(done.stdout)
+        pod = next(item for item in items if item["kind"] == "Deployment")["spec"]["template"]["spec"]
+        assert {"name": "attache-storage", "emptyDir": {"medium": "Memory"}} in pod["volumes"], pod["volumes"]
     with check("a mistyped key in the chart's values is refused before anything is installed"):
         for wrong in ("config.proxy.listne=x", "imgae.tag=1", "probes.startup=readyz"):
             done = subprocess.run(

@@ -98,7 +98,7 @@ def check_config(text, ending):
             return f"{match[1]}{path}"
 
         text = re.sub(r'(\b(?:ca_file|file|certificate|client_certificate)\b["\s]*[=:]\s*["\']?)([\w./-]+)(?=["\'\s},])', secret, text)
-        text = re.sub(r'(\bstore\b\s*[=:]\s*["\'])[\w./-]+(?=["\'])', rf"\1{folder}/store", text)
+        text = re.sub(r'(\bstore\b\s*[=:]\s*["\']?)/[\w./-]+(?=["\'\s])', rf"\1{folder}/store", text)
         for name in re.findall(r'\benv\b\s*[=:]\s*["\']?([A-Z][A-Z0-9_]*)', text):
             environment[name] = "a-secret"
         config = pathlib.Path(folder, f"attache.{ending}")

@@ -45,6 +45,29 @@ attache/config: {{ include "attache.config" . | sha256sum }}
 {{ toYaml $config }}
 {{- end -}}
 
+{{/* What would fail only in the cluster, or lose a refresh token there. */}}
+{{- define "attache.checkStorage" -}}
+{{- $values := include "attache.values" . | fromYaml -}}
+{{- $standalone := and (eq .Chart.Name "attache") $values.standalone.enabled -}}
+{{- $replicas := ternary (int $values.standalone.replicas) 1 $standalone -}}
+{{- range $name, $credential := default dict (default dict $values.config).credentials -}}
+{{- with $credential.store -}}
+{{- if and (not $values.storage) (not $values.extraVolumeMounts) -}}
+{{- fail (printf "config.credentials.%s.store: nothing there can be written to; set `storage`" $name) -}}
+{{- end -}}
+{{- if and (hasKey (default dict $values.storage) "emptyDir") (regexMatch "^/var/lib/attache/[^/]+$" .) -}}
+{{- fail (printf "config.credentials.%s.store: everybody can write to an emptyDir, which attaché refuses; name a folder of its own, such as /var/lib/attache/store/%s" $name $name) -}}
+{{- end -}}
+{{- end -}}
+{{- if and (eq (default "" $credential.type) "refresh_token") (gt $replicas 1) -}}
+{{- fail (printf "config.credentials.%s: a refresh token that rotates serves one process; set `standalone.replicas: 1`" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- if and (hasKey (default dict $values.storage) "persistentVolumeClaim") (gt $replicas 1) -}}
+{{- fail "storage.persistentVolumeClaim: one process uses a store at a time; set `standalone.replicas: 1`" -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The container, without what makes it a sidecar. */}}
 {{- define "attache.container" -}}
 {{- $values := include "attache.values" . | fromYaml -}}
@@ -96,6 +119,9 @@ attache/config: {{ include "attache.config" . | sha256sum }}
     {{- if or $values.secrets $values.serviceAccountTokens }}
     - {name: attache-secrets, mountPath: /run/secrets/attache, readOnly: true}
     {{- end }}
+    {{- if $values.storage }}
+    - {name: attache-storage, mountPath: /var/lib/attache}
+    {{- end }}
     {{- with $values.extraVolumeMounts }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -110,6 +136,7 @@ attache/config: {{ include "attache.config" . | sha256sum }}
 
 {{/* For `volumes` of your pod. */}}
 {{- define "attache.volumes" -}}
+{{- include "attache.checkStorage" . -}}
 {{- $values := include "attache.values" . | fromYaml -}}
 - name: attache-config
   configMap:
@@ -131,6 +158,10 @@ attache/config: {{ include "attache.config" . | sha256sum }}
           expirationSeconds: {{ int (default 3600 .expirationSeconds) }}
           path: {{ .file | quote }}
       {{- end }}
+{{- end }}
+{{- if $values.storage }}
+- name: attache-storage
+  {{- toYaml $values.storage | nindent 2 }}
 {{- end }}
 {{- with $values.extraVolumes }}
 {{ toYaml . }}
