@@ -233,6 +233,26 @@ fn whoami_asks_userinfo_then_introspection_then_the_token_itself() {
 }
 
 #[test]
+fn whoami_of_a_password_is_the_user_who_signed_in() {
+    let provider = provider("none", GRANTED, (200, "{\"sub\":\"robot\"}"));
+    let (folder, file) = config(&format!("issuer = \"{}\"", provider.url()), "http://localhost:1");
+    let password = folder.path().join("password");
+    fs::write(&password, "secret").unwrap();
+    fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let signed_in = format!(
+        "type = \"password\"\nscope = \"openid\"\nusername = \"robot\"\npassword = {{ file = \"{}\" }}",
+        password.display()
+    );
+    let text = fs::read_to_string(&file).unwrap().replace("type = \"client_credentials\"", &signed_in);
+    fs::write(&file, text).unwrap();
+    let (code, out, message) = run(&["whoami", "orders"], &file);
+    assert!(
+        code == Some(0) && out.contains("\"sub\": \"robot\"") && out.contains("userinfo"),
+        "{out}{message}"
+    );
+}
+
+#[test]
 fn the_proxy_variables_of_the_environment_are_ignored() {
     let (idp, proxy) = (server("idp"), FakeServer::start(|_| Reply::text(502, "")));
     let (_folder, file) =

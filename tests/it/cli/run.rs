@@ -161,6 +161,24 @@ fn a_key_that_weakens_a_promise_is_logged_and_shown_as_a_metric() {
 }
 
 #[test]
+fn the_password_grant_is_told_as_legacy_at_every_start() {
+    let (folder, file) = config("");
+    let password = folder.path().join("password");
+    std::fs::write(&password, "hunter2").unwrap();
+    std::fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let grant = format!(
+        "type = \"password\"\nusername = \"robot\"\npassword = {{ file = \"{}\" }}",
+        password.display()
+    );
+    let text = std::fs::read_to_string(&file).unwrap().replace("type = \"client_credentials\"", &grant);
+    std::fs::write(&file, text).unwrap();
+    let process = start_with(&file);
+    let told = |line: &&Value| line["level"] == "WARN" && line["credential"] == "orders";
+    let told: Vec<_> = process.before.iter().filter(told).collect();
+    assert!(told.len() == 1 && told[0].to_string().contains("legacy"), "{:?}", process.before);
+}
+
+#[test]
 fn a_port_that_is_taken_is_named_with_exit_code_1() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::with;
-use crate::support::{FakeServer, Reply, Sidecar, credential, echo, get, token};
+use crate::support::{Authority, FakeServer, Files, Reply, Sidecar, TlsServer, credential, echo, get, token};
 
 /// The faults, and the word that is told about each.
 fn faults() -> Vec<(&'static str, Reply)> {
@@ -204,4 +204,26 @@ fn f17_a_clock_five_minutes_off_changes_nothing_and_is_shown() {
     assert!((3500..=3600).contains(&left), "{left}");
     assert_eq!(get(sidecar.proxy, "/").status, 200);
     assert_eq!(provider.received().len(), 1);
+}
+
+#[test]
+fn f24_another_authority_of_the_provider_is_believed_once_it_is_on_disk() {
+    let (old, new) = (Authority::new("authority"), Authority::new("authority"));
+    let provider = TlsServer::start(&new, false, |_, _| {
+        (200, "{\"access_token\":\"t\",\"token_type\":\"Bearer\",\"expires_in\":3600}".to_owned())
+    });
+    let (files, upstream) = (Files::new(), echo());
+    let path = files.write("ca.pem", &old.pem);
+    let lines = format!(
+        "token_endpoint = \"{}/token\"\nclient_id = \"c\"\nclient_auth = \"none\"\nca_file = \"{}\"",
+        provider.url(),
+        path.display()
+    );
+    let sidecar = Sidecar::run(&with(&lines, &upstream));
+    while sidecar.status()["last_error"]["reason"] != "tls" {
+        thread::yield_now();
+    }
+    files.write("ca.pem", &new.pem);
+    sidecar.ready();
+    assert!(get(sidecar.proxy, "/").text().contains("Bearer t"));
 }

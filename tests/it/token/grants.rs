@@ -94,3 +94,17 @@ fn jwt_bearer_sends_an_assertion_that_stands_in_a_file() {
         ])
     );
 }
+
+#[test]
+fn password_sends_the_user_and_its_newest_password() {
+    let (password, provider, upstream) = (secret_file("p&1"), provider(), echo());
+    let lines = format!("username = \"ro bot\"\npassword = {{ file = \"{}\" }}", password.path().display());
+    let sidecar = run("password", &provider, &lines, &upstream);
+    sidecar.ready();
+    assert!(get(sidecar.proxy, "/").text().contains("Bearer token-1"));
+    fs::write(password.path(), "p&2").unwrap();
+    for (request, password) in provider.wait_for(2).iter().zip(["p&1", "p&2"]) {
+        let expected = pairs(&[("grant_type", "password"), ("username", "ro bot"), ("password", password)]);
+        assert_eq!(form(&request.body), expected);
+    }
+}
