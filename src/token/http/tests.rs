@@ -1,3 +1,5 @@
+//! What a provider may take, and what a proxy on the way may not read.
+
 use std::{
     io::{Read as _, Write as _},
     net::TcpListener,
