@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use http::{Method, Response, Uri, request::Parts};
+use http::{HeaderMap, Method, Response, Uri, request::Parts};
 
 use super::{
     activity::Activity,
@@ -37,6 +37,8 @@ pub(super) struct Caller {
     pub(super) activity: Rc<Activity>,
     /// Whether the end of the answer under way is that of the connection.
     pub(super) until_close: Cell<bool>,
+    /// The fields of an earlier answer, without them: a place for those of the next.
+    pub(super) spare: RefCell<HeaderMap>,
     live: Live,
     // What the last request met.
     known: RefCell<LocalSite>,
@@ -45,8 +47,8 @@ pub(super) struct Caller {
 impl Caller {
     pub(super) fn new(worker: Rc<Worker>, live: Live, activity: Rc<Activity>) -> Self {
         let known = RefCell::new(Rc::new(live.load_full()));
-        let (facts, until_close) = (Cell::default(), Cell::new(false));
-        Self { worker, is_http_1: true, facts, activity, until_close, live, known }
+        let (facts, until_close, spare) = (Cell::default(), Cell::new(false), RefCell::default());
+        Self { worker, is_http_1: true, facts, activity, until_close, spare, live, known }
     }
 
     /// One stream of an HTTP/2 connection, with time limits of its own.
@@ -58,6 +60,7 @@ impl Caller {
             worker: Rc::clone(&self.worker),
             is_http_1: false,
             facts: Cell::default(),
+            spare: RefCell::default(),
             activity,
             until_close: Cell::new(false),
             live: Arc::clone(&self.live),

@@ -32,10 +32,10 @@ use crate::{
 pub(super) const COMPLAINTS: Duration = Duration::from_secs(30);
 
 /// A request that is ready to be sent, except for its credential.
-pub(super) struct Outgoing {
-    pub(super) method: Method,
+pub(super) struct Outgoing<'a> {
+    pub(super) method: &'a Method,
     pub(super) target: PathAndQuery,
-    pub(super) headers: HeaderMap,
+    pub(super) headers: &'a mut HeaderMap,
     /// The body and its length, when there is a body.
     pub(super) upload: Option<(Rc<Upload>, Option<u64>)>,
     /// It may be sent again on a fresh connection.
@@ -58,7 +58,7 @@ pub(super) enum Arrival {
     Http2(Box<(Inflow, Held)>),
 }
 
-impl Outgoing {
+impl Outgoing<'_> {
     /// The body from its beginning.
     pub(super) fn body(&self) -> RequestBody {
         match &self.upload {
@@ -115,12 +115,12 @@ impl Outgoing {
 pub(super) async fn exchange(
     caller: &Rc<Caller>,
     route: &Route,
-    mut outgoing: Outgoing,
+    outgoing: &mut Outgoing<'_>,
     mut token: Injected,
 ) -> Result<Response<AnswerBody>, Error> {
     let mut replay = None;
     loop {
-        let sent = send(caller, route, &mut outgoing, &mut token).await;
+        let sent = send(caller, route, outgoing, &mut token).await;
         let mut response = sent.map_err(|error| Error { replayed: replay.is_some(), ..error })?;
         let refused = response.status() == StatusCode::UNAUTHORIZED
             || (outgoing.call && grpc::refuses_token(response.headers()));
@@ -151,7 +151,7 @@ pub(super) async fn exchange(
 async fn send(
     caller: &Caller,
     route: &Route,
-    outgoing: &mut Outgoing,
+    outgoing: &mut Outgoing<'_>,
     token: &mut Injected,
 ) -> Result<Response<Arrival>, Error> {
     let pool = &caller.worker.pool;
@@ -175,12 +175,12 @@ async fn send(
         }
     };
     // The credential goes on last of all.
-    route.inject(&mut outgoing.headers, token);
+    route.inject(outgoing.headers, token);
     loop {
         let retriable = connection.is_used();
         outgoing.is_about_to_begin();
         caller.activity.awaiting(limit);
-        let sent = connection.send(outgoing, &caller.activity).await;
+        let sent = connection.send(outgoing, caller).await;
         caller.activity.serving();
         match sent {
             Ok(response)
@@ -203,7 +203,7 @@ async fn send(
         let earlier = token.as_ref().map(Current::generation);
         connection = Box::pin(acquire(caller, route, Wanted::Fresh, token)).await?;
         if token.as_ref().map(Current::generation) != earlier {
-            route.inject(&mut outgoing.headers, token);
+            route.inject(outgoing.headers, token);
         }
     }
 }

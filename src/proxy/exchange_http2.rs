@@ -35,7 +35,7 @@ pub(super) enum Sent {
 pub(super) async fn send(
     caller: &Caller,
     route: &Route,
-    outgoing: &Outgoing,
+    outgoing: &Outgoing<'_>,
     token: &mut Injected,
 ) -> Result<Sent, Error> {
     for sending in 1.. {
@@ -89,12 +89,12 @@ async fn seat(caller: &Caller, route: &Route, token: &mut Injected) -> Result<Sh
 }
 
 /// The head as HTTP/2 has it (RFC 9113 §8.2.2, §8.3.1), with its credential.
-fn head(outgoing: &Outgoing, route: &Route, token: &Injected) -> Result<Request<()>, Reason> {
+fn head(outgoing: &Outgoing<'_>, route: &Route, token: &Injected) -> Result<Request<()>, Reason> {
     let mut request = Request::new(());
     *request.version_mut() = Version::HTTP_2;
     *request.method_mut() = outgoing.method.clone();
     let headers = request.headers_mut();
-    headers.clone_from(&outgoing.headers);
+    headers.clone_from(outgoing.headers);
     headers.remove(CONNECTION);
     headers.remove(TRANSFER_ENCODING);
     if let Some((_, Some(length))) = &outgoing.upload {

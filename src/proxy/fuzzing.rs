@@ -1,7 +1,7 @@
 //! What `tests/fuzz` may call of the way of a request. Not part of any other build.
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, uri::PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, uri::PathAndQuery};
 
 use super::{
     check, hop,
@@ -45,15 +45,15 @@ pub fn take_all<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Taken> {
     let mut more = |came: &mut BytesMut| pieces.next().map(|piece| came.extend_from_slice(piece)).is_some();
     loop {
         let mut ending = Ending::default();
-        let (request, said) = loop {
-            match take_request(&mut came, &mut ending, 64 * 1024) {
-                Ok(Some(request)) => break request,
+        let (mut parts, ()) = Request::new(()).into_parts();
+        let said = loop {
+            match take_request(&mut came, &mut ending, 64 * 1024, &mut parts) {
+                Ok(Some(said)) => break said,
                 Ok(None) if more(&mut came) => {}
                 Ok(None) | Err(_) => return taken,
             }
         };
         let mut decoder = request_decoder(said);
-        let (parts, ()) = request.into_parts();
         if check::check(&parts, said.facts, !decoder.is_done()).is_err() {
             return taken;
         }

@@ -14,7 +14,7 @@
 use std::{rc::Rc, sync::Arc};
 
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
+    HeaderMap, HeaderValue, Method, Response, StatusCode, Version,
     header::{CONNECTION, CONTENT_LENGTH, HOST, VIA},
     request::Parts,
     uri::PathAndQuery,
@@ -41,16 +41,16 @@ use super::{
 use crate::guard::Refusal;
 
 /// Answers a request: with the upstream's answer, or with attaché's own.
-pub(super) async fn handle(caller: &Rc<Caller>, request: Request<Inflow>) -> Response<AnswerBody> {
-    let (mut parts, body) = request.into_parts();
+/// What is left of the head afterwards is of no use but its memory.
+pub(super) async fn handle(caller: &Rc<Caller>, parts: &mut Parts, body: Inflow) -> Response<AnswerBody> {
     let version = parts.version;
     // One site for the whole request, whatever a reload does meanwhile.
     let site = caller.site();
-    let mut in_flight = InFlight::begin(caller, &site, &mut parts);
+    let mut in_flight = InFlight::begin(caller, &site, parts);
     let mut metrics = &site.unrouted;
-    let call = grpc::is_call(&parts);
+    let call = grpc::is_call(parts);
     let seen = Seen::of(&parts.headers);
-    let routed = admit(caller, &site, &parts, seen, &body);
+    let routed = admit(caller, &site, parts, seen, &body);
     let outcome = match &routed {
         Err(reason) => Err(Error::from(*reason)),
         Ok(route) => {
@@ -152,33 +152,32 @@ async fn forward(
     caller: &Rc<Caller>,
     site: &Site,
     route: &Arc<Route>,
-    parts: Parts,
+    parts: &mut Parts,
     seen: Seen,
     body: Inflow,
 ) -> Result<Response<AnswerBody>, Error> {
     if route.caller_authorization == CallerAuthorization::Reject && route.injection.is_in(&parts.headers) {
         return Err(Reason::CallerAuthorization.into());
     }
-    let target = target(route, &parts)?;
-    let upgrade = seen.upgrade
-        && upgrade::is_wanted(&parts, !body.is_end_stream())
-        && route.upstream.may_speak_http_1();
-    let call = grpc::is_call(&parts);
-    let asks_for_trailers = seen.te && trailers::are_asked_for(&parts);
+    let target = target(route, parts)?;
+    let upgrade =
+        seen.upgrade && upgrade::is_wanted(parts, !body.is_end_stream()) && route.upstream.may_speak_http_1();
+    let call = grpc::is_call(parts);
+    let asks_for_trailers = seen.te && trailers::are_asked_for(parts);
     let takes_trailers = asks_for_trailers || parts.version == Version::HTTP_2;
-    let mut headers = parts.headers;
-    hop::strip_request(&mut headers, seen);
-    let keeps = route.keeps(&headers)?;
+    let headers = &mut parts.headers;
+    hop::strip_request(headers, seen);
+    let keeps = route.keeps(headers)?;
     let token = if keeps { None } else { route.token().await? };
     if let Some(name) = &site.required_header {
         headers.remove(name);
     }
     if !keeps {
-        route.injection.remove_spellings(&mut headers);
+        route.injection.remove_spellings(headers);
     }
     for (header, value) in &route.headers {
-        header.remove_spellings(&mut headers);
-        header.set(&mut headers, value);
+        header.remove_spellings(headers);
+        header.set(headers, value);
     }
     // `Connection` may have named it.
     if !(route.preserve_host && headers.contains_key(HOST)) {
@@ -186,9 +185,9 @@ async fn forward(
     }
     headers.append(VIA, site.identity.via(parts.version).clone());
     if upgrade {
-        upgrade::ask(&mut headers);
+        upgrade::ask(headers);
     } else if asks_for_trailers {
-        trailers::ask(&mut headers);
+        trailers::ask(headers);
     }
     let repeatable = is_idempotent(&parts.method) && !upgrade;
     let replayable = repeatable || (route.replay == Replay::All && !upgrade);
@@ -203,8 +202,8 @@ async fn forward(
         let trailers = call.then(|| Arc::clone(route));
         Some((Upload::new(body, replayable, Rc::clone(&caller.activity), trailers), length))
     };
-    let outgoing = Outgoing {
-        method: parts.method,
+    let mut outgoing = Outgoing {
+        method: &parts.method,
         target,
         headers,
         upload,
@@ -214,7 +213,7 @@ async fn forward(
         call,
         trailers: takes_trailers,
     };
-    let mut response = exchange::exchange(caller, route, outgoing, token).await?;
+    let mut response = exchange::exchange(caller, route, &mut outgoing, token).await?;
     hop::strip_answer(response.headers_mut(), takes_trailers);
     if let Some(local) = &route.local {
         local.rewrite(response.headers_mut());
@@ -243,7 +242,7 @@ fn is_idempotent(method: &Method) -> bool {
 mod tests {
     use super::*;
 
-    fn room<'a, F>(_: fn(&'a Rc<Caller>, Request<Inflow>) -> F) -> usize {
+    fn room<'a, F>(_: fn(&'a Rc<Caller>, &'a mut Parts, Inflow) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -2,7 +2,7 @@
 
 use std::{future::poll_fn, rc::Rc};
 
-use http::{Method, Version, header::CONNECTION, request::Request};
+use http::{HeaderMap, Method, Request, Version, header::CONNECTION, request::Parts};
 
 use super::{
     Decoder, Wire,
@@ -33,25 +33,39 @@ pub(in crate::proxy) enum Ended {
 /// Serves requests until there are no more.
 pub(in crate::proxy) async fn converse(caller: &Rc<Caller>, wire: &Rc<Wire>) -> Ended {
     let max = caller.worker.max_header_bytes;
+    // One place for the heads of all requests: moving them costs more than reading them.
+    let (mut parts, ()) = Request::new(()).into_parts();
     loop {
-        let (request, said) = match poll_fn(|cx| wire.poll_head(max, cx)).await {
-            Ok(request) => request,
+        let said = match poll_fn(|cx| wire.poll_head(max, &mut parts, cx)).await {
+            Ok(said) => said,
             Err(NoRequest::Malformed(malformed)) => return refuse(caller, wire, malformed).await,
             Err(NoRequest::Closed) => return Ended::Gone,
         };
-        let manner = manner(&request, said);
-        let body = wire.begin(request.headers(), request_decoder(said));
+        let manner = manner(&parts, said);
+        let body = wire.begin(&parts.headers, request_decoder(said));
         caller.facts.set(said.facts);
-        let answering = handle(caller, request.map(|()| Inflow::Http1(body)));
-        let response = survive(caller, answering).await;
+        let response = survive(caller, handle(caller, &mut parts, Inflow::Http1(body))).await;
         match reply::reply(caller, wire, response, manner).await {
             Told::Kept => {}
             Told::Over => return Ended::Over,
             Told::Broken => return Ended::Gone,
             Told::Switched(tunnel) => return Ended::Switched(tunnel),
         }
+        clear(&mut parts.headers);
     }
 }
+
+/// Makes room for other fields, in the same place if that is not larger than most need.
+pub(super) fn clear(headers: &mut HeaderMap) {
+    if headers.capacity() > ROOMY {
+        *headers = HeaderMap::new();
+    } else {
+        headers.clear();
+    }
+}
+
+/// As many fields as a place is kept for.
+const ROOMY: usize = 32;
 
 /// How a request is framed. Of one that is ambiguous nothing is read: it is refused.
 pub(in crate::proxy) fn request_decoder(said: Said) -> Decoder {
@@ -67,8 +81,8 @@ pub(in crate::proxy) fn request_decoder(said: Said) -> Decoder {
 }
 
 /// What the request says about how it is answered.
-fn manner(request: &Request<()>, said: Said) -> Manner {
-    let (version, headers) = (request.version(), request.headers());
+fn manner(parts: &Parts, said: Said) -> Manner {
+    let (version, headers) = (parts.version, &parts.headers);
     let keep = if !said.connection {
         version == Version::HTTP_11
     } else if version == Version::HTTP_11 {
@@ -77,7 +91,7 @@ fn manner(request: &Request<()>, said: Said) -> Manner {
         // RFC 9112 §9.3.
         hop::lists(headers, &CONNECTION, b"keep-alive")
     };
-    Manner { version, is_head: request.method() == Method::HEAD, keep: keep && !said.facts.is_ambiguous() }
+    Manner { version, is_head: parts.method == Method::HEAD, keep: keep && !said.facts.is_ambiguous() }
 }
 
 /// Answers what is not a request.

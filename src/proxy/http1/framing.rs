@@ -111,7 +111,7 @@ impl Decoder {
             Next::Trailers(len) => {
                 let section = bytes.split_to(len).freeze();
                 let mut trailers = HeaderMap::new();
-                head::fields(&section, 0, &mut trailers).map_err(|_| Broken)?;
+                head::fields(&section, 0, &Ending::default(), &mut trailers).map_err(|_| Broken)?;
                 Piece::Trailers(trailers)
             }
         })

@@ -4,8 +4,9 @@
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version,
     header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING},
+    request::Parts,
 };
 use memchr::memchr;
 
@@ -48,7 +49,13 @@ pub(in crate::proxy) struct Ending {
     start: usize,
     started: bool,
     bare_line_feed: bool,
+    // Where the first lines ended, so that they need not be looked for again.
+    ends: [u32; ENDS],
+    count: usize,
 }
+
+/// As many lines as most heads have.
+const ENDS: usize = 24;
 
 impl Ending {
     /// Where the head ends, its empty line included.
@@ -65,6 +72,11 @@ impl Ending {
             self.line = self.at;
             if !line.is_empty() {
                 self.started = true;
+                if let Some(end) = self.ends.get_mut(self.count) {
+                    // A head is no longer than `max_header_bytes`, at most 1 MiB.
+                    *end = (line_feed - self.start) as u32;
+                    self.count += 1;
+                }
             } else if self.started {
                 return Some(self.at);
             } else {
@@ -81,6 +93,14 @@ impl Ending {
         self.bare_line_feed
     }
 
+    /// Where a line of the head ends, the first one being number 0.
+    fn end_of(&self, number: usize, from: usize, head: &[u8]) -> Option<usize> {
+        match self.ends[..self.count].get(number) {
+            Some(end) => Some(*end as usize),
+            None => memchr(b'\n', head.get(from..)?).map(|step| from + step),
+        }
+    }
+
     /// What has come of the first line.
     fn beginning<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         let bytes = &bytes[self.start..];
@@ -89,24 +109,26 @@ impl Ending {
     }
 }
 
-/// Takes the head of a request out of what has come, once it is whole. The body of the request is still to be set.
+/// Takes the head of a request out of what has come, once it is whole, into `parts`, whose header fields are empty.
 pub(in crate::proxy) fn take_request(
     bytes: &mut BytesMut,
     ending: &mut Ending,
     max: usize,
-) -> Result<Option<(Request<()>, Said)>, Malformed> {
+    parts: &mut Parts,
+) -> Result<Option<Said>, Malformed> {
     let Some(end) = ending.find(bytes) else {
         // Whoever speaks another protocol is told at once, instead of being waited for.
         let is_other = ending.beginning(bytes).first().is_some_and(|byte| !is_token(*byte));
         return incomplete(is_other, bytes.len(), max);
     };
-    let Ending { start, bare_line_feed, .. } = std::mem::take(ending);
+    let found = &std::mem::take(ending);
+    let Ending { start, bare_line_feed, .. } = *found;
     if end > max {
         return Err(Malformed::TooLarge);
     }
     bytes.advance(start);
     let head = bytes.split_to(end - start).freeze();
-    let (line, from) = first_line(&head)?;
+    let (line, from) = first_line(&head, found)?;
     let method_end = memchr(b' ', line).ok_or(Malformed::Head)?;
     let target_end =
         line.len().checked_sub(VERSION_LEN).filter(|end| *end > method_end).ok_or(Malformed::Head)?;
@@ -119,37 +141,38 @@ pub(in crate::proxy) fn take_request(
     if target.is_empty() || memchr(b' ', target).is_some() {
         return Err(Malformed::Head);
     }
-    let mut request = Request::new(());
-    *request.version_mut() = version;
-    *request.method_mut() = Method::from_bytes(&line[..method_end]).map_err(|_| Malformed::Head)?;
+    parts.version = version;
+    parts.method = Method::from_bytes(&line[..method_end]).map_err(|_| Malformed::Head)?;
     // The library cuts it off; the caller of this one refuses.
     let fragment = memchr(b'#', target).is_some();
-    *request.uri_mut() =
+    parts.uri =
         Uri::from_maybe_shared(head.slice(method_end + 1..target_end)).map_err(|_| Malformed::Target)?;
-    let mut said = fields(&head, from, request.headers_mut())?;
+    let mut said = fields(&head, from, found, &mut parts.headers)?;
     said.facts.fragment = fragment;
     said.facts.bare_line_feed = bare_line_feed;
-    Ok(Some((request, said)))
+    Ok(Some(said))
 }
 
-/// Takes the head of an answer out of what has come, once it is whole.
+/// Takes the head of an answer out of what has come, once it is whole. Its header fields take the place of `spare`.
 pub(in crate::proxy) fn take_answer(
     bytes: &mut BytesMut,
     ending: &mut Ending,
     max: usize,
+    spare: &mut HeaderMap,
 ) -> Result<Option<(Response<()>, Said)>, Malformed> {
     let Some(end) = ending.find(bytes) else {
         let is_other =
             !ending.beginning(bytes).iter().zip(b"HTTP/1.").all(|(byte, expected)| byte == expected);
         return incomplete(is_other, bytes.len(), max);
     };
-    let Ending { start, bare_line_feed, .. } = std::mem::take(ending);
+    let found = &std::mem::take(ending);
+    let Ending { start, bare_line_feed, .. } = *found;
     if end > max {
         return Err(Malformed::TooLarge);
     }
     bytes.advance(start);
     let head = bytes.split_to(end - start).freeze();
-    let (line, from) = first_line(&head)?;
+    let (line, from) = first_line(&head, found)?;
     let (version, rest) = line.split_at_checked(VERSION_LEN).ok_or(Malformed::Head)?;
     let mut response = Response::new(());
     *response.version_mut() = match version {
@@ -171,7 +194,8 @@ pub(in crate::proxy) fn take_answer(
     if status.canonical_reason().is_none_or(|usual| usual.as_bytes() != phrase) {
         response.extensions_mut().insert(Phrase(head.slice_ref(phrase)));
     }
-    let mut said = fields(&head, from, response.headers_mut())?;
+    *response.headers_mut() = std::mem::take(spare);
+    let mut said = fields(&head, from, found, response.headers_mut())?;
     said.facts.bare_line_feed = bare_line_feed;
     Ok(Some((response, said)))
 }
@@ -190,8 +214,8 @@ fn incomplete<T>(is_other: bool, len: usize, max: usize) -> Result<Option<T>, Ma
 }
 
 /// The first line without its end, and where the next one begins.
-fn first_line(head: &[u8]) -> Result<(&[u8], usize), Malformed> {
-    let end = memchr(b'\n', head).ok_or(Malformed::Head)?;
+fn first_line<'a>(head: &'a [u8], found: &Ending) -> Result<(&'a [u8], usize), Malformed> {
+    let end = found.end_of(0, 0, head).ok_or(Malformed::Head)?;
     Ok((without_return(&head[..end]), end + 1))
 }
 
@@ -199,17 +223,24 @@ fn without_return(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-/// Reads the field lines (RFC 9112 §5) of a head or a trailer section, which ends with an empty line.
-pub(super) fn fields(head: &Bytes, from: usize, headers: &mut HeaderMap) -> Result<Said, Malformed> {
+/// Reads the field lines (RFC 9112 §5) of a head, which begin at `from`, or of a trailer section, where that is 0.
+pub(super) fn fields(
+    head: &Bytes,
+    from: usize,
+    found: &Ending,
+    headers: &mut HeaderMap,
+) -> Result<Said, Malformed> {
     let mut said = Said::default();
     let mut at = from;
     for count in 0.. {
-        let end = at + memchr(b'\n', &head[at..]).ok_or(Malformed::Head)?;
+        // The empty line at the end is not among those that were noted.
+        let line = count + usize::from(from > 0);
+        let end = found.end_of(line, at, head).ok_or(Malformed::Head)?;
         let line = without_return(&head[at..end]);
         if line.is_empty() {
             break;
         }
-        if count == 0 {
+        if count == 0 && headers.capacity() < ROOM {
             // About as many as there are, so that the map need not grow: it does so by moving everything.
             headers.try_reserve(ROOM).map_err(|_| Malformed::TooLarge)?;
         }
@@ -217,7 +248,7 @@ pub(super) fn fields(head: &Bytes, from: usize, headers: &mut HeaderMap) -> Resu
             return Err(Malformed::TooLarge);
         }
         // A folded line begins with a space, which no name holds; neither does the one before a colon.
-        let colon = memchr(b':', line).ok_or(Malformed::Head)?;
+        let colon = line.iter().position(|byte| *byte == b':').ok_or(Malformed::Head)?;
         let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| Malformed::Head)?;
         let value = trimmed(&line[colon + 1..]);
         if name == CONTENT_LENGTH {
@@ -275,8 +306,15 @@ mod tests {
 
     const MAX: usize = 65536;
 
-    fn request(bytes: &[u8]) -> Result<Option<(Request<()>, Said)>, Malformed> {
-        take_request(&mut BytesMut::from(bytes), &mut Ending::default(), MAX)
+    type Read = Result<Option<(Parts, Said)>, Malformed>;
+
+    fn take(bytes: &mut BytesMut, ending: &mut Ending) -> Read {
+        let (mut parts, ()) = http::Request::new(()).into_parts();
+        Ok(take_request(bytes, ending, MAX, &mut parts)?.map(|said| (parts, said)))
+    }
+
+    fn request(bytes: &[u8]) -> Read {
+        take(&mut BytesMut::from(bytes), &mut Ending::default())
     }
 
     fn facts(bytes: &[u8]) -> Facts {
@@ -287,14 +325,13 @@ mod tests {
     fn a_request_is_read_as_it_stands() {
         let bytes = b"\r\nPOST /a?b=c HTTP/1.1\r\nHost: a#b\r\nX:\t two words \t\r\nX:\r\nContent-Length: 3\r\n\r\nabcGET";
         let mut came = BytesMut::from(&bytes[..]);
-        let (request, said) = take_request(&mut came, &mut Ending::default(), MAX).unwrap().unwrap();
+        let (request, said) = take(&mut came, &mut Ending::default()).unwrap().unwrap();
         assert_eq!(
-            (request.method(), request.uri(), request.version()),
+            (&request.method, &request.uri, request.version),
             (&Method::POST, &"/a?b=c".parse().unwrap(), Version::HTTP_11)
         );
-        let lines: Vec<_> =
-            request.headers().get_all("x").iter().map(|line| line.to_str().unwrap()).collect();
-        assert_eq!((lines, request.headers().len()), (vec!["two words", ""], 4));
+        let lines: Vec<_> = request.headers.get_all("x").iter().map(|line| line.to_str().unwrap()).collect();
+        assert_eq!((lines, request.headers.len()), (vec!["two words", ""], 4));
         assert_eq!(
             said,
             Said { facts: Facts { lengths: 1, ..Facts::default() }, length: 3, connection: false }
@@ -311,7 +348,8 @@ mod tests {
             ("HTTP/1.1 799 \u{e9}t\u{e9}", 799, Some("\u{e9}t\u{e9}")),
         ] {
             let mut came = BytesMut::from(format!("{line}\r\nContent-Length: 0\r\n\r\n").as_bytes());
-            let (answer, said) = take_answer(&mut came, &mut Ending::default(), MAX).unwrap().unwrap();
+            let (answer, said) =
+                take_answer(&mut came, &mut Ending::default(), MAX, &mut HeaderMap::new()).unwrap().unwrap();
             assert_eq!((answer.status().as_u16(), said.facts.lengths), (status, 1));
             let told = answer.extensions().get::<Phrase>().map(|phrase| phrase.0.as_ref());
             assert_eq!(told, phrase.map(str::as_bytes), "{line}");
@@ -372,7 +410,8 @@ mod tests {
             "HTTP/1.1 2000 OK\r\n\r\n",
             "HTTP/1.1  200 OK\r\n\r\n",
         ] {
-            let answer = take_answer(&mut BytesMut::from(bytes), &mut Ending::default(), MAX);
+            let answer =
+                take_answer(&mut BytesMut::from(bytes), &mut Ending::default(), MAX, &mut HeaderMap::new());
             assert_eq!(answer.unwrap_err(), Malformed::Head, "{bytes:?}");
         }
         assert_eq!(request(b"GET /\x7f HTTP/1.1\r\n\r\n").unwrap_err(), Malformed::Target);
@@ -400,10 +439,10 @@ mod tests {
         ) {
             let bytes = format!("GET / HTTP/1.1\r\n{}", pieces.concat());
             let mut came = BytesMut::from(bytes.as_bytes());
-            let told = |read: Result<Option<(Request<()>, Said)>, Malformed>| read.map(|read| {
-                read.map(|(request, said)| (format!("{:?}", request.headers()), said))
+            let told = |read: Read| read.map(|read| {
+                read.map(|(request, said)| (format!("{:?}", request.headers), said))
             });
-            let whole = (told(take_request(&mut came, &mut Ending::default(), MAX)), came.len());
+            let whole = (told(take(&mut came, &mut Ending::default())), came.len());
             let (mut came, mut ending, mut rest) = (BytesMut::new(), Ending::default(), bytes.as_bytes());
             let mut cut = told(Ok(None));
             for step in cuts.iter().cycle() {
@@ -412,7 +451,7 @@ mod tests {
                 }
                 let (piece, tail) = rest.split_at((*step).min(rest.len()));
                 came.extend_from_slice(piece);
-                cut = told(take_request(&mut came, &mut ending, MAX));
+                cut = told(take(&mut came, &mut ending));
                 rest = tail;
             }
             prop_assert_eq!(whole.0, cut);

@@ -13,7 +13,7 @@ use http::{
 };
 use http_body::Body as _;
 
-use super::{Length, Wire, encode};
+use super::{Length, Wire, converse::clear, encode};
 use crate::proxy::{body::AnswerBody, caller::Caller, hop, upgrade::Tunnel};
 
 /// What a request says about how it is answered.
@@ -65,6 +65,8 @@ pub(super) async fn reply(
     caller.activity.flushed();
     // Its end may look like one.
     caller.until_close.set(false);
+    clear(&mut head.headers);
+    caller.spare.replace(head.headers);
     if keep && wire.has_whole_request() { Told::Kept } else { Told::Over }
 }
 

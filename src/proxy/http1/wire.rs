@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, header::EXPECT};
+use http::{HeaderMap, header::EXPECT, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
@@ -110,17 +110,18 @@ impl Wire {
         self.inner.borrow().leaving
     }
 
-    /// The head of the next request.
+    /// The head of the next request, into `parts`.
     pub(super) fn poll_head(
         &self,
         max: usize,
+        parts: &mut Parts,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(Request<()>, Said), NoRequest>> {
+    ) -> Poll<Result<Said, NoRequest>> {
         let Inner { stream, inlet, ending, leaving, .. } = &mut *self.inner.borrow_mut();
         loop {
             if !inlet.bytes.is_empty() {
-                match head::take_request(&mut inlet.bytes, ending, max) {
-                    Ok(Some(request)) => return Poll::Ready(Ok(request)),
+                match head::take_request(&mut inlet.bytes, ending, max, parts) {
+                    Ok(Some(said)) => return Poll::Ready(Ok(said)),
                     Err(malformed) => return Poll::Ready(Err(NoRequest::Malformed(malformed))),
                     Ok(None) => self.activity.received(!inlet.bytes.is_empty()),
                 }

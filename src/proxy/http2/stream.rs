@@ -33,7 +33,7 @@ pub(super) async fn answer(turn: Turn, request: Request<RecvStream>, mut respond
     as_http_1_has_it(&mut parts);
     let caller = turn.caller();
     let response = {
-        let mut handling = pin!(survive(caller, handle(caller, Request::from_parts(parts, body))));
+        let mut handling = pin!(survive(caller, handle(caller, &mut parts, body)));
         poll_fn(|cx| {
             caller.activity.driven_by(cx);
             if let Poll::Ready(response) = handling.as_mut().poll(cx) {

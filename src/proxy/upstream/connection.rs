@@ -17,8 +17,8 @@ use http_body::{Body as _, Frame, SizeHint};
 use super::{Permit, Pool, Upstream, UpstreamStream};
 use crate::{
     proxy::{
-        activity::Activity,
         body::BodyError,
+        caller::Caller,
         exchange::Outgoing,
         hop,
         http1::{Decoder, Ending, Inlet, Length, Out, Piece, Said, encode_request, take_answer},
@@ -140,14 +140,14 @@ impl Connection {
     /// Sends a request and waits for the head of the answer; the body is still to come.
     pub(in crate::proxy) async fn send(
         &mut self,
-        outgoing: &Outgoing,
-        activity: &Activity,
+        outgoing: &Outgoing<'_>,
+        caller: &Caller,
     ) -> Result<Response<()>, SendError> {
         let parts = &mut *self.parts;
         parts.used = true;
         let body = outgoing.body();
         let length = body.framing();
-        encode_request(&outgoing.method, &outgoing.target, &outgoing.headers, length, &mut parts.out);
+        encode_request(outgoing.method, &outgoing.target, outgoing.headers, length, &mut parts.out);
         parts.sending = Some((body, length));
         let mut sent = 0;
         let mut interim = 0;
@@ -160,10 +160,10 @@ impl Connection {
             if fresh && sent > 0 {
                 outgoing.has_begun();
             }
-            if let Poll::Ready(answer) = parts.poll_head(outgoing, &mut ending, &mut interim, cx) {
+            if let Poll::Ready(answer) = parts.poll_head(outgoing, caller, &mut ending, &mut interim, cx) {
                 return Poll::Ready(answer);
             }
-            if activity.is_overdue() { Poll::Ready(Err(SendError::Timeout)) } else { Poll::Pending }
+            if caller.activity.is_overdue() { Poll::Ready(Err(SendError::Timeout)) } else { Poll::Pending }
         })
         .await
     }
@@ -231,14 +231,16 @@ impl Parts {
     /// The head of the answer.
     fn poll_head(
         &mut self,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
+        caller: &Caller,
         ending: &mut Ending,
         interim: &mut u32,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<()>, SendError>> {
         loop {
             if !self.inlet.bytes.is_empty() {
-                match take_answer(&mut self.inlet.bytes, ending, self.max_header_bytes) {
+                let spare = &mut *caller.spare.borrow_mut();
+                match take_answer(&mut self.inlet.bytes, ending, self.max_header_bytes, spare) {
                     Ok(None) => {}
                     Err(_) => return Poll::Ready(Err(SendError::Invalid)),
                     Ok(Some((answer, said))) => {
@@ -266,7 +268,7 @@ impl Parts {
         &mut self,
         answer: Response<()>,
         said: Said,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
     ) -> Result<Response<()>, SendError> {
         let Said { facts, length, connection } = said;
         let (status, version, headers) = (answer.status(), answer.version(), answer.headers());
@@ -278,7 +280,7 @@ impl Parts {
             return Err(SendError::Invalid);
         }
         let switches = status == StatusCode::SWITCHING_PROTOCOLS;
-        let bodiless = outgoing.method == Method::HEAD
+        let bodiless = *outgoing.method == Method::HEAD
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
             || switches;
         self.answer = if bodiless {
