@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, Response, Uri, request::Parts};
 use super::{
     activity::Activity,
     config::AccessRule,
+    early::Early,
     error::Reason,
     http1::Facts,
     route::Route,
@@ -37,6 +38,8 @@ pub(super) struct Caller {
     pub(super) activity: Rc<Activity>,
     /// Whether the end of the answer under way is that of the connection.
     pub(super) until_close: Cell<bool>,
+    /// Interim answers to the request under way.
+    pub(super) early: Early,
     /// The fields of an earlier answer, without them: a place for those of the next.
     pub(super) spare: RefCell<HeaderMap>,
     live: Live,
@@ -48,7 +51,8 @@ impl Caller {
     pub(super) fn new(worker: Rc<Worker>, live: Live, activity: Rc<Activity>) -> Self {
         let known = RefCell::new(Rc::new(live.load_full()));
         let (facts, until_close, spare) = (Cell::default(), Cell::new(false), RefCell::default());
-        Self { worker, is_http_1: true, facts, activity, until_close, spare, live, known }
+        let early = Early::default();
+        Self { worker, is_http_1: true, facts, activity, until_close, early, spare, live, known }
     }
 
     /// One stream of an HTTP/2 connection, with time limits of its own.
@@ -60,6 +64,7 @@ impl Caller {
             worker: Rc::clone(&self.worker),
             is_http_1: false,
             facts: Cell::default(),
+            early: Early::default(),
             spare: RefCell::default(),
             activity,
             until_close: Cell::new(false),

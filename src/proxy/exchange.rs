@@ -180,7 +180,7 @@ async fn send(
         let retriable = connection.is_used();
         outgoing.is_about_to_begin();
         caller.activity.awaiting(limit);
-        let sent = connection.send(outgoing, caller).await;
+        let sent = connection.send(outgoing, caller, &|answer| caller.early.has_come(answer, token)).await;
         caller.activity.serving();
         match sent {
             Ok(response)

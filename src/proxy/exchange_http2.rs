@@ -49,7 +49,9 @@ pub(super) async fn send(
         }
         let kept = seat.was_used();
         caller.activity.awaiting(outgoing.time_limit(caller, route));
-        let sent = seat.send(head(outgoing, route, token)?, outgoing.body(), &caller.activity).await;
+        let request = head(outgoing, route, token)?;
+        let early = |answer| caller.early.has_come(answer, token);
+        let sent = seat.send(request, outgoing.body(), &caller.activity, &early).await;
         caller.activity.serving();
         let again = match sent {
             Ok(response) => {

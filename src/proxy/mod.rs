@@ -18,6 +18,7 @@ mod caller;
 mod check;
 mod complaint;
 mod config;
+mod early;
 mod error;
 mod exchange;
 mod exchange_http2;

@@ -1,6 +1,10 @@
 //! Serves the requests of a connection, one after the other.
 
-use std::{future::poll_fn, rc::Rc};
+use std::{
+    future::{Future as _, poll_fn},
+    pin::pin,
+    rc::Rc,
+};
 
 use http::{HeaderMap, Method, Request, Version, header::CONNECTION, request::Parts};
 
@@ -44,7 +48,17 @@ pub(in crate::proxy) async fn converse(caller: &Rc<Caller>, wire: &Rc<Wire>) -> 
         let manner = manner(&parts, said);
         let body = wire.begin(&parts.headers, request_decoder(said));
         caller.facts.set(said.facts);
-        let response = survive(caller, handle(caller, &mut parts, Inflow::Http1(body))).await;
+        let response = {
+            let mut handling = pin!(survive(caller, handle(caller, &mut parts, Inflow::Http1(body))));
+            poll_fn(|cx| {
+                let polled = handling.as_mut().poll(cx);
+                for early in caller.early.take() {
+                    reply::tell_early(wire, early, manner, cx);
+                }
+                polled
+            })
+            .await
+        };
         match reply::reply(caller, wire, response, manner).await {
             Told::Kept => {}
             Told::Over => return Ended::Over,

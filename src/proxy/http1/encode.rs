@@ -98,14 +98,7 @@ pub(super) fn answer(head: &Parts, version: Version, length: Length, keep: bool,
     let buffer = out.buffer();
     buffer.reserve(RESERVED);
     let old = version == Version::HTTP_10;
-    buffer.extend_from_slice(if old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
-    buffer.extend_from_slice(status.as_str().as_bytes());
-    buffer.push(b' ');
-    match head.extensions.get::<Phrase>() {
-        Some(Phrase(phrase)) => buffer.extend_from_slice(phrase),
-        None => buffer.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes()),
-    }
-    buffer.extend_from_slice(b"\r\n");
+    status_line(head, version, buffer);
     let (mut says_length, mut says_date, mut says_connection) = (false, false, false);
     for (name, value) in headers {
         says_length |= name == CONTENT_LENGTH;
@@ -133,6 +126,29 @@ pub(super) fn answer(head: &Parts, version: Version, length: Length, keep: bool,
     }
     buffer.extend_from_slice(b"\r\n");
     keep
+}
+
+/// Writes an interim answer, which has no body and ends nothing.
+pub(super) fn interim(head: &Parts, out: &mut Out) {
+    let buffer = out.buffer();
+    status_line(head, Version::HTTP_11, buffer);
+    for (name, value) in &head.headers {
+        if name != CONTENT_LENGTH {
+            field(name, value.as_bytes(), buffer);
+        }
+    }
+    buffer.extend_from_slice(b"\r\n");
+}
+
+fn status_line(head: &Parts, version: Version, buffer: &mut Vec<u8>) {
+    buffer.extend_from_slice(if version == Version::HTTP_10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
+    buffer.extend_from_slice(head.status.as_str().as_bytes());
+    buffer.push(b' ');
+    match head.extensions.get::<Phrase>() {
+        Some(Phrase(phrase)) => buffer.extend_from_slice(phrase),
+        None => buffer.extend_from_slice(head.status.canonical_reason().unwrap_or_default().as_bytes()),
+    }
+    buffer.extend_from_slice(b"\r\n");
 }
 
 /// About the length of a head with a token.

@@ -70,6 +70,20 @@ pub(super) async fn reply(
     if keep && wire.has_whole_request() { Told::Kept } else { Told::Over }
 }
 
+/// Writes an interim answer, to a caller that knows of them (RFC 9110 §15.2). Whoever does not read gets none.
+pub(super) fn tell_early(wire: &Wire, early: Response<()>, manner: Manner, cx: &mut Context<'_>) {
+    if manner.version != Version::HTTP_10 {
+        let (head, ()) = early.into_parts();
+        wire.out(|out| {
+            if !out.is_full() {
+                encode::interim(&head, out);
+            }
+        });
+        // What breaks off is seen when the answer is written.
+        let _ = wire.poll_flush(cx);
+    }
+}
+
 /// What is said of the length of the body.
 fn length(head: &mut Parts, body: &AnswerBody, manner: Manner) -> Length {
     let exact = body.size_hint().exact();

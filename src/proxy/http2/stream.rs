@@ -36,7 +36,11 @@ pub(super) async fn answer(turn: Turn, request: Request<RecvStream>, mut respond
         let mut handling = pin!(survive(caller, handle(caller, &mut parts, body)));
         poll_fn(|cx| {
             caller.activity.driven_by(cx);
-            if let Poll::Ready(response) = handling.as_mut().poll(cx) {
+            let polled = handling.as_mut().poll(cx);
+            for early in caller.early.take() {
+                let _ = respond.send_informational(early);
+            }
+            if let Poll::Ready(response) = polled {
                 return Poll::Ready(Some(response));
             }
             if wanted.as_ref().is_some_and(|wanted| wanted.take()) {

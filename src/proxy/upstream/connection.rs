@@ -137,11 +137,12 @@ impl Connection {
             && terms.is_current()
     }
 
-    /// Sends a request and waits for the head of the answer; the body is still to come.
+    /// Sends a request and waits for the head of the answer; the body is still to come. Interim answers go to `early`.
     pub(in crate::proxy) async fn send(
         &mut self,
         outgoing: &Outgoing<'_>,
         caller: &Caller,
+        early: &dyn Fn(Response<()>),
     ) -> Result<Response<()>, SendError> {
         let parts = &mut *self.parts;
         parts.used = true;
@@ -160,7 +161,9 @@ impl Connection {
             if fresh && sent > 0 {
                 outgoing.has_begun();
             }
-            if let Poll::Ready(answer) = parts.poll_head(outgoing, caller, &mut ending, &mut interim, cx) {
+            if let Poll::Ready(answer) =
+                parts.poll_head(outgoing, (caller, early), &mut ending, &mut interim, cx)
+            {
                 return Poll::Ready(answer);
             }
             if caller.activity.is_overdue() { Poll::Ready(Err(SendError::Timeout)) } else { Poll::Pending }
@@ -232,7 +235,7 @@ impl Parts {
     fn poll_head(
         &mut self,
         outgoing: &Outgoing<'_>,
-        caller: &Caller,
+        (caller, early): (&Caller, &dyn Fn(Response<()>)),
         ending: &mut Ending,
         interim: &mut u32,
         cx: &mut Context<'_>,
@@ -252,6 +255,7 @@ impl Parts {
                         if *interim > MAX_INTERIM || said.facts.is_ambiguous() {
                             return Poll::Ready(Err(SendError::Invalid));
                         }
+                        early(answer);
                         continue;
                     }
                 }

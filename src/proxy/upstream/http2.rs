@@ -20,7 +20,7 @@ use h2::{
     Reason,
     client::{self, SendRequest},
 };
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use tokio::task::AbortHandle;
 
 use super::{UpstreamStream, connection::Terms};
@@ -228,12 +228,13 @@ impl Seat {
         self.was_used
     }
 
-    /// Sends a request and waits for the head of the answer; the body is still to come.
+    /// Sends a request and waits for the head of the answer; the body is still to come. Interim answers go to `early`.
     pub(in crate::proxy) async fn send(
         self,
         request: Request<()>,
         body: RequestBody,
         activity: &Activity,
+        early: &dyn Fn(Response<()>),
     ) -> Result<Response<(Inflow, Held)>, StreamError> {
         let mut sender = self.connection.sender.clone();
         poll_fn(|cx| sender.poll_ready(cx)).await.map_err(|_gone| StreamError::Unsent)?;
@@ -253,11 +254,13 @@ impl Seat {
                 }
                 // If the upstream wants no more of it, the answer tells why.
             }
-            while let Poll::Ready(Some(Ok(_))) = response.poll_informational(cx) {
+            while let Poll::Ready(Some(Ok(answer))) = response.poll_informational(cx) {
                 interim += 1;
-                if interim > MAX_INTERIM {
+                // HTTP/2 has no 101 (RFC 9113 §8.6).
+                if interim > MAX_INTERIM || answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                     return Poll::Ready(Err(StreamError::Invalid));
                 }
+                early(answer);
             }
             if let Poll::Ready(head) = Pin::new(&mut response).poll(cx) {
                 return Poll::Ready(head.map_err(|error| classify(&error)));

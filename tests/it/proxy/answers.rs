@@ -271,3 +271,27 @@ fn connections_above_the_limit_are_told_so() {
     }
     assert_eq!(sidecar.metric("attache_caller_connections_refused_total"), 1.0);
 }
+
+#[test]
+fn interim_answers_pass_less_what_belongs_to_the_hop_and_not_to_http_1_0() {
+    let provider = provider();
+    let upstream = FakeServer::start(|_| {
+        Reply::raw(
+            "HTTP/1.1 100 Continue\r\n\r\n\
+             HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nConnection: x-hop\r\nX-Hop: 1\r\nX-Echo: token-1\r\n\r\n\
+             HTTP/1.1 102 Processing\r\nContent-Length: 5\r\n\r\n\
+             HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        )
+    });
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+    let mut caller = Caller::connect(sidecar.proxy);
+    caller.send("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let answer = caller.rest();
+    let early = "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\n";
+    assert!(answer.starts_with(early), "{answer}");
+    assert!(answer.ends_with("\r\n\r\nok"), "{answer}");
+    let mut caller = Caller::connect(sidecar.proxy);
+    caller.send("GET / HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    let answer = caller.rest();
+    assert!(answer.starts_with("HTTP/1.0 200 OK\r\n") && answer.ends_with("\r\n\r\nok"), "{answer}");
+}

@@ -257,6 +257,26 @@ fn a_caller_that_expects_100_is_told_to_go_on_over_http_2() {
 }
 
 #[test]
+fn interim_answers_pass_over_http_2() {
+    let provider = provider();
+    let upstream = FakeServer::start(|_| {
+        Reply::raw(
+            "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nConnection: x-hop\r\nX-Hop: 1\r\n\r\n\
+             HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        )
+    });
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+    let mut caller = Http2Caller::connect(sidecar.proxy);
+    let mut exchange = caller.open(http2_request("GET", "/a"), true);
+    let response = &mut exchange.response;
+    let interim = caller.runtime.block_on(std::future::poll_fn(|cx| response.poll_informational(cx)));
+    let interim = interim.unwrap().unwrap();
+    assert_eq!((interim.status().as_u16(), interim.headers().len()), (103, 1));
+    assert_eq!(interim.headers()["link"], "</a.css>");
+    assert_eq!(caller.rest(exchange).status, 200);
+}
+
+#[test]
 fn an_upstream_that_breaks_off_resets_the_stream() {
     let provider = provider();
     let upstream =
