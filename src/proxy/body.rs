@@ -166,6 +166,9 @@ impl Body for AnswerBody {
             Ok(mut trailers) => {
                 // Nothing comes behind them.
                 self.content.finish();
+                if let Some(in_flight) = &mut self.in_flight {
+                    in_flight.ended(&trailers);
+                }
                 let Some(token) = &self.passes_trailers else { return Poll::Ready(None) };
                 trailers::clean_answer(&mut trailers, token.as_ref().map(Current::token));
                 Poll::Ready((!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers))))

@@ -13,6 +13,7 @@ use super::{
     config::AccessRule,
     early::Early,
     error::Reason,
+    grpc,
     http1::Facts,
     route::Route,
     site::{Live, Site},
@@ -102,6 +103,8 @@ struct Told {
     status: u16,
     reason: Option<Reason>,
     replayed: bool,
+    is_call: bool,
+    call_status: Option<&'static str>,
 }
 
 /// Stands in the extensions of an answer to a request that was sent once more with a new token.
@@ -129,6 +132,8 @@ impl InFlight {
                 status: 0,
                 reason: None,
                 replayed: false,
+                is_call: grpc::is_call(parts),
+                call_status: None,
             })
         });
         Self { caller: Rc::clone(caller), timer: None, told }
@@ -148,6 +153,14 @@ impl InFlight {
             told.status = response.status().as_u16();
             told.reason = reason;
             told.replayed = response.extensions().get::<Replayed>().is_some();
+        }
+        self.ended(response.headers());
+    }
+
+    /// What may say how a gRPC call went: the trailers of its answer, or its head when there is nothing else.
+    pub(super) fn ended(&mut self, fields: &HeaderMap) {
+        if let Some(told) = self.told.as_mut().filter(|told| told.is_call) {
+            told.call_status = grpc::status(fields);
         }
     }
 }
@@ -197,6 +210,7 @@ impl Told {
                 status: self.status,
                 reason: self.reason.map(Reason::word),
                 replayed: self.replayed,
+                call_status: self.call_status,
             });
         }
     }

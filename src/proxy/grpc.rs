@@ -19,6 +19,27 @@ const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
+/// The names of the statuses, by their codes (gRPC's document "Status codes and their use in gRPC").
+const NAMES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
 /// The status of a call whose token was refused.
 const UNAUTHENTICATED: &[u8] = b"16";
 
@@ -34,6 +55,13 @@ pub(super) fn is_call(parts: &Parts) -> bool {
 /// Whether the answer to a call says that its token was refused.
 pub(super) fn refuses_token(answer: &HeaderMap) -> bool {
     answer.get(STATUS).is_some_and(|status| status.as_bytes() == UNAUTHENTICATED)
+}
+
+/// The name of the status that ends a call, by its head or its trailers.
+pub(super) fn status(fields: &HeaderMap) -> Option<&'static str> {
+    let code = fields.get(STATUS)?.to_str().ok().and_then(|code| code.parse::<usize>().ok());
+    // A code that nobody knows is as good as unknown.
+    Some(code.and_then(|code| NAMES.get(code).copied()).unwrap_or(NAMES[2]))
 }
 
 /// attaché's own answer to a call: a head that is also the trailers (`Trailers-Only`).

@@ -195,6 +195,7 @@ mod tests {
                 route: Some(("orders".into(), "h".into(), 443)),
                 status: 503,
                 reason: Some("x"),
+                call_status: None,
                 replayed: false,
             }),
         };

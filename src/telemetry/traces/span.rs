@@ -59,6 +59,8 @@ pub struct RequestSpan {
     pub reason: Option<&'static str>,
     /// Whether it was sent once more with a new token.
     pub replayed: bool,
+    /// The name of the status of a gRPC call, if one came.
+    pub call_status: Option<&'static str>,
 }
 
 /// A token request.
@@ -126,12 +128,20 @@ impl RequestSpan {
             attributes.push(("server.port", Value::Number((*port).into())));
             name = format!("{name} {route}");
         }
+        // Of a call, the answer of HTTP tells next to nothing: it is 200 whatever comes of the call.
+        let refused = self.call_status.filter(|status| *status != "OK");
+        if let Some(status) = self.call_status {
+            attributes.push(("rpc.system.name", Value::Text("grpc")));
+            attributes.push(("rpc.response.status_code", Value::Text(status)));
+        }
         if let Some(reason) = self.reason {
             attributes.push(("attache.reason", Value::Text(reason)));
-            attributes.push(("error.type", Value::Text(reason)));
         }
-        // As for every span of a client: an answer from 400 on is an error. So is none at all.
-        let is_error = self.reason.is_some() || !(100..400).contains(&self.status);
+        if let Some(kind) = self.reason.or(refused) {
+            attributes.push(("error.type", Value::Text(kind)));
+        }
+        // As for every span of a client: an answer from 400 on is an error, and any status of a call but OK. So is none at all.
+        let is_error = self.reason.is_some() || refused.is_some() || !(100..400).contains(&self.status);
         Shown { name, attributes, is_error }
     }
 }
@@ -187,6 +197,7 @@ mod tests {
             status: 200,
             reason: None,
             replayed: false,
+            call_status: None,
         }
     }
 
@@ -206,6 +217,21 @@ mod tests {
         let shown = request.shown();
         assert!(shown.is_error);
         assert!(shown.attributes.contains(&("error.type", Value::Text("token_unavailable"))));
+    }
+
+    #[test]
+    fn a_call_that_did_not_end_well_is_an_error_although_http_says_200() {
+        let call = |status| RequestSpan { method: Method::POST, call_status: Some(status), ..request() };
+        let (bad, good) = (call("UNAVAILABLE"), call("OK"));
+        assert!(bad.shown().is_error && !good.shown().is_error);
+        for (name, text) in [
+            ("rpc.system.name", "grpc"),
+            ("rpc.response.status_code", "UNAVAILABLE"),
+            ("error.type", "UNAVAILABLE"),
+        ] {
+            assert!(bad.shown().attributes.contains(&(name, Value::Text(text))), "{name}");
+        }
+        assert!(!good.shown().attributes.iter().any(|(name, _)| *name == "error.type"));
     }
 
     #[test]

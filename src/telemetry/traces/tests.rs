@@ -36,6 +36,7 @@ fn request() -> RequestSpan {
         status: 200,
         reason: None,
         replayed: false,
+        call_status: None,
     }
 }
 
@@ -47,9 +48,14 @@ fn when_off_nothing_is_touched() {
 }
 
 #[test]
-fn when_off_nothing_is_allocated() {
+fn when_off_or_not_sampled_nothing_is_allocated() {
     let (off, mut sent) = (Tracer::default(), headers(Some(GOOD)));
     let counted = allocation_counter::measure(|| assert!(off.request(&mut sent).is_none()));
+    assert_eq!(counted.count_total, 0);
+    // So does one that is on and takes nothing.
+    let (none, _records, _) = recorder(0.0, 1);
+    let mut untold = headers(None);
+    let counted = allocation_counter::measure(|| assert!(none.request(&mut untold).is_none()));
     assert_eq!(counted.count_total, 0);
     let (on, _records, _) = recorder(1.0, 1);
     let counted = allocation_counter::measure(|| assert!(on.request(&mut sent).is_some()));

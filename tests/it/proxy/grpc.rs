@@ -147,6 +147,35 @@ fn a_call_whose_token_is_refused_heals_the_next_one_and_is_not_sent_twice() {
 }
 
 #[test]
+fn the_span_of_a_call_shows_the_status_that_ended_it() {
+    let (provider, collector) = (provider(), FakeServer::start(|_| Reply::text(200, "")));
+    let upstream = Http2Server::start(|mut asked: Asked| async move {
+        let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+        let mut stream = asked.respond.send_response(head, false).unwrap();
+        stream.send_data(Bytes::from_static(b"half"), false).unwrap();
+        stream.send_trailers(trailers(&[("grpc-status", "14"), ("grpc-message", "hunter2")])).unwrap();
+    });
+    let traces = format!("[traces]\nendpoint = \"{}\"\nprotocol = \"http/protobuf\"", collector.url());
+    let sidecar = Sidecar::to(&upstream.url(), &provider, &format!("{H2C}\n{traces}"));
+    let mut caller = Http2Caller::connect(sidecar.proxy);
+    assert_eq!(caller.ask(call("/a.B/Halved"), Some(b"hello")).status, 200);
+    let has = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
+    // Token requests have spans of their own, which may come before.
+    let mut came = 1;
+    let batch = loop {
+        let batch = collector.wait_for(came).pop().unwrap().body;
+        if has(&batch, "/a.B/Halved") {
+            break batch;
+        }
+        came += 1;
+    };
+    for text in ["rpc.system.name", "rpc.response.status_code", "UNAVAILABLE", "error.type"] {
+        assert!(has(&batch, text), "{text}");
+    }
+    assert!(!has(&batch, "hunter2"));
+}
+
+#[test]
 fn either_side_can_cancel_a_call() {
     let provider = provider();
     let (told, tells) = std::sync::mpsc::channel();
