@@ -5,6 +5,17 @@
 
 use std::fmt;
 
+/// Why a text is no URL; with the cure where the parser does not know it: the tables that translate international names are not
+/// in the binary.
+pub fn not_a_url(error: url::ParseError) -> String {
+    match error {
+        url::ParseError::IdnaError => {
+            "is not a URL: an international host name is written in its ASCII form (`xn--...`)".into()
+        }
+        error => format!("is not a URL: {error}"),
+    }
+}
+
 /// One mistake. Its message never holds the rejected value of a key that could hold a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {

@@ -22,7 +22,10 @@ use super::{
     clock::Clock,
     error::{self, FetchError},
 };
-use crate::{invalid::Invalid, tls};
+use crate::{
+    invalid::{Invalid, not_a_url},
+    tls,
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -229,7 +232,7 @@ fn is_about_us(alert: AlertDescription) -> bool {
 /// Checks the URL of a provider: https, or http to a loopback address unless the operator says otherwise.
 pub(super) fn provider_url(key: &str, text: &str, plaintext: bool) -> Result<Url, Invalid> {
     let url = Url::parse(text).map_err(|error| {
-        Invalid::new(key, format!("is not a URL: {error}")).hint("write it like `https://login.example.com/`")
+        Invalid::new(key, not_a_url(error)).hint("write it like `https://login.example.com/`")
     })?;
     let loopback = match url.host() {
         Some(url::Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),

@@ -46,7 +46,7 @@ pub(super) use self::{
 use self::{http_proxy::HttpProxy, resolve::Resolver};
 use super::config::{RouteConfig, RouteTlsConfig, UpstreamProtocol};
 use crate::{
-    invalid::Invalid,
+    invalid::{Invalid, not_a_url},
     telemetry::metrics::{Metrics, UpstreamMetrics},
     tls::{KeptTls, TlsFiles},
 };
@@ -104,9 +104,8 @@ impl Target {
     /// Reads and checks the `upstream` of a route.
     pub(super) fn parse(config: &RouteConfig) -> Result<Self, Invalid> {
         let invalid = |message: &str| Invalid::new("upstream", message);
-        let url = Url::parse(&config.upstream).map_err(|error| {
-            invalid(&format!("is not a URL: {error}")).hint("write it like `https://orders.internal/v2`")
-        })?;
+        let url = Url::parse(&config.upstream)
+            .map_err(|error| invalid(&not_a_url(error)).hint("write it like `https://orders.internal/v2`"))?;
         let tls = match url.scheme() {
             "https" => true,
             "http" => false,

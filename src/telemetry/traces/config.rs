@@ -8,7 +8,7 @@ use url::{Host, Url};
 
 use crate::{
     duration::Span,
-    invalid::Invalid,
+    invalid::{Invalid, not_a_url},
     secret::{SecretRef, SecretSource},
 };
 
@@ -123,9 +123,8 @@ impl TracesConfig {
         }
         let Some(endpoint) = &self.endpoint else { return Ok(None) };
         let invalid = |message: &str| Invalid::new("endpoint", message);
-        let url = Url::parse(endpoint).map_err(|error| {
-            invalid(&format!("is not a URL: {error}")).hint("write it like `http://127.0.0.1:4318`")
-        })?;
+        let url = Url::parse(endpoint)
+            .map_err(|error| invalid(&not_a_url(error)).hint("write it like `http://127.0.0.1:4318`"))?;
         if !matches!(url.scheme(), "https" | "http") {
             return Err(invalid("is neither https nor http").hint("write it like `http://127.0.0.1:4318`"));
         }

@@ -13,7 +13,7 @@ use url::Url;
 
 use super::Fetched;
 use crate::{
-    invalid::Invalid,
+    invalid::{Invalid, not_a_url},
     secret::SecretRef,
     token::{
         client_auth::kept,
@@ -245,7 +245,7 @@ fn header(section: &str, name: &str, value: &str) -> Result<(HeaderName, HeaderV
 
 /// https, or http to an address that never leaves this machine.
 fn local_url(text: &str) -> Result<Url, Invalid> {
-    let url = Url::parse(text).map_err(|error| Invalid::new("url", format!("is not a URL: {error}")))?;
+    let url = Url::parse(text).map_err(|error| Invalid::new("url", not_a_url(error)))?;
     if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
         return Err(Invalid::new("url", "holds a user name, a password or a fragment"));
     }

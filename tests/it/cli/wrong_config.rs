@@ -156,6 +156,11 @@ const TYPES: &[Wrong] = &[
     ),
     wrong(
         "[routes.orders]",
+        "[routes.intl]\npath = \"/intl\"\nupstream = \"https://bücher.example\"\ncredential = \"none\"\n[routes.orders]",
+        &["`routes.intl.upstream`: is not a URL", "ASCII form (`xn--"],
+    ),
+    wrong(
+        "[routes.orders]",
         "[traces]\nsample_ratio = 1.5\n[routes.orders]",
         &["`traces.sample_ratio`: expected a number from 0 to 1"],
     ),
