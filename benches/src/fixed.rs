@@ -12,7 +12,7 @@ use crate::{
     engine::{Engine, Limit},
     machine::{self, Cores},
     site::Site,
-    slices::plan,
+    slices::{plan, untold},
     stats::Spread,
     target::{self, Kind, Target},
     usage,
@@ -39,7 +39,11 @@ pub fn calls(
     connections: usize,
 ) -> io::Result<Option<f64>> {
     const REQUESTS: u64 = 4000;
-    let load = engine.connect(target.plain, connections, &plan("v1", "128", target.plain, 1))?;
+    let mut plan = plan("v1", "128", target.plain, 1);
+    if target.kind.chooses_what_is_traced() {
+        plan = untold(&plan);
+    }
+    let load = engine.connect(target.plain, connections, &plan)?;
     engine.run(&load, Limit::Requests(500))?;
     let mut strace = Command::new("strace");
     strace

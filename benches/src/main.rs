@@ -28,7 +28,7 @@ const USAGE: &str = "benches/run [--quick | --instructions] [--only ID]... [--ro
           how many a request takes outside the kernel, counted by valgrind (of the parts in --only, or of five), with a profile
           of each beside the report
 --only    one part: small-1, small-16, small-64, small-256, down-64k, down-1m, up-64k, tls-h1, tls-h2, h2c,
-          grpc, routes, refresh,
+          grpc, routes, refresh, traces,
           latency, fixed
 --rounds  rounds of 0.4 s a target, beside the first, which is dropped (default 12)";
 

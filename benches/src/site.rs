@@ -23,6 +23,7 @@ pub struct Site {
     pub tls2: SocketAddr,
     /// An upstream for those that inject nothing: the relay and nobody.
     pub open: SocketAddr,
+    /// The token endpoint, and a collector of spans.
     pub tokens: SocketAddr,
 }
 
@@ -33,23 +34,29 @@ impl Site {
     pub fn build(engine: &mut Engine, directory: &Path) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         let directory = directory.canonicalize()?;
-        // As long as a usual JWT, and not a secret: it opens nothing.
-        let token: String = "eyJhbGciOi.bench-".chars().chain("x0Y1z2W3".chars().cycle()).take(900).collect();
+        // As long as a usual JWT, and not a secret: it opens nothing. Its last byte is another one after a refresh.
+        let start: String = "eyJhbGciOi.bench-".chars().chain("x0Y1z2W3".chars().cycle()).take(899).collect();
+        let token = format!("{start}1");
         fs::write(directory.join("secret"), "not-a-secret")?;
         fs::set_permissions(directory.join("secret"), fs::Permissions::from_mode(0o600))?;
         let tls = certificates(&directory)?;
         let mut by_name: Vec<(&'static str, Rc<Answer>)> =
             SIZES.iter().map(|(name, size)| (*name, answer("200 OK", &vec![b'x'; *size]))).collect();
         by_name.push((GRPC.1, grpc_answer()));
-        for (path, lifetime) in [("token", 86_400), ("short", 2)] {
+        for (path, lifetime, end) in [("token", 86_400, 1), ("short", 2, 1), ("short", 2, 2)] {
             let json =
-                format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":{lifetime}}}"#);
+                format!(r#"{{"access_token":"{start}{end}","token_type":"Bearer","expires_in":{lifetime}}}"#);
             by_name.push((path, answer("200 OK", json.as_bytes())));
         }
+        // A collector of spans takes them all (OTLP over HTTP: an empty message says so).
+        by_name.push(("traces", answer("200 OK", b"")));
         let refusal = answer("401 Unauthorized", b"");
-        let credential = Some(format!("Bearer {token}").into_bytes());
-        let strict = Rc::new(Answers { by_name: by_name.clone(), credential, refusal: refusal.clone() });
-        let open = Rc::new(Answers { by_name, credential: None, refusal });
+        let answers = |credential| {
+            let (by_name, refusal) = (by_name.clone(), refusal.clone());
+            Rc::new(Answers { by_name, credential, refusal, second: false.into() })
+        };
+        let strict = answers(Some(format!("Bearer {start}").into_bytes()));
+        let open = answers(None);
         Ok(Self {
             plain: engine.listen(&strict, None)?,
             tls: engine.listen(&strict, Some(tls(&[])))?,

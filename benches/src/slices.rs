@@ -31,6 +31,8 @@ pub struct Scenario {
     pub targets: Vec<Kind>,
     /// What the others are compared with.
     pub base: Kind,
+    /// The callers say nothing of traces, so that attaché chooses which requests it traces.
+    pub traced: bool,
     pub slice: Duration,
 }
 
@@ -88,6 +90,16 @@ pub fn plan(first: &str, size: &str, to: SocketAddr, prefixes: usize) -> Rc<Plan
     Rc::new(Plan { requests, expected, streams: 0 })
 }
 
+/// The same without a `traceparent`.
+pub fn untold(plan: &Plan) -> Rc<Plan> {
+    let strip = |request: &Rc<[u8]>| -> Rc<[u8]> {
+        let mut lines = request.split_inclusive(|byte| *byte == b'\n');
+        let kept = |line: &&[u8]| !line.starts_with(b"traceparent:");
+        lines.by_ref().filter(kept).flatten().copied().collect()
+    };
+    Rc::new(Plan { requests: plan.requests.iter().map(strip).collect(), ..*plan })
+}
+
 /// What a gRPC caller sends, on each connection so many calls at a time.
 fn grpc_plan(to: SocketAddr, streams: usize) -> Rc<Plan> {
     let (path, authority) = (format!("/{}/{}", GRPC.0, GRPC.1), format!("localhost:{}", to.port()));
@@ -114,6 +126,7 @@ impl Scenario {
         let to = target.address(self.way).expect("only targets with that way are listed");
         let plan = match self.way {
             Way::Grpc => grpc_plan(to, STREAMS),
+            way if self.traced => untold(&plan(way.prefix(), self.size, to, self.prefixes)),
             way => plan(way.prefix(), self.size, to, self.prefixes),
         };
         engine.connect(to, self.connections, &plan)

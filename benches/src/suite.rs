@@ -22,11 +22,16 @@ pub struct Wish {
 }
 
 const OURS: Kind = Kind::Attache(Variant::PLAIN);
-const REFRESHING: Kind = Kind::Attache(Variant { routes: 1, credentials: 1, short: true });
+const REFRESHING: Kind = Kind::Attache(Variant { short: true, ..Variant::PLAIN });
 const ROUTES: [Kind; 3] = [
-    Kind::Attache(Variant { routes: 100, credentials: 1, short: false }),
-    Kind::Attache(Variant { routes: 1000, credentials: 1, short: false }),
-    Kind::Attache(Variant { routes: 100, credentials: 100, short: false }),
+    Kind::Attache(Variant { routes: 100, ..Variant::PLAIN }),
+    Kind::Attache(Variant { routes: 1000, ..Variant::PLAIN }),
+    Kind::Attache(Variant { routes: 100, credentials: 100, ..Variant::PLAIN }),
+];
+/// A collector that is never sent anything, and one that gets a span of every hundredth request.
+const TRACED: [Kind; 2] = [
+    Kind::Attache(Variant { traces: Some(0), ..Variant::PLAIN }),
+    Kind::Attache(Variant { traces: Some(1), ..Variant::PLAIN }),
 ];
 /// Idle connections whose memory is measured.
 const IDLE: usize = 9000;
@@ -97,8 +102,10 @@ pub fn instructions(wish: &Wish) -> io::Result<bool> {
         false => wish.only.iter().any(|id| id == scenario.id),
     });
     for scenario in &chosen {
-        let count = instructions::count(scenario, OURS, &site, &mut engine, cores, &site.directory)?;
-        println!("{:<9} {count:>7.0} instructions a request", scenario.id);
+        for kind in scenario.targets.iter().filter(|kind| matches!(kind, Kind::Attache(_))) {
+            let count = instructions::count(scenario, *kind, &site, &mut engine, cores, &site.directory)?;
+            println!("{:<9} {count:>7.0} instructions a request, {}", scenario.id, kind.name());
+        }
     }
     Ok(true)
 }
@@ -118,6 +125,7 @@ fn scenarios() -> Vec<Scenario> {
         prefixes: 1,
         targets: peers.clone(),
         base: Kind::Nginx,
+        traced: false,
         slice,
     };
     let body = |id, title, size| Scenario {
@@ -170,6 +178,12 @@ fn scenarios() -> Vec<Scenario> {
             base: OURS,
             slice: Duration::from_millis(1200),
             ..small("refresh", "a refresh about every second, 128 bytes, 64 connections", 64)
+        },
+        Scenario {
+            targets: [OURS].into_iter().chain(TRACED).collect(),
+            base: OURS,
+            traced: true,
+            ..small("traces", "no collector, one that gets nothing, one that gets a span in a hundred", 64)
         },
     ]
 }
@@ -236,6 +250,10 @@ fn judge(id: &str, outcomes: &[Outcome], report: &mut Report) {
         "down-1m" => cpu("1 MiB down", OURS, Kind::NginxLarge, 0.5, 0.3, report),
         "routes" => cpu("1,000 routes", ROUTES[1], OURS, 1.1, 1.02, report),
         "refresh" => cpu("a refresh every second", REFRESHING, OURS, 1.01, 1.0, report),
+        "traces" => {
+            cpu("a collector that gets nothing", TRACED[0], OURS, 1.02, 1.0, report);
+            cpu("a span of one request in a hundred", TRACED[1], OURS, 1.05, 1.02, report);
+        }
         _ => {}
     }
 }
@@ -258,6 +276,7 @@ fn latency(
         prefixes: 1,
         targets: vec![OURS, Kind::Nginx, Kind::Haproxy, Kind::Envoy, Kind::Relay, Kind::Direct],
         base: Kind::Nginx,
+        traced: false,
         slice: Duration::from_millis(400),
     };
     let targets = start(std::slice::from_ref(&scenario), site, engine, cores, cores.generator, report)?;
@@ -337,6 +356,13 @@ fn firm(wish: &Wish, site: &Site, engine: &mut Engine, cores: Cores, report: &mu
                 7.0,
             ));
         }
+    }
+    for kind in TRACED {
+        let target = Target::start(kind, site, engine, cores, cores.proxy)?;
+        let calls =
+            fixed::patiently(GATES[0], || Ok(fixed::calls(engine, &target, cores, 64)?.unwrap_or(f64::NAN)))?;
+        let what = format!("system calls a request, 64 connections, {}", kind.name());
+        report.judge(Verdict::firm(&what, calls, GATES[0], 4.0));
     }
     let (binary, image) = fixed::sizes()?;
     report.judge(Verdict::firm("binary, MB", binary as f64 / 1e6, 9.0, 6.0));

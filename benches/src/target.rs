@@ -37,10 +37,12 @@ pub struct Variant {
     pub credentials: usize,
     /// A token that has to be refreshed about every second.
     pub short: bool,
+    /// Traced: a span of so many requests in a hundred.
+    pub traces: Option<u8>,
 }
 
 impl Variant {
-    pub const PLAIN: Self = Self { routes: 1, credentials: 1, short: false };
+    pub const PLAIN: Self = Self { routes: 1, credentials: 1, short: false, traces: None };
 }
 
 impl Kind {
@@ -48,6 +50,7 @@ impl Kind {
         match self {
             Self::Attache(Variant::PLAIN) => "attaché".into(),
             Self::Attache(Variant { short: true, .. }) => "attaché, refreshing".into(),
+            Self::Attache(Variant { traces: Some(share), .. }) => format!("attaché, {share} % traced"),
             Self::Attache(Variant { routes, credentials, .. }) => {
                 format!(
                     "attaché, {routes} routes, {credentials} credential{}",
@@ -62,6 +65,13 @@ impl Kind {
             Self::Relay => "raw relay".into(),
             Self::Direct => "direct".into(),
         }
+    }
+}
+
+impl Kind {
+    /// Only where callers say nothing of traces does a share of requests mean anything.
+    pub fn chooses_what_is_traced(self) -> bool {
+        matches!(self, Self::Attache(Variant { traces: Some(_), .. }))
     }
 }
 
@@ -330,6 +340,11 @@ fn attache(variant: Variant, site: &Site) -> String {
             text += &route(name.into(), format!("/{path}"), "main".into())
                 .replace("credential", "protocol = \"h2c\"\ncredential");
         }
+    }
+    if let Some(share) = variant.traces {
+        let (endpoint, ratio) = (site.tokens, f64::from(share) / 100.0);
+        text += &format!("[traces]\nendpoint = \"http://{endpoint}\"\nsample_ratio = {ratio:?}\n");
+        text += "protocol = \"http/protobuf\"\n";
     }
     text += &route("all".into(), "/".into(), "main".into());
     for number in 1..variant.routes {

@@ -1,6 +1,6 @@
 //! The upstream and the token endpoint: HTTP/1.1, answers made beforehand.
 
-use std::{io, rc::Rc};
+use std::{cell::Cell, io, rc::Rc};
 
 use super::{frames::PREFACE, origin2::Origin2, wire::Wire};
 
@@ -13,11 +13,15 @@ pub struct Answer {
 
 /// What a listener answers with.
 pub struct Answers {
-    /// By the segment of the path that names a size, or by the whole path of a token endpoint.
+    /// By the segment of the path that names a size, or by the whole path of a token endpoint. Where a name stands twice, both
+    /// are given in turn.
     pub by_name: Vec<(&'static str, Rc<Answer>)>,
-    /// Every request must carry this, else the answer is 401: a proxy that forgets the token must not look fast.
+    /// Every request must carry this and one byte more, which is another one after a refresh; else the answer is 401: a proxy that
+    /// forgets the token must not look fast.
     pub credential: Option<Vec<u8>>,
     pub refusal: Rc<Answer>,
+    /// Whether it is the turn of the second.
+    pub second: Cell<bool>,
 }
 
 impl Answers {
@@ -25,7 +29,7 @@ impl Answers {
         let path = head.split(|byte| *byte == b' ').nth(1)?;
         let permitted = self.credential.as_ref().is_none_or(|credential| {
             memchr::memmem::find_iter(head, credential)
-                .any(|at| head[at + credential.len()..].starts_with(b"\r\n"))
+                .any(|at| head[at + credential.len() + 1..].starts_with(b"\r\n"))
         });
         self.select(path, permitted)
     }
@@ -38,7 +42,10 @@ impl Answers {
             return Some(&self.refusal);
         }
         let name = segments.next().unwrap_or(first);
-        self.by_name.iter().find(|(known, _)| known.as_bytes() == name).map(|(_, answer)| answer)
+        let mut found = self.by_name.iter().filter(|(known, _)| known.as_bytes() == name);
+        let (first, second) = (found.next(), found.next());
+        let second = second.filter(|_| self.second.replace(!self.second.get()));
+        second.or(first).map(|(_, answer)| answer)
     }
 }
 

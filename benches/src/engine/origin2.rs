@@ -83,7 +83,9 @@ impl Origin2 {
         let (mut path, mut permitted) = (Vec::new(), answers.credential.is_none());
         self.decoder.read(&self.block, |name, value| match name {
             b":path" => path.extend_from_slice(value),
-            b"authorization" => permitted |= answers.credential.as_deref() == Some(value),
+            b"authorization" => {
+                permitted |= value.split_last().map(|(_, start)| start) == answers.credential.as_deref();
+            }
             _ => {}
         })?;
         answers.select(&path, permitted).cloned().ok_or_else(|| io::Error::other("an unknown path"))
