@@ -9,7 +9,9 @@ The word after the language says what a block is:
     ```yaml NAME            a file for the commands; a Compose file or Helm values by its name
     ```sh                   commands that are run, block by block, in one folder a page
     ```sh background        the same, not waited for
-    ```sh elsewhere         commands that need a cluster, an image or a provider: only parsed
+    ```sh elsewhere         commands that need a cluster, an image or a provider: parsed, and each `attache` in them has the command
+                            and the options that it is given
+    ```yaml                 a part of a Pod or of a Kustomization, held against what they may be
 
 Commands run in a network of their own, so that the ports in the documents are free.
 """
@@ -25,6 +27,7 @@ import sys
 import tempfile
 import time
 
+from .kubernetes import objects, validate
 from .report import ROOT, TOOLS, Behind, Skip, attache, check, check_config, committed, run, short
 
 PAGES = ["docs/**/*.md", "docs/*.md", "README.md", "config/**/README.md"]
@@ -114,6 +117,25 @@ def script(page):
     return "\n".join(lines) + "\n"
 
 
+def known(block):
+    """Each call of attaché in a block has a command and options that attaché knows."""
+    for command, rest in re.findall(r"(?:^|[\s/;&|])attache (\w[\w-]*)([^\n;&|#]*)", block.text):
+        helps = run(attache(), command, "--help")
+        for option in re.findall(r"(?<=\s)--?\w[\w-]*", rest):
+            assert re.search(rf"(?<![\w-]){re.escape(option)}\b", helps), f"line {block.line}: `attache {command}` has no {option}"
+
+
+def part(block):
+    """A part of a Pod, or of a Kustomization that names this project's component."""
+    [item] = objects(block.text)
+    if components := item.pop("components", None):
+        for path in components:
+            assert (ROOT / path.removeprefix("path/to/") / "kustomization.yaml").exists(), path
+    if item:
+        spec = {"containers": [{"name": "app", "image": "app"}], **item}
+        validate([{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "app"}, "spec": spec}])
+
+
 def commands(path, page):
     """Runs the commands of a page, as a reader would, in a copy of what they name."""
     helps = run(attache(), "--help")
@@ -187,9 +209,21 @@ def checks():
                 commands(path, page)
                 assert time.monotonic() - since < 100
         if elsewhere := [block for block in page if block.word == "elsewhere"]:
-            with check(f"{short(path)}: its {len(elsewhere)} blocks for elsewhere are shell (not run)"):
+            with check(f"{short(path)}: its {len(elsewhere)} blocks for elsewhere are shell, with options that are there (not run)"):
                 for block in elsewhere:
                     run("bash", "-n", input=block.text)
+                    known(block)
+        if parts := [block for block in page if block.language == "yaml" and not block.word]:
+            with check(f"{short(path)}: its {len(parts)} parts of manifests are valid"):
+                for block in parts:
+                    part(block)
+        if path.name == "README.md" and (shell := [block for block in page if block.language == "sh"]):
+            with check(f"{short(path)}: what its {len(shell)} blocks of commands call is there"):
+                for block in shell:
+                    run("bash", "-n", input=block.text)
+                    known(dataclasses.replace(block, text=block.text.replace("cargo run --release --", "attache")))
+                    for program in re.findall(r"^(tests/\S+|benches/\S+)", block.text, re.MULTILINE):
+                        assert os.access(ROOT / program, os.X_OK), f"line {block.line}: there is no {program}"
         with check(f"{short(path)}: its links lead somewhere"):
             links(path)
     with check("docs/reasons.md has every reason, with its status, and no other"):
