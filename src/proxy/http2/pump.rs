@@ -42,9 +42,6 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Pump<B> {
     /// Sends what can be sent.
     pub(in crate::proxy) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         loop {
-            if self.stream.poll_reset(cx).is_ready() {
-                return Poll::Ready(Err(Broken::Stream));
-            }
             if !self.rest.is_empty() {
                 ready!(self.send_rest(cx))?;
                 if self.body.is_end_stream() && self.rest.is_empty() {
@@ -52,7 +49,12 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Pump<B> {
                 }
                 continue;
             }
-            let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            let polled = Pin::new(&mut self.body).poll_frame(cx);
+            // Asked only while there is nothing to send: who asks is woken when the head goes out, too.
+            if polled.is_pending() && self.stream.poll_reset(cx).is_ready() {
+                return Poll::Ready(Err(Broken::Stream));
+            }
+            let frame = match ready!(polled) {
                 None => return Poll::Ready(self.send(Bytes::new(), true)),
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => {
