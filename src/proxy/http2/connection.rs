@@ -34,6 +34,9 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Stream states that are kept for the next requests of a connection.
 const SPARE: usize = 8;
 
+/// Rooms that are kept for them.
+const ROOMS: usize = 16;
+
 /// What the streams of one connection have in common.
 struct Conversation {
     /// Its activity is that of the connection: idle without a stream.
@@ -126,15 +129,27 @@ pub(in crate::proxy) async fn serve(caller: &Rc<Caller>, stream: Stream) {
     .await;
     let Some(Ok(mut connection)) = connection else { return };
     let mut end = End::default();
+    // Where streams are served, one after the other. Boxed, because tokio moves what it runs more than once, and there is room
+    // for a whole request in it; kept, because glibc is slow with pieces of more than 1 kB, and then with all others.
+    let rooms = Rc::new(RefCell::new(Vec::new()));
     loop {
         match poll_fn(|cx| next(&conversation, &mut connection, &mut end, cx)).await {
             Some(Ok((request, respond))) => {
-                // A task of its own: a stream that fails takes no other with it. Boxed, because tokio moves what it runs more
-                // than once, and this has room for a whole request.
+                // A task of its own: a stream that fails takes no other with it.
                 let turn = Turn::begin(&conversation);
-                tokio::task::spawn_local(
-                    async move { Box::pin(stream::answer(turn, request, respond)).await },
-                );
+                let mut room = rooms.borrow_mut().pop().unwrap_or_else(|| Box::pin(None));
+                room.set(Some(stream::answer(turn, request, respond)));
+                let rooms = Rc::clone(&rooms);
+                tokio::task::spawn_local(async move {
+                    if let Some(answer) = room.as_mut().as_pin_mut() {
+                        answer.await;
+                    }
+                    room.set(None);
+                    let mut rooms = rooms.borrow_mut();
+                    if rooms.len() < ROOMS {
+                        rooms.push(room);
+                    }
+                });
             }
             Some(Err(error)) => {
                 if error.is_library() {
