@@ -165,3 +165,26 @@ pub fn header<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
         found.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_endpoint_gives_two_tokens_in_turn_and_both_are_let_in() {
+        let answer = |text: &str| Rc::new(Answer { http1: text.as_bytes().into(), http2: Vec::new() });
+        let answers = Answers {
+            by_name: vec![("short", answer("1")), ("128", answer("body")), ("short", answer("2"))],
+            credential: Some(b"Bearer token-".to_vec()),
+            refusal: answer("401"),
+            second: false.into(),
+        };
+        let told = |head: &str| answers.find(head.as_bytes()).map(|answer| answer.http1.to_vec());
+        let tokens = [(); 3].map(|()| told("POST /token/short HTTP/1.1\r\n\r\n").unwrap());
+        assert_eq!(tokens, [b"1", b"2", b"1"]);
+        for (token, wanted) in [("token-1", "body"), ("token-2", "body"), ("token-", "401"), ("", "401")] {
+            let head = format!("GET /v1/128 HTTP/1.1\r\nauthorization: Bearer {token}\r\n\r\n");
+            assert_eq!(told(&head).unwrap(), wanted.as_bytes(), "{token}");
+        }
+    }
+}
