@@ -45,6 +45,7 @@ pub enum Reason {
     UpstreamTimeout,
     UpstreamClosed,
     UpstreamInvalid,
+    UpgradeFailed,
     UpstreamBusy,
     TooManyConnections,
     CallerAborted,
@@ -68,7 +69,7 @@ impl From<Reason> for Error {
 
 impl Reason {
     /// Every reason, for documents and tests.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::MalformedRequest,
         Self::HeadTooLarge,
         Self::AmbiguousFraming,
@@ -95,6 +96,7 @@ impl Reason {
         Self::UpstreamTimeout,
         Self::UpstreamClosed,
         Self::UpstreamInvalid,
+        Self::UpgradeFailed,
         Self::UpstreamBusy,
         Self::TooManyConnections,
         Self::CallerAborted,
@@ -130,6 +132,7 @@ impl Reason {
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamClosed => "upstream_closed",
             Self::UpstreamInvalid => "upstream_invalid",
+            Self::UpgradeFailed => "upgrade_failed",
             Self::UpstreamBusy => "upstream_busy",
             Self::TooManyConnections => "too_many_connections",
             Self::CallerAborted => "caller_aborted",
@@ -168,7 +171,8 @@ impl Reason {
             | Self::ProxyInvalid
             | Self::UpstreamTls
             | Self::UpstreamClosed
-            | Self::UpstreamInvalid => StatusCode::BAD_GATEWAY,
+            | Self::UpstreamInvalid
+            | Self::UpgradeFailed => StatusCode::BAD_GATEWAY,
             Self::UpstreamConnectTimeout | Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -213,6 +217,7 @@ impl Reason {
             Self::UpstreamTimeout => "the upstream did not begin its answer within response_timeout",
             Self::UpstreamClosed => "the upstream closed the connection before it answered",
             Self::UpstreamInvalid => "the upstream's answer is not unambiguous HTTP",
+            Self::UpgradeFailed => "the upstream did not switch to WebSocket, and did not say why",
             Self::UpstreamBusy => {
                 "all connections that there may be to the upstream are in use; see the route's max_connections"
             }
@@ -252,6 +257,7 @@ impl Reason {
             Self::UpstreamTimeout => "http_response_timeout",
             Self::UpstreamClosed => "connection_terminated",
             Self::UpstreamInvalid => "http_protocol_error",
+            Self::UpgradeFailed => "http_upgrade_failed",
             Self::UpstreamBusy | Self::TooManyConnections => "connection_limit_reached",
             Self::Internal => "proxy_internal_error",
         }
@@ -274,6 +280,7 @@ impl Reason {
                 | Self::UpstreamTimeout
                 | Self::UpstreamClosed
                 | Self::UpstreamInvalid
+                | Self::UpgradeFailed
                 | Self::UpstreamBusy
         )
     }

@@ -16,7 +16,8 @@ use super::{
     error::{Error, Reason},
     exchange::{self, Arrival, Outgoing},
     route::{Injected, Route},
-    upstream::{self, Connection, Sharing, StreamError},
+    upgrade,
+    upstream::{self, Connected, Connection, Seat, Sharing, StreamError},
 };
 use crate::telemetry::metrics::UpstreamConnection;
 
@@ -60,9 +61,8 @@ pub(super) async fn send(
             Err(StreamError::Unsent) => true,
             Err(_) if outgoing.has_failed() => return Err(Reason::CallerAborted.into()),
             Err(StreamError::Unprocessed) => outgoing.body_is_held(),
-            Err(StreamError::Closed) => kept && outgoing.is_held(),
-            Err(StreamError::Invalid) => return Err(Reason::UpstreamInvalid.into()),
-            Err(StreamError::Timeout) => return Err(Reason::UpstreamTimeout.into()),
+            Err(StreamError::Closed) if kept && outgoing.is_held() => true,
+            Err(error) => return Err(error.reason().into()),
         };
         if !again || sending == MAX_SENDINGS {
             break;
@@ -70,6 +70,61 @@ pub(super) async fn send(
         route.metrics.retry();
     }
     Err(Reason::UpstreamClosed.into())
+}
+
+/// Asks for a WebSocket on a stream (RFC 8441 §5), until there is the head of an answer; nothing when the upstream takes no such
+/// requests. It is sent again only if the upstream says that it has not looked at it.
+pub(super) async fn connect(
+    caller: &Caller,
+    route: &Route,
+    outgoing: &Outgoing<'_>,
+    token: &mut Injected,
+) -> Result<Option<Response<Connected>>, Error> {
+    for _ in 0..MAX_SENDINGS {
+        let Some(seat) = connecting_seat(caller, route, token).await? else { return Ok(None) };
+        let mut request = head(outgoing, route, token)?;
+        upgrade::ask_by_connect(&mut request);
+        caller.activity.awaiting(outgoing.time_limit(caller, route));
+        let early = |answer| caller.early.has_come(answer, token);
+        let sent = seat.connect(request, &caller.activity, &early).await;
+        caller.activity.serving();
+        match sent {
+            Ok(response) => return Ok(Some(response)),
+            Err(StreamError::Unsent | StreamError::Unprocessed) => route.metrics.retry(),
+            Err(error) => return Err(error.reason().into()),
+        }
+    }
+    Err(Reason::UpstreamClosed.into())
+}
+
+/// A place from which a tunnel can be asked for.
+async fn connecting_seat(
+    caller: &Caller,
+    route: &Route,
+    token: &mut Injected,
+) -> Result<Option<Seat>, Error> {
+    let (worker, slot) = (&caller.worker, route.upstream.slot);
+    if worker.shared.speaks_http_1(slot) {
+        return Ok(None);
+    }
+    Ok(match seat(caller, route, token).await? {
+        Sharing::Seat(seat) => Some(seat).filter(Seat::may_connect),
+        Sharing::Own(connection) => {
+            worker.pool.put(slot, connection);
+            None
+        }
+    })
+}
+
+impl StreamError {
+    /// What the caller is told of it, if the request is not sent again.
+    fn reason(self) -> Reason {
+        match self {
+            Self::Unsent | Self::Unprocessed | Self::Closed => Reason::UpstreamClosed,
+            Self::Invalid => Reason::UpstreamInvalid,
+            Self::Timeout => Reason::UpstreamTimeout,
+        }
+    }
 }
 
 async fn seat(caller: &Caller, route: &Route, token: &mut Injected) -> Result<Sharing, Error> {

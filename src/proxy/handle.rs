@@ -160,8 +160,7 @@ async fn forward(
         return Err(Reason::CallerAuthorization.into());
     }
     let target = target(route, parts)?;
-    let upgrade =
-        seen.upgrade && upgrade::is_wanted(parts, !body.is_end_stream()) && route.upstream.may_speak_http_1();
+    let upgrade = seen.upgrade && upgrade::is_wanted(parts, !body.is_end_stream());
     let call = grpc::is_call(parts);
     let asks_for_trailers = seen.te && trailers::are_asked_for(parts);
     let takes_trailers = asks_for_trailers || parts.version == Version::HTTP_2;
@@ -184,14 +183,16 @@ async fn forward(
         headers.insert(HOST, route.upstream.authority.clone());
     }
     headers.append(VIA, site.identity.via(parts.version).clone());
-    if upgrade {
-        upgrade::ask(headers);
-    } else if asks_for_trailers {
+    if asks_for_trailers && !upgrade {
         trailers::ask(headers);
     }
     let repeatable = is_idempotent(&parts.method) && !upgrade;
     let replayable = repeatable || (route.replay == Replay::All && !upgrade);
-    let upload = if body.is_end_stream() {
+    let mut stream = None;
+    let upload = if upgrade {
+        stream = (parts.version == Version::HTTP_2).then_some(body);
+        None
+    } else if body.is_end_stream() {
         // RFC 9110 §8.6: where a body is expected, its absence is said; servers answer 411 otherwise.
         if seen.content_length || matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
@@ -213,7 +214,12 @@ async fn forward(
         call,
         trailers: takes_trailers,
     };
-    let mut response = exchange::exchange(caller, route, &mut outgoing, token).await?;
+    let mut response = if upgrade {
+        // Boxed, so that others carry no room for it.
+        Box::pin(upgrade::exchange(caller, route, &mut outgoing, stream, token)).await?
+    } else {
+        exchange::exchange(caller, route, &mut outgoing, token).await?
+    };
     hop::strip_answer(response.headers_mut(), takes_trailers);
     if let Some(local) = &route.local {
         local.rewrite(response.headers_mut());

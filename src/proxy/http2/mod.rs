@@ -46,6 +46,8 @@ pub(super) fn builder(max_header_bytes: usize) -> h2::server::Builder {
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_reset_streams(RESET_STREAMS)
         .max_pending_accept_reset_streams(RESET_STREAMS)
-        .max_local_error_reset_streams(Some(RESET_STREAMS));
+        .max_local_error_reset_streams(Some(RESET_STREAMS))
+        // WebSocket (RFC 8441 §3).
+        .enable_connect_protocol();
     builder
 }

@@ -39,6 +39,11 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Pump<B> {
         Self { body, stream, begun: false, rest: Bytes::new() }
     }
 
+    /// Ends the stream before its end, if it has not ended.
+    pub(in crate::proxy) fn reset(&mut self, reason: Reason) {
+        self.stream.send_reset(reason);
+    }
+
     /// Sends what can be sent.
     pub(in crate::proxy) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         loop {

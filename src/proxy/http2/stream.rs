@@ -13,13 +13,13 @@ use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
-    header::{CONNECTION, CONTENT_LENGTH, COOKIE, DATE, EXPECT, HOST},
+    header::{CONNECTION, CONTENT_LENGTH, COOKIE, DATE, EXPECT, HOST, UPGRADE},
     request::Parts,
 };
 use http_body::Body as _;
 
 use super::{connection::Turn, pump::Pump};
-use crate::proxy::{body::AnswerBody, grpc, handle::handle, inflow::Inflow, serve::survive};
+use crate::proxy::{body::AnswerBody, grpc, handle::handle, inflow::Inflow, serve::survive, upgrade};
 
 /// Answers a request. The caller's reset drops whatever is under way for it, towards the upstream too.
 pub(super) async fn answer(turn: Turn, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
@@ -53,7 +53,15 @@ pub(super) async fn answer(turn: Turn, request: Request<RecvStream>, mut respond
         })
         .await
     };
-    let Some(response) = response else { return };
+    let Some(mut response) = response else { return };
+    if let Some(tunnel) = response.body_mut().take_tunnel() {
+        let (mut head, _nothing) = into_http_2(response, is_call);
+        *head.status_mut() = StatusCode::OK;
+        let Ok(stream) = respond.send_response(head, false) else { return };
+        // If it breaks off, both sides have been told.
+        let _ = tunnel.run_on_stream(stream).await;
+        return;
+    }
     let (head, body) = into_http_2(response, is_call);
     let bodiless = is_head || body.is_end_stream();
     let Ok(stream) = respond.send_response(head, bodiless) else { return };
@@ -69,8 +77,12 @@ fn expects_continue(headers: &HeaderMap) -> bool {
     headers.get(EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// What the rest of the road reads: a `Host` (RFC 9113 §8.3.1), and one `Cookie` instead of its crumbs (§8.2.3).
+/// What the rest of the road reads: a `Host` (RFC 9113 §8.3.1), one `Cookie` instead of its crumbs (§8.2.3), and an upgrade
+/// instead of a CONNECT for WebSocket.
 fn as_http_1_has_it(parts: &mut Parts) {
+    if upgrade::is_asked_for_by_connect(parts) {
+        upgrade::as_http_1_has_it(parts);
+    }
     if let Some(authority) = parts.uri.authority()
         && !parts.headers.contains_key(HOST)
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
@@ -96,8 +108,9 @@ fn as_http_1_has_it(parts: &mut Parts) {
 fn into_http_2(response: Response<AnswerBody>, is_call: bool) -> (Response<()>, AnswerBody) {
     let (mut head, body) = response.into_parts();
     head.version = Version::HTTP_2;
-    // RFC 9113 §8.2.2. attaché's own answers say `close` to callers of HTTP/1.
+    // RFC 9113 §8.2.2. attaché's own answers say `close` to callers of HTTP/1, and a 101 what it switches to.
     head.headers.remove(CONNECTION);
+    head.headers.remove(UPGRADE);
     if !is_call
         && !head.headers.contains_key(DATE)
         && let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now()))

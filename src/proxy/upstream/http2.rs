@@ -1,10 +1,7 @@
 //! An HTTP/2 connection to an upstream, which the requests of a worker share (RFC 9113).
 //!
 //! 1. [`Multiplexed::open`] starts it; a task of the worker drives it until it has neither streams nor owners.
-//! 2. [`Multiplexed::seat`] is a place for one request, if the connection is alive and has room.
-//! 3. [`Seat::send`] sends the request. Its body goes out while the head of the answer is awaited, and after that in a
-//!    task of its own: who reads an answer slowly must not hold up what the upstream waits for.
-//! 4. A [`Held`] lives as long as the answer. Dropping it before its end resets the stream.
+//! 2. [`Multiplexed::seat`] is a place for one request ([`Seat`]), if the connection is alive and has room.
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,21 +13,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::{
-    Reason,
-    client::{self, SendRequest},
-};
-use http::{Request, Response, StatusCode};
-use tokio::task::AbortHandle;
+use h2::client::{self, SendRequest};
 
-use super::{UpstreamStream, connection::Terms};
-use crate::proxy::{
-    activity::Activity,
-    http2::{Broken, Pump},
-    inflow::Inflow,
-    ticks::Ticks,
-    upload::RequestBody,
-};
+use super::{UpstreamStream, connection::Terms, seat::Seat};
+use crate::proxy::ticks::Ticks;
 
 /// Requests at once on one connection, however many more the upstream allows.
 const MAX_STREAMS: usize = 64;
@@ -44,9 +30,6 @@ const STREAM_WINDOW: u32 = 512 * 1024;
 
 /// Bytes of one request that wait to be written.
 const SEND_BUFFER: usize = 64 * 1024;
-
-/// Interim answers (RFC 9110 §15.2) to one request. More come from an upstream that only wants to be read from.
-const MAX_INTERIM: u32 = 100;
 
 /// A connection that requests share.
 #[derive(Debug)]
@@ -66,39 +49,6 @@ pub(in crate::proxy) struct Multiplexed {
 struct Driver {
     connection: RefCell<Option<client::Connection<UpstreamStream, Bytes>>>,
     task: RefCell<Option<Waker>>,
-}
-
-/// A place for one request.
-#[derive(Debug)]
-pub(in crate::proxy) struct Seat {
-    connection: Rc<Multiplexed>,
-    was_used: bool,
-}
-
-/// What an answer needs until its end.
-#[derive(Debug)]
-pub(in crate::proxy) struct Held {
-    _upload: Option<Uploading>,
-    _seat: Seat,
-}
-
-/// The task that sends what is left of a body; dropping it ends it, and resets the stream.
-#[derive(Debug)]
-struct Uploading(AbortHandle);
-
-/// Why there is no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) enum StreamError {
-    /// Nothing of the request was sent.
-    Unsent,
-    /// The upstream says that it has not looked at it (RFC 9113 §8.7).
-    Unprocessed,
-    /// The stream or the connection ended before the answer began.
-    Closed,
-    /// What came is not an answer.
-    Invalid,
-    /// The answer did not begin in time.
-    Timeout,
 }
 
 impl Multiplexed {
@@ -183,7 +133,18 @@ impl Multiplexed {
     /// A place for a request.
     pub(super) fn seat(self: &Rc<Self>) -> Seat {
         self.streams.set(self.streams.get() + 1);
-        Seat { connection: Rc::clone(self), was_used: self.used.replace(true) }
+        Seat::new(Rc::clone(self), self.used.replace(true))
+    }
+
+    /// A place has been given up.
+    pub(super) fn left(&self) {
+        self.streams.set(self.streams.get() - 1);
+        self.quiet.set(self.ticks.now());
+    }
+
+    /// What sends on it.
+    pub(super) fn sender(&self) -> &SendRequest<Bytes> {
+        &self.sender
     }
 }
 
@@ -205,90 +166,5 @@ impl Driver {
         if self.poll(&mut Context::from_waker(waker)).is_ready() {
             waker.wake_by_ref();
         }
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let connection = &self.connection;
-        connection.streams.set(connection.streams.get() - 1);
-        connection.quiet.set(connection.ticks.now());
-    }
-}
-
-impl Drop for Uploading {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl Seat {
-    /// Whether the connection had carried a request before: only then can it be closing without anyone's fault.
-    pub(in crate::proxy) fn was_used(&self) -> bool {
-        self.was_used
-    }
-
-    /// Sends a request and waits for the head of the answer; the body is still to come. Interim answers go to `early`.
-    pub(in crate::proxy) async fn send(
-        self,
-        request: Request<()>,
-        body: RequestBody,
-        activity: &Activity,
-        early: &dyn Fn(Response<()>),
-    ) -> Result<Response<(Inflow, Held)>, StreamError> {
-        let mut sender = self.connection.sender.clone();
-        poll_fn(|cx| sender.poll_ready(cx)).await.map_err(|_gone| StreamError::Unsent)?;
-        let bodiless = matches!(body, RequestBody::Empty);
-        let (mut response, stream) =
-            sender.send_request(request, bodiless).map_err(|error| classify(&error))?;
-        drop(sender);
-        let mut upload = (!bodiless).then(|| Pump::new(body, stream));
-        let mut interim = 0;
-        let head = poll_fn(|cx| {
-            if let Some(pump) = &mut upload
-                && let Poll::Ready(sent) = pump.poll(cx)
-            {
-                upload = None;
-                if sent == Err(Broken::Body) {
-                    return Poll::Ready(Err(StreamError::Closed));
-                }
-                // If the upstream wants no more of it, the answer tells why.
-            }
-            while let Poll::Ready(Some(Ok(answer))) = response.poll_informational(cx) {
-                interim += 1;
-                // HTTP/2 has no 101 (RFC 9113 §8.6).
-                if interim > MAX_INTERIM || answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-                    return Poll::Ready(Err(StreamError::Invalid));
-                }
-                early(answer);
-            }
-            if let Poll::Ready(head) = Pin::new(&mut response).poll(cx) {
-                return Poll::Ready(head.map_err(|error| classify(&error)));
-            }
-            if activity.is_overdue() { Poll::Ready(Err(StreamError::Timeout)) } else { Poll::Pending }
-        })
-        .await?;
-        let upload = upload.map(|mut pump| {
-            let task = tokio::task::spawn_local(async move {
-                // Whatever ends it early, the answer tells.
-                let _ = poll_fn(|cx| pump.poll(cx)).await;
-            });
-            Uploading(task.abort_handle())
-        });
-        let (head, recv) = head.into_parts();
-        let inflow = Inflow::http2(recv, &head.headers);
-        Ok(Response::from_parts(head, (inflow, Held { _upload: upload, _seat: self })))
-    }
-}
-
-/// What an error before the head of the answer means.
-fn classify(error: &h2::Error) -> StreamError {
-    if error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM)) {
-        // Of a GOAWAY, the library tells those streams only that come after the last one that was looked at.
-        StreamError::Unprocessed
-    } else if error.is_library() {
-        StreamError::Invalid
-    } else {
-        StreamError::Closed
     }
 }

@@ -8,7 +8,7 @@
 //! 5. A `connection` is driven by the task that forwards the request; a [`Lease`] ties it to the answer and gives it back
 //!    at its end.
 //! 6. Where HTTP/2 may be spoken, `share` finds a seat on one of the connections that a worker has (`shared`), or opens
-//!    one for all that wait; `http2` is such a connection.
+//!    one for all that wait; `http2` is such a connection, and a `seat` what a request is sent from.
 
 mod acquire;
 mod connect;
@@ -19,6 +19,7 @@ mod http_proxy;
 mod limit;
 mod pool;
 mod resolve;
+mod seat;
 mod share;
 mod shared;
 mod stream;
@@ -35,9 +36,9 @@ pub(super) use self::{
     acquire::{Wanted, acquire},
     connect::{ConnectError, Offer, establish},
     connection::{Connection, Lease, SendError},
-    http2::{Held, StreamError},
     limit::{Limit, Permit},
     pool::Pool,
+    seat::{Connected, Held, Seat, StreamError},
     share::{Sharing, share},
     shared::Shared,
     stream::UpstreamStream,

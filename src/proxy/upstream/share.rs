@@ -15,8 +15,9 @@ use super::{
     acquire::{self, Wanted},
     connect::{self, ConnectError, Offer},
     connection::Terms,
-    http2::{Multiplexed, Seat},
+    http2::Multiplexed,
     limit::Permit,
+    seat::Seat,
 };
 
 /// Connections that end before anything was sent on them, for one request.

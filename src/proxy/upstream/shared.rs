@@ -9,8 +9,9 @@ use futures_util::{
 
 use super::{
     connect::ConnectError,
-    http2::{Multiplexed, Seat},
+    http2::Multiplexed,
     pool::{MAX_AGE, MAX_IDLE},
+    seat::Seat,
 };
 use crate::proxy::ticks::Ticks;
 
@@ -59,7 +60,7 @@ impl Shared {
     }
 
     /// Whether the upstream was lately seen to speak HTTP/1.1 only.
-    pub(super) fn speaks_http_1(&self, slot: usize) -> bool {
+    pub(in crate::proxy) fn speaks_http_1(&self, slot: usize) -> bool {
         let slots = self.slots.borrow();
         let since = slots.get(slot).and_then(|slot| slot.http_1);
         since.is_some_and(|since| self.ticks.now().wrapping_sub(since) < self.max_age)

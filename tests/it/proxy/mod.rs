@@ -19,3 +19,4 @@ mod unix;
 mod upstream_limits;
 mod upstream_tls;
 mod websocket;
+mod websocket_http2;

@@ -42,6 +42,7 @@ impl Answer {
 trait Wire: std::io::Read + std::io::Write + Send {
     fn wait_for(&self, time: Duration);
     fn finish(&self);
+    fn reset(&self);
 }
 
 impl Wire for TcpStream {
@@ -52,6 +53,11 @@ impl Wire for TcpStream {
     fn finish(&self) {
         let _ = self.shutdown(Shutdown::Write);
     }
+
+    fn reset(&self) {
+        // Closing will reset the connection.
+        socket2::SockRef::from(self).set_linger(Some(Duration::ZERO)).unwrap();
+    }
 }
 
 impl Wire for UnixStream {
@@ -61,6 +67,11 @@ impl Wire for UnixStream {
 
     fn finish(&self) {
         let _ = self.shutdown(Shutdown::Write);
+    }
+
+    fn reset(&self) {
+        // Closing will reset the connection.
+        socket2::SockRef::from(self).set_linger(Some(Duration::ZERO)).unwrap();
     }
 }
 
@@ -95,6 +106,19 @@ impl Caller {
     /// Says that nothing more comes.
     pub fn finish(&mut self) {
         self.stream.finish();
+    }
+
+    /// Breaks the connection off.
+    pub fn reset(self) {
+        self.stream.reset();
+    }
+
+    /// How the connection breaks off.
+    pub fn error(&mut self) -> String {
+        match self.stream.read(&mut [0]) {
+            Ok(count) => format!("{count} bytes"),
+            Err(error) => format!("{:?}", error.kind()),
+        }
     }
 
     /// Reads more; false at the end of the connection.

@@ -116,6 +116,27 @@ impl Http2Caller {
         self.ask(http2_request("GET", path), None)
     }
 
+    /// Waits for something that must happen.
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(within(future))
+    }
+
+    /// Waits until the other side has said that it takes CONNECT for tunnels.
+    pub fn wait_for_extended_connect(&self) {
+        self.block_on(async {
+            while !self.sender.is_extended_connect_protocol_enabled() {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+
+    /// Ends the connection, once everything that was sent is out.
+    pub fn leave(self) {
+        let Self { runtime, sender, connection } = self;
+        drop(sender);
+        let _ended = runtime.block_on(within(connection));
+    }
+
     /// Waits until the other side has ended the connection: without an error, or with what it complained of.
     pub fn ended(self) -> Result<(), h2::Error> {
         let Self { runtime, sender, connection } = self;

@@ -8,6 +8,7 @@ mod http2_server;
 mod sidecar;
 mod tls_server;
 mod tls_upstream;
+pub mod websocket;
 
 pub use self::{
     caller::{Answer, Caller, get, post},
