@@ -22,7 +22,11 @@ use tokio::{
     time::{self, Sleep},
 };
 
-use super::{frames::Frames, stream};
+use super::{
+    frames::{Frames, Seen},
+    refused::{self, Unseen},
+    stream,
+};
 use crate::{
     listen::Stream,
     proxy::{caller::Caller, error::Reason, presence},
@@ -42,6 +46,7 @@ struct Conversation {
     /// Its activity is that of the connection: idle without a stream.
     caller: Rc<Caller>,
     frames: RefCell<Frames>,
+    unseen: RefCell<Unseen>,
     open: Cell<u32>,
     spare: RefCell<Vec<Rc<Caller>>>,
 }
@@ -96,12 +101,24 @@ impl Conversation {
 
     fn received(&self, bytes: &[u8]) {
         let mut frames = self.frames.borrow_mut();
-        frames.scan(bytes);
+        frames.scan(bytes, |seen| {
+            if let Seen::Head(stream) = seen {
+                self.unseen.borrow_mut().arrived(stream);
+            }
+        });
         if self.open.get() == 0 {
             match frames.is_within() {
                 true => self.caller.activity.received(true),
                 false => self.caller.activity.head_ended(),
             }
+        }
+    }
+
+    /// The library says something about a stream.
+    fn said(&self, seen: Seen) {
+        let why = self.unseen.borrow_mut().why(seen);
+        if let Some(reason) = why {
+            refused::count(&self.caller, reason);
         }
     }
 }
@@ -110,14 +127,15 @@ impl Conversation {
 pub(in crate::proxy) async fn serve(caller: &Rc<Caller>, stream: Stream) {
     let conversation = Rc::new(Conversation {
         caller: Rc::clone(caller),
-        frames: RefCell::default(),
+        frames: RefCell::new(Frames::of_caller()),
+        unseen: RefCell::default(),
         open: Cell::new(0),
         spare: RefCell::default(),
     });
     let activity = &caller.activity;
     // Whoever closes is seen at once, because this always reads; whoever vanishes must be asked.
     presence::keep_alive(stream.as_fd());
-    let stream = Followed { stream, conversation: Rc::clone(&conversation) };
+    let stream = Followed { stream, conversation: Rc::clone(&conversation), outgoing: Frames::of_server() };
     let mut handshake = pin!(caller.worker.http2.handshake::<_, Bytes>(stream));
     let connection = poll_fn(|cx| {
         activity.driven_by(cx);
@@ -135,6 +153,9 @@ pub(in crate::proxy) async fn serve(caller: &Rc<Caller>, stream: Stream) {
     loop {
         match poll_fn(|cx| next(&conversation, &mut connection, &mut end, cx)).await {
             Some(Ok((request, respond))) => {
+                if !conversation.unseen.borrow_mut().accepted(respond.stream_id().as_u32()) {
+                    continue;
+                }
                 // A task of its own: a stream that fails takes no other with it.
                 let turn = Turn::begin(&conversation);
                 let mut room = rooms.borrow_mut().pop().unwrap_or_else(|| Box::pin(None));
@@ -153,9 +174,7 @@ pub(in crate::proxy) async fn serve(caller: &Rc<Caller>, stream: Stream) {
             }
             Some(Err(error)) => {
                 if error.is_library() {
-                    let site = caller.site();
-                    site.unrouted.own_answer(Reason::MalformedRequest.word());
-                    site.unrouted.answered(Reason::MalformedRequest.status().as_u16());
+                    refused::count(caller, Reason::MalformedRequest);
                 }
                 return;
             }
@@ -203,10 +222,11 @@ fn next(
     accepted
 }
 
-/// A connection whose incoming frames are followed.
+/// A connection whose frames are followed.
 struct Followed {
     stream: Stream,
     conversation: Rc<Conversation>,
+    outgoing: Frames,
 }
 
 impl AsyncRead for Followed {
@@ -224,7 +244,12 @@ impl AsyncRead for Followed {
 
 impl AsyncWrite for Followed {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let Self { stream, conversation, outgoing } = &mut *self;
+        let written = Pin::new(stream).poll_write(cx, bytes);
+        if let Poll::Ready(Ok(count)) = written {
+            outgoing.scan(&bytes[..count], |seen| conversation.said(seen));
+        }
+        written
     }
 
     fn poll_write_vectored(
@@ -232,7 +257,16 @@ impl AsyncWrite for Followed {
         cx: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)
+        let Self { stream, conversation, outgoing } = &mut *self;
+        let written = Pin::new(stream).poll_write_vectored(cx, buffers);
+        if let Poll::Ready(Ok(mut count)) = written {
+            for buffer in buffers {
+                let part = count.min(buffer.len());
+                outgoing.scan(&buffer[..part], |seen| conversation.said(seen));
+                count -= part;
+            }
+        }
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,7 +1,8 @@
 //! HTTP/2 without TLS from a caller that knows that it is spoken here (RFC 9113 §3.3), on the port of HTTP/1.1.
 //!
 //! 1. `preface`: the first bytes of a connection tell which of the two it is. Nothing here is paid for by HTTP/1.1.
-//! 2. `connection` accepts streams; `frames` tells whether a head is arriving, so that a slow one is seen.
+//! 2. `connection` accepts streams; `frames` tells whether a head is arriving, so that a slow one is seen, and `refused` which
+//!    streams the library refuses, so that they are counted.
 //! 3. `stream` is one request: the same road as for HTTP/1.1 ([`handle`](super::handle)), then its answer.
 //! 4. `pump` sends a body as fast as the other side takes it, towards callers and towards upstreams.
 //!
@@ -12,6 +13,7 @@ mod connection;
 mod frames;
 mod preface;
 mod pump;
+mod refused;
 mod stream;
 
 pub(super) use self::{

@@ -18,8 +18,10 @@ use http::{
 };
 use http_body::Body as _;
 
-use super::{connection::Turn, pump::Pump};
-use crate::proxy::{body::AnswerBody, grpc, handle::handle, inflow::Inflow, serve::survive, upgrade};
+use super::{connection::Turn, pump::Pump, refused};
+use crate::proxy::{
+    body::AnswerBody, error::Reason, grpc, handle::handle, inflow::Inflow, serve::survive, upgrade,
+};
 
 /// Answers a request. The caller's reset drops whatever is under way for it, towards the upstream too.
 pub(super) async fn answer(turn: Turn, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
@@ -49,7 +51,13 @@ pub(super) async fn answer(turn: Turn, request: Request<RecvStream>, mut respond
                 // A stream that is gone is seen on the next line.
                 let _ = respond.send_informational(head);
             }
-            respond.poll_reset(cx).map(|_reset| None)
+            respond.poll_reset(cx).map(|reset| {
+                // The library's word for a body that is malformed: nobody else learns of it.
+                if reset.is_ok_and(|code| code == h2::Reason::PROTOCOL_ERROR) {
+                    refused::count(caller, Reason::CallerAborted);
+                }
+                None
+            })
         })
         .await
     };
