@@ -49,7 +49,7 @@ pub(in crate::proxy) async fn acquire(
 }
 
 /// Waits for the right to open a connection.
-pub(super) async fn wait(upstream: &Upstream) -> Result<Permit, ConnectError> {
+async fn wait(upstream: &Upstream) -> Result<Permit, ConnectError> {
     let _waiting = upstream.limit.queue().ok_or(ConnectError::Busy)?;
     time::timeout(upstream.limit.patience(), upstream.limit.permit()).await.map_err(|_| ConnectError::Busy)
 }

@@ -7,7 +7,7 @@ use std::{
     cell::{Cell, RefCell},
     future::{Future as _, poll_fn},
     pin::Pin,
-    rc::Rc,
+    rc::{Rc, Weak},
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use h2::client::{self, SendRequest};
 
-use super::{UpstreamStream, connection::Terms, seat::Seat};
+use super::{Shared, Upstream, UpstreamStream, connection::Terms, seat::Seat};
 use crate::proxy::ticks::Ticks;
 
 /// Requests at once on one connection, however many more the upstream allows.
@@ -42,6 +42,9 @@ pub(in crate::proxy) struct Multiplexed {
     used: Cell<bool>,
     // Since which tick it has had no streams.
     quiet: Cell<u32>,
+    // Who is told when a place comes free, and under which number.
+    owner: Weak<Shared>,
+    slot: usize,
 }
 
 /// Drives the connection, from a task of its own and from whoever wants to know whether it is alive.
@@ -56,8 +59,8 @@ impl Multiplexed {
     /// others for no reason.
     pub(super) async fn open(
         stream: UpstreamStream,
-        max_header_bytes: usize,
-        ticks: Rc<Ticks>,
+        upstream: &Upstream,
+        owner: &Rc<Shared>,
         terms: Terms,
     ) -> Result<Rc<Self>, h2::Error> {
         let (sender, mut connection) = client::Builder::new()
@@ -67,7 +70,7 @@ impl Multiplexed {
             // Every stream can fill its window: callers that read slowly hold up no other.
             .initial_connection_window_size(MAX_STREAMS as u32 * STREAM_WINDOW)
             .max_frame_size(16 * 1024)
-            .max_header_list_size(u32::try_from(max_header_bytes).unwrap_or(u32::MAX))
+            .max_header_list_size(u32::try_from(upstream.max_header_bytes).unwrap_or(u32::MAX))
             .max_send_buffer_size(SEND_BUFFER)
             .max_concurrent_reset_streams(MAX_STREAMS)
             // A reset that the upstream has not seen yet must not make what it still sends an error.
@@ -86,6 +89,7 @@ impl Multiplexed {
             *driving.task.borrow_mut() = Some(cx.waker().clone());
             driving.poll(cx)
         }));
+        let ticks = Rc::clone(owner.ticks());
         let quiet = Cell::new(ticks.now());
         Ok(Rc::new(Self {
             sender,
@@ -95,6 +99,8 @@ impl Multiplexed {
             streams: Cell::new(0),
             used: Cell::new(false),
             quiet,
+            owner: Rc::downgrade(owner),
+            slot: upstream.slot,
         }))
     }
 
@@ -124,10 +130,9 @@ impl Multiplexed {
             && matches!(sender.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
     }
 
-    /// Whether another request can begin at once, or wait with fewer than `crowd` others. The first one always can.
-    pub(super) fn has_room(&self, crowd: usize) -> bool {
-        let limit = self.sender.current_max_send_streams().clamp(1, MAX_STREAMS);
-        self.streams.get() < limit.saturating_add(crowd)
+    /// Whether another request can begin at once. The first one always can.
+    pub(super) fn has_room(&self) -> bool {
+        self.streams.get() < self.sender.current_max_send_streams().clamp(1, MAX_STREAMS)
     }
 
     /// A place for a request.
@@ -140,6 +145,9 @@ impl Multiplexed {
     pub(super) fn left(&self) {
         self.streams.set(self.streams.get() - 1);
         self.quiet.set(self.ticks.now());
+        if let Some(owner) = self.owner.upgrade() {
+            owner.hand_over(self.slot);
+        }
     }
 
     /// What sends on it.

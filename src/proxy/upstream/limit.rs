@@ -80,11 +80,6 @@ impl Limit {
         Some(Waiting(self))
     }
 
-    /// How many may wait at once.
-    pub(super) fn max_waiting(&self) -> usize {
-        self.max_waiting
-    }
-
     /// How long a request stays in the queue.
     pub(super) fn patience(&self) -> Duration {
         self.patience

@@ -2,7 +2,8 @@
 //!
 //! 1. On a connection that has room.
 //! 2. Else one request opens another, and those that come meanwhile wait for it: only then it is known what the upstream
-//!    speaks. With `max_connections` in use, a full connection takes one more, whose stream waits there.
+//!    speaks. With `max_connections` in use, a request queues: for the right to open one, and for a place that another request of
+//!    its worker gives up.
 //! 3. If it turns out to speak HTTP/1.1, each has a connection of its own from then on.
 
 use std::{io, rc::Rc, sync::Arc};
@@ -39,7 +40,7 @@ pub(in crate::proxy) async fn share(
 ) -> Result<Sharing, Rc<ConnectError>> {
     let slot = upstream.slot;
     for _ in 0..=MAX_DIALS {
-        if let Some(seat) = shared.seat(slot, 0) {
+        if let Some(seat) = shared.seat(slot) {
             return Ok(Sharing::Seat(seat));
         }
         if let Some(connection) = pool.take(slot) {
@@ -53,16 +54,36 @@ pub(in crate::proxy) async fn share(
             dial
         } else if let Some(permit) = upstream.limit.try_permit() {
             dial(upstream, pool, shared, permit)
-        } else if let Some(seat) = shared.seat(slot, upstream.limit.max_waiting()) {
-            return Ok(Sharing::Seat(seat));
         } else {
-            let permit = acquire::wait(upstream).await.map_err(Rc::new)?;
-            shared.dialing(slot).unwrap_or_else(|| dial(upstream, pool, shared, permit))
+            match wait(upstream, shared).await? {
+                Turn::Place(seat) => return Ok(Sharing::Seat(seat)),
+                Turn::Permit(permit) => {
+                    shared.dialing(slot).unwrap_or_else(|| dial(upstream, pool, shared, permit))
+                }
+            }
         };
         attempt.await?;
     }
     let closed = io::Error::new(io::ErrorKind::ConnectionAborted, "it closes as soon as it is open");
     Err(Rc::new(ConnectError::Unreachable(closed)))
+}
+
+/// What a request has waited for.
+enum Turn {
+    Place(Seat),
+    Permit(Permit),
+}
+
+/// Waits as one that wants a connection of its own does, in the same queue.
+async fn wait(upstream: &Upstream, shared: &Shared) -> Result<Turn, ConnectError> {
+    let _waiting = upstream.limit.queue().ok_or(ConnectError::Busy)?;
+    let patience = time::sleep(upstream.limit.patience());
+    tokio::select! {
+        // The other end is kept for as long as this waits.
+        Ok(seat) = shared.wait(upstream.slot) => Ok(Turn::Place(seat)),
+        permit = upstream.limit.permit() => Ok(Turn::Permit(permit)),
+        () = patience => Err(ConnectError::Busy),
+    }
 }
 
 /// Opens a connection for whoever waits. In a task of its own: the request that began it may go away.
@@ -91,7 +112,7 @@ async fn open(
     let ticks = shared.ticks();
     let terms = Terms { permit, edition, born: ticks.now() };
     if http2 {
-        let opening = Multiplexed::open(stream, upstream.max_header_bytes, Rc::clone(ticks), terms);
+        let opening = Multiplexed::open(stream, &upstream, &shared, terms);
         let connection = time::timeout(upstream.connect_timeout, opening).await;
         let not_http2 =
             |error: h2::Error| ConnectError::NotHttp2(error.reason().unwrap_or(h2::Reason::PROTOCOL_ERROR));

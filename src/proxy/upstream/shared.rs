@@ -1,11 +1,12 @@
 //! The HTTP/2 connections of a worker.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, collections::VecDeque, rc::Rc};
 
 use futures_util::{
     FutureExt as _,
     future::{LocalBoxFuture, Shared as Joint},
 };
+use tokio::sync::oneshot;
 
 use super::{
     connect::ConnectError,
@@ -30,6 +31,8 @@ pub(in crate::proxy) struct Shared {
 #[derive(Debug, Default)]
 struct Slot {
     connections: Vec<Rc<Multiplexed>>,
+    // First come, first served. One whose request has gone away is left until its turn.
+    waiters: VecDeque<oneshot::Sender<Seat>>,
     dial: Option<Dial>,
     // When the upstream was last seen to speak HTTP/1.1 only.
     http_1: Option<u32>,
@@ -45,18 +48,45 @@ impl Shared {
         &self.ticks
     }
 
-    /// A place on a connection that has room; with a `crowd`, on one that is full as well, where at most so many wait until
-    /// another request ends.
-    pub(super) fn seat(&self, slot: usize, crowd: usize) -> Option<Seat> {
+    /// A place on a connection that has room.
+    pub(super) fn seat(&self, slot: usize) -> Option<Seat> {
         let mut slots = self.slots.borrow_mut();
-        let connections = &mut slots.get_mut(slot)?.connections;
+        self.place(slots.get_mut(slot)?)
+    }
+
+    fn place(&self, slot: &mut Slot) -> Option<Seat> {
         let now = self.ticks.now();
-        connections.retain(|connection| {
+        slot.connections.retain(|connection| {
             now.wrapping_sub(connection.born()) < self.max_age && connection.is_usable()
         });
         // The first one that has room: the others can grow old.
-        let roomy = connections.iter().find(|connection| connection.has_room(0));
-        roomy.or_else(|| connections.last().filter(|last| last.has_room(crowd))).map(Multiplexed::seat)
+        slot.connections.iter().find(|connection| connection.has_room()).map(Multiplexed::seat)
+    }
+
+    /// The next place that comes free on one of this worker's connections.
+    pub(super) fn wait(&self, slot: usize) -> oneshot::Receiver<Seat> {
+        let (sender, receiver) = oneshot::channel();
+        of(&mut self.slots.borrow_mut(), slot).waiters.push_back(sender);
+        receiver
+    }
+
+    /// There is room: gives it to those that wait.
+    pub(super) fn hand_over(&self, slot: usize) {
+        loop {
+            let turn = {
+                let mut slots = self.slots.borrow_mut();
+                let Some(slot) = slots.get_mut(slot) else { return };
+                slot.waiters.retain(|waiter| !waiter.is_closed());
+                if slot.waiters.is_empty() {
+                    return;
+                }
+                // One that is not given a place keeps its turn.
+                self.place(slot).and_then(|seat| Some((seat, slot.waiters.pop_front()?)))
+            };
+            let Some((seat, waiter)) = turn else { return };
+            // Of a request that goes away at this moment, the place comes back here.
+            let _ = waiter.send(seat);
+        }
     }
 
     /// Whether the upstream was lately seen to speak HTTP/1.1 only.
@@ -68,10 +98,13 @@ impl Shared {
 
     /// Takes note of a connection, or of an upstream that did not want HTTP/2.
     pub(super) fn learn(&self, slot: usize, connection: Option<Rc<Multiplexed>>) {
-        let mut slots = self.slots.borrow_mut();
-        let slot = of(&mut slots, slot);
-        slot.http_1 = connection.is_none().then(|| self.ticks.now());
-        slot.connections.extend(connection);
+        {
+            let mut slots = self.slots.borrow_mut();
+            let slot = of(&mut slots, slot);
+            slot.http_1 = connection.is_none().then(|| self.ticks.now());
+            slot.connections.extend(connection);
+        }
+        self.hand_over(slot);
     }
 
     /// The attempt under way.

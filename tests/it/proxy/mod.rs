@@ -7,6 +7,7 @@ mod grpc;
 mod hostile_callers;
 mod hostile_upstreams;
 mod http2_callers;
+mod http2_limits;
 mod http2_malformed;
 mod http2_streams;
 mod http2_upstreams;

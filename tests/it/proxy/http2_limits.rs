@@ -1,0 +1,99 @@
+//! Limits where HTTP/2 is spoken: streams that wait for a full connection.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use h2::server::Builder;
+use tokio::{sync::Semaphore, time::Instant};
+
+use crate::support::{Http2Caller, Http2Server, PATIENCE, Sidecar, http2_request, provider};
+
+/// An upstream that takes one stream at a time, and holds it until it is let go.
+fn one_at_a_time() -> (Http2Server, Arc<Semaphore>, Arc<AtomicUsize>) {
+    let (gate, most, held) =
+        (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
+    let mut settings = Builder::new();
+    settings.max_concurrent_streams(1);
+    let (closed, counted, held) = (Arc::clone(&gate), Arc::clone(&most), Arc::new(held));
+    let upstream = Http2Server::with(settings, None, move |mut asked| {
+        let (gate, most, held) = (Arc::clone(&closed), Arc::clone(&counted), Arc::clone(&held));
+        async move {
+            most.fetch_max(held.fetch_add(1, Ordering::AcqRel) + 1, Ordering::AcqRel);
+            if asked.head.uri.path() == "/wait" {
+                gate.acquire().await.unwrap().forget();
+            }
+            held.fetch_sub(1, Ordering::AcqRel);
+            asked.answer(200, asked.head.uri.path().to_owned().as_bytes());
+        }
+    });
+    (upstream, gate, most)
+}
+
+fn waiting(sidecar: &Sidecar, upstream: &Http2Server, count: f64) {
+    let series =
+        format!("attache_upstream_requests_waiting{{upstream=\"localhost:{}\"}}", upstream.address.port());
+    let begun = Instant::now();
+    while (sidecar.metric(&series) - count).abs() > 0.5 {
+        assert!(begun.elapsed() < PATIENCE, "{} wait and not {count}", sidecar.metric(&series));
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_stream_that_waits_too_long_or_finds_the_queue_full_gets_503() {
+    let (provider, (upstream, gate, _)) = (provider(), one_at_a_time());
+    let lines = "protocol = \"h2c\"\nmax_connections = 1\nmax_waiting = 2\nwait_timeout = \"500ms\"";
+    let sidecar = Sidecar::to(&upstream.url(), &provider, lines);
+    let mut caller = Http2Caller::connect(sidecar.proxy);
+    assert_eq!(caller.get("/").status, 200);
+    let served = caller.begin(http2_request("GET", "/wait"), None);
+    upstream.wait_for(2);
+    let late: Vec<_> = (0..2).map(|_| caller.begin(http2_request("GET", "/wait"), None)).collect();
+    waiting(&sidecar, &upstream, 2.0);
+    let full = caller.get("/");
+    let late: Vec<_> = late.into_iter().map(|exchange| caller.rest(exchange)).collect();
+    for answer in late.into_iter().chain([full]) {
+        assert_eq!((answer.status, answer.reason().as_deref()), (503, Some("upstream_busy")));
+        assert_eq!(answer.field("retry-after"), Some("1"));
+    }
+    let series = "attache_own_answers_total{reason=\"upstream_busy\",route=\"main\"}";
+    assert!((sidecar.metric(series) - 3.0).abs() < f64::EPSILON);
+    waiting(&sidecar, &upstream, 0.0);
+    gate.add_permits(1);
+    assert_eq!(caller.rest(served).status, 200);
+    assert_eq!((upstream.requests(), upstream.connections()), (2, 1));
+    // A place that nobody waits for is there for the next one.
+    assert_eq!(caller.get("/").status, 200);
+}
+
+#[test]
+fn streams_that_wait_get_their_place_in_turn_and_those_that_leave_give_up_theirs() {
+    let (provider, (upstream, gate, most)) = (provider(), one_at_a_time());
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "protocol = \"h2c\"\nmax_connections = 1");
+    let mut caller = Http2Caller::connect(sidecar.proxy);
+    assert_eq!(caller.get("/").status, 200);
+    let first = caller.begin(http2_request("GET", "/wait"), None);
+    upstream.wait_for(2);
+    let mut queue = Vec::new();
+    for number in 1..=30 {
+        queue.push(caller.begin(http2_request("GET", &format!("/{number}")), None));
+        waiting(&sidecar, &upstream, f64::from(number));
+    }
+    // Every third leaves.
+    let mut number = 0;
+    queue.retain(|_| {
+        number += 1;
+        number % 3 != 0
+    });
+    waiting(&sidecar, &upstream, 20.0);
+    gate.add_permits(1);
+    assert_eq!(caller.rest(first).status, 200);
+    let told: Vec<_> = queue.into_iter().map(|exchange| caller.rest(exchange).text()).collect();
+    let expected: Vec<_> =
+        (1..=30).filter(|number| number % 3 != 0).map(|number| format!("/{number}")).collect();
+    assert_eq!(told, expected);
+    assert_eq!((upstream.requests(), upstream.connections()), (22, 1));
+    assert_eq!(most.load(Ordering::Acquire), 1);
+}
