@@ -1,9 +1,10 @@
-//! Connections that are not served: told why in fixed words, counted, and closed. Nothing of them is read first.
+//! Connections that are not served: told why in fixed words, counted, and closed. Nothing of them is read first; what there is is
+//! looked at, to answer in the HTTP that the caller reads.
 //!
 //! Each holds a descriptor until its caller has read the answer, so there may be only so many. When there are, the one
 //! that has had the most time goes: none is closed without an answer.
 
-use std::{cell::RefCell, collections::VecDeque, io, time::Duration};
+use std::{cell::RefCell, collections::VecDeque, future::poll_fn, io, time::Duration};
 
 use http::header::{HeaderName, HeaderValue};
 use tokio::{
@@ -14,12 +15,17 @@ use tokio::{
 
 use super::{
     error::{self, Error, Reason},
+    http2::{self, Opening},
     site::Site,
 };
 use crate::listen::Stream;
 
 /// How long a caller that was refused may take to read why.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// How long to wait for the first bytes, which tell the HTTP that the caller reads: shorter than the hurry, so that nobody is
+/// closed without an answer.
+const FIRST_BYTES: Duration = Duration::from_millis(5);
 
 /// How long it may still take when others wait to be told.
 const HURRY: Duration = Duration::from_millis(10);
@@ -50,12 +56,13 @@ impl Refusals {
         {
             oldest.abort();
         }
-        self.told.borrow_mut().push_back(task::spawn_local(tell(stream, whole(reason))));
+        self.told.borrow_mut().push_back(task::spawn_local(tell(stream, reason)));
     }
 }
 
-async fn tell(mut stream: Stream, answer: Vec<u8>) {
+async fn tell(mut stream: Stream, reason: Reason) {
     let told = async {
+        let answer = if speaks_http_2(&stream).await { http2::refusal(reason) } else { whole(reason) };
         stream.write_all(&answer).await?;
         stream.shutdown().await?;
         // Closing with unread bytes would reset the connection, and the answer with it.
@@ -65,6 +72,13 @@ async fn tell(mut stream: Stream, answer: Vec<u8>) {
     };
     // Whoever is too slow for this does not get its answer.
     let _ = time::timeout(LINGER, told).await;
+}
+
+/// Whether the caller begins as one of HTTP/2.
+async fn speaks_http_2(stream: &Stream) -> bool {
+    let mut bytes = [0; http2::PREFACE_LEN];
+    let looked = time::timeout(FIRST_BYTES, poll_fn(|cx| stream.poll_peek(cx, &mut bytes))).await;
+    matches!(looked, Ok(Ok(count @ 1..)) if http2::opening(&bytes[..count]) != Opening::Http1)
 }
 
 /// The whole answer, as bytes.

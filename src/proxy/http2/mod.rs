@@ -22,6 +22,8 @@ pub(super) use self::{
     pump::{Broken, Pump},
 };
 
+use super::error::Reason;
+
 /// Streams that a caller may have open at once on one connection.
 const MAX_STREAMS: u32 = 100;
 
@@ -34,6 +36,23 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// Streams that a caller has reset and that are still remembered, and those that it may reset before they are looked at
 /// (CVE-2023-44487): more ends the connection.
 const RESET_STREAMS: usize = 50;
+
+/// All that is said on a connection that is not served: GOAWAY for whatever is asked (RFC 9113 §6.8), so that the caller knows that
+/// nothing has been looked at, with the reason's word as its debug data.
+pub(super) fn refusal(reason: Reason) -> Vec<u8> {
+    let code = match reason {
+        Reason::TooManyConnections => h2::Reason::ENHANCE_YOUR_CALM,
+        _ => h2::Reason::INADEQUATE_SECURITY,
+    };
+    let word = reason.word().as_bytes();
+    // SETTINGS come first (§3.4). A word is shorter than 248 bytes.
+    let mut bytes = vec![0, 0, 0, 4, 0, 0, 0, 0, 0];
+    bytes.extend([0, 0, 8 + word.len() as u8, 7, 0, 0, 0, 0, 0]);
+    bytes.extend([0; 4]);
+    bytes.extend(u32::from(code).to_be_bytes());
+    bytes.extend(word);
+    bytes
+}
 
 /// The limits of a caller's connection, all told rather than left to defaults.
 pub(super) fn builder(max_header_bytes: usize) -> h2::server::Builder {

@@ -1,14 +1,17 @@
-//! Limits where HTTP/2 is spoken: streams that wait for a full connection.
+//! Limits where HTTP/2 is spoken: streams that wait for a full connection, and callers that are too many.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
-use h2::server::Builder;
+use h2::{Reason, server::Builder};
 use tokio::{sync::Semaphore, time::Instant};
 
-use crate::support::{Http2Caller, Http2Server, PATIENCE, Sidecar, http2_request, provider};
+use crate::support::{
+    Caller, FakeServer, Http2Caller, Http2Server, PATIENCE, Sidecar, credential, echo, http2_request,
+    provider,
+};
 
 /// An upstream that takes one stream at a time, and holds it until it is let go.
 fn one_at_a_time() -> (Http2Server, Arc<Semaphore>, Arc<AtomicUsize>) {
@@ -96,4 +99,41 @@ fn streams_that_wait_get_their_place_in_turn_and_those_that_leave_give_up_theirs
     assert_eq!(told, expected);
     assert_eq!((upstream.requests(), upstream.connections()), (22, 1));
     assert_eq!(most.load(Ordering::Acquire), 1);
+}
+
+#[test]
+fn a_caller_of_http_2_above_the_limit_is_told_so_in_http_2() {
+    let (provider, upstream) = (provider(), echo());
+    let sidecar = limited(&provider, &upstream);
+    let mut kept = Caller::connect(sidecar.proxy);
+    kept.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(kept.answer().status, 200);
+    let ended = Http2Caller::connect(sidecar.proxy).ended().unwrap_err();
+    assert!(ended.is_go_away() && ended.is_remote(), "{ended}");
+    assert_eq!(ended.reason(), Some(Reason::ENHANCE_YOUR_CALM));
+    assert!(ended.to_string().contains("too_many_connections"), "{ended}");
+    // One that says nothing is answered as one of HTTP/1.1, and soon.
+    let mut silent = Caller::connect(sidecar.proxy);
+    assert_eq!(silent.answer().status, 503);
+    assert!(silent.is_closed());
+    let series = "attache_own_answers_total{reason=\"too_many_connections\",route=\"(none)\"}";
+    assert!((sidecar.metric(series) - 2.0).abs() < f64::EPSILON);
+    drop(kept);
+    let begun = Instant::now();
+    loop {
+        let answer = Http2Caller::connect(sidecar.proxy);
+        if answer.is_served() {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE);
+    }
+    assert_eq!(upstream.received().len(), 2);
+}
+
+fn limited(provider: &FakeServer, upstream: &FakeServer) -> Sidecar {
+    Sidecar::run(&format!(
+        "[proxy]\nmax_connections = 1\n{}[routes.main]\nupstream = \"{}\"\ncredential = \"main\"\n",
+        credential(provider),
+        upstream.url()
+    ))
 }

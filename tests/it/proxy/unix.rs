@@ -12,9 +12,12 @@ use std::{
 };
 
 use attache::{app, config};
+use http::Request;
 use tempfile::TempDir;
 
-use crate::support::{Caller, FakeServer, Sidecar, credential, echo, get, provider};
+use crate::support::{
+    Caller, FakeServer, Http2Caller, Sidecar, credential, echo, get, http2_request, provider,
+};
 
 /// A route with a Unix socket of its own, beside one for everybody.
 fn settings(provider: &FakeServer, upstream: &FakeServer, socket: &Path, lines: &str) -> String {
@@ -66,6 +69,31 @@ fn requests_on_a_unix_socket_are_served_like_any_other() {
     let last = upstream.received().pop().unwrap();
     assert_eq!((last.body.len(), last.fields("authorization")), (100_000, vec!["Bearer token-1"]));
     assert_eq!(upstream.connections(), 1);
+}
+
+#[test]
+fn http_2_is_spoken_on_a_unix_socket_too() {
+    let (provider, upstream) = (provider(), echo());
+    let (folder, socket) = folder();
+    let sidecar = Sidecar::run(&settings(&provider, &upstream, &socket, ""));
+    let mut caller = Http2Caller::connect_unix(&socket);
+    let exchanges: Vec<_> =
+        (0..20).map(|number| caller.begin(http2_request("GET", &format!("/{number}")), None)).collect();
+    for (number, exchange) in exchanges.into_iter().enumerate() {
+        assert!(caller.rest(exchange).text().starts_with(&format!("GET /{number} ")));
+    }
+    let answer = caller.ask(http2_request("POST", "/last"), Some(&vec![b'x'; 100_000]));
+    assert_eq!((answer.status, answer.reset), (200, None));
+    let last = upstream.received().pop().unwrap();
+    assert_eq!((last.body.len(), last.fields("authorization")), (100_000, vec!["Bearer token-1"]));
+    let foreign = Request::get("http://evil.example/").body(()).unwrap();
+    assert_eq!(caller.ask(foreign, None).reason().as_deref(), Some("foreign_host"));
+    drop((caller, sidecar));
+
+    let lines = format!("unix = {{ allowed_uids = [{}] }}", own_uid(&folder) + 1);
+    let _sidecar = Sidecar::run(&settings(&provider, &upstream, &socket, &lines));
+    let ended = Http2Caller::connect_unix(&socket).ended().unwrap_err();
+    assert!(ended.is_go_away() && ended.to_string().contains("peer_refused"), "{ended}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A caller that speaks HTTP/2 with prior knowledge, and frames by hand for what no library would send.
 
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr, path::Path};
 
 use bytes::Bytes;
 use h2::{
@@ -8,7 +8,13 @@ use h2::{
     client::{ResponseFuture, SendRequest},
 };
 use http::{HeaderMap, Method, Request, Response, Version};
-use tokio::{net::TcpStream, runtime::Runtime, task::JoinHandle, time};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    runtime::Runtime,
+    task::JoinHandle,
+    time,
+};
 
 use super::fake_server::PATIENCE;
 
@@ -65,11 +71,21 @@ pub fn http2_request(method: &str, path: &str) -> Request<()> {
 
 impl Http2Caller {
     pub fn connect(address: SocketAddr) -> Self {
+        Self::over(TcpStream::connect(address))
+    }
+
+    /// Connects to a Unix socket.
+    pub fn connect_unix(path: &Path) -> Self {
+        Self::over(UnixStream::connect(path))
+    }
+
+    fn over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        connecting: impl Future<Output = io::Result<S>>,
+    ) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (sender, connection) = runtime.block_on(async {
-            let stream = TcpStream::connect(address).await.unwrap();
-            let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+            let (sender, connection) = h2::client::handshake(connecting.await.unwrap()).await.unwrap();
             (sender, tokio::spawn(connection))
         });
         Self { runtime, sender, connection }
@@ -114,6 +130,18 @@ impl Http2Caller {
 
     pub fn get(&mut self, path: &str) -> Http2Answer {
         self.ask(http2_request("GET", path), None)
+    }
+
+    /// Whether a request is answered with 200, and not refused with its connection.
+    pub fn is_served(self) -> bool {
+        let sender = self.sender.clone();
+        self.block_on(async {
+            let Ok(mut sender) = sender.ready().await else { return false };
+            let Ok((response, _)) = sender.send_request(http2_request("GET", "/"), true) else {
+                return false;
+            };
+            response.await.is_ok_and(|response| response.status() == 200)
+        })
     }
 
     /// Waits for something that must happen.
