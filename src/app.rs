@@ -226,3 +226,6 @@ async fn end(trigger: &Trigger, mut shutdown: Shutdown, config: &ShutdownConfig,
         () = now.reached(Stage::Now) => {}
     }
 }
+
+#[cfg(test)]
+mod panics;

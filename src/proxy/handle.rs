@@ -44,6 +44,9 @@ use crate::guard::Refusal;
 /// What is left of the head afterwards is of no use but its memory.
 pub(super) async fn handle(caller: &Rc<Caller>, parts: &mut Parts, body: Inflow) -> Response<AnswerBody> {
     let version = parts.version;
+    if cfg!(test) && parts.headers.contains_key("x-test-panic") {
+        panic!("a test asks what a bug costs");
+    }
     // One site for the whole request, whatever a reload does meanwhile.
     let site = caller.site();
     let mut in_flight = InFlight::begin(caller, &site, parts);
