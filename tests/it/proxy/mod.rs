@@ -2,6 +2,7 @@
 
 mod answers;
 mod callers_own;
+mod counted;
 mod gone;
 mod grpc;
 mod hostile_callers;
