@@ -3,7 +3,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -11,7 +11,16 @@ use std::{
     thread,
 };
 
-use crate::support::{Caller, FakeServer, Reply, Sidecar, get, post, provider};
+use bytes::Bytes;
+use h2::Reason;
+use http::Response;
+
+use crate::support::{
+    Asked, Caller, FakeServer, Http2Server, Reply, Sidecar,
+    either::{Client, ask},
+    provider,
+    websocket::Http,
+};
 
 /// Heads that can be read in more than one way, or not at all.
 const BROKEN: &[(&str, &str)] = &[
@@ -58,19 +67,17 @@ const BROKEN: &[(&str, &str)] = &[
 #[test]
 fn a_broken_head_of_an_answer_is_a_502_and_its_connection_is_not_used_again() {
     let provider = provider();
-    for (name, answer) in BROKEN {
+    for ((name, answer), from) in BROKEN.iter().flat_map(|row| [(row, Http::One), (row, Http::Two)]) {
         let upstream = FakeServer::start(move |request| match request.number {
             1 => Reply::raw(*answer).close(),
             _ => Reply::text(200, "fine"),
         });
         let sidecar = Sidecar::to(&upstream.url(), &provider, "");
-        let refused = post(sidecar.proxy, "/", b"x");
+        let mut client = Client::connect(from, sidecar.proxy);
+        let refused = client.ask("POST", "/", &[], Some(b"x"));
         assert_eq!(refused.status, 502, "{name}: {}", refused.text());
-        assert!(
-            matches!(refused.reason().as_deref(), Some("upstream_invalid" | "upstream_closed")),
-            "{name}"
-        );
-        assert_eq!(post(sidecar.proxy, "/", b"x").text(), "fine", "{name}");
+        assert!(matches!(refused.reason.as_deref(), Some("upstream_invalid" | "upstream_closed")), "{name}");
+        assert_eq!(client.ask("POST", "/", &[], Some(b"x")).text(), "fine", "{name}");
         assert_eq!((upstream.received().len(), upstream.connections()), (2, 2), "{name}");
     }
 }
@@ -78,7 +85,7 @@ fn a_broken_head_of_an_answer_is_a_502_and_its_connection_is_not_used_again() {
 #[test]
 fn a_broken_body_of_an_answer_looks_truncated_and_its_connection_is_not_used_again() {
     let provider = provider();
-    for (name, chunks) in [
+    let rows = [
         ("a size that is no number", "5\r\nhello\r\nzz\r\n"),
         ("a size of 2^64", "5\r\nhello\r\n10000000000000000\r\n"),
         ("a negative size", "5\r\nhello\r\n-1\r\n"),
@@ -86,16 +93,17 @@ fn a_broken_body_of_an_answer_looks_truncated_and_its_connection_is_not_used_aga
         ("a bare line feed after a size", "5\r\nhello\r\n1\nx\r\n0\r\n\r\n"),
         ("nothing after the last chunk", "5\r\nhello\r\n0\r\n"),
         ("no last chunk", "5\r\nhello\r\n"),
-    ] {
+    ];
+    for ((name, chunks), from) in rows.iter().flat_map(|row| [(row, Http::One), (row, Http::Two)]) {
         let answer = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
         let upstream = FakeServer::start(move |request| match request.number {
             1 => Reply::raw(answer.clone()).close(),
             _ => Reply::text(200, "fine"),
         });
         let sidecar = Sidecar::to(&upstream.url(), &provider, "");
-        let broken = get(sidecar.proxy, "/");
+        let broken = ask(from, sidecar.proxy, "GET", "/", None);
         assert!(broken.status == 502 || !broken.complete, "{name}: {}", broken.text());
-        assert_eq!(get(sidecar.proxy, "/").text(), "fine", "{name}");
+        assert_eq!(ask(from, sidecar.proxy, "GET", "/", None).text(), "fine", "{name}");
         assert_eq!(upstream.connections(), 2, "{name}");
     }
 }
@@ -110,8 +118,9 @@ fn an_answer_that_nobody_asked_for_reaches_nobody() {
         Reply::raw(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{own}{poison}", own.len()))
     });
     let sidecar = Sidecar::to(&upstream.url(), &provider, "");
-    for number in 0..50 {
-        let answer = get(sidecar.proxy, &format!("/{number}"));
+    for number in 0..100 {
+        let from = if number % 2 == 0 { Http::One } else { Http::Two };
+        let answer = ask(from, sidecar.proxy, "GET", &format!("/{number}"), None);
         let own = answer.status == 200 && answer.text().starts_with(&format!("GET /{number} "));
         assert!(own || answer.status == 502, "{number}: {} {}", answer.status, answer.text());
         assert!(!answer.text().contains("poison"));
@@ -128,11 +137,10 @@ fn the_body_of_an_answer_to_head_reaches_nobody() {
         false => Reply::text(200, "fine"),
     });
     let sidecar = Sidecar::to(&upstream.url(), &provider, "");
-    for _ in 0..50 {
-        let mut caller = Caller::connect(sidecar.proxy);
-        caller.send("HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        let _ = caller.answer_to("HEAD");
-        assert_eq!(get(sidecar.proxy, "/").text(), "fine");
+    for from in [Http::One, Http::Two].repeat(25) {
+        let mut client = Client::connect(from, sidecar.proxy);
+        assert_eq!(client.ask("HEAD", "/", &[], None).body, b"");
+        assert_eq!(client.ask("GET", "/", &[], None).text(), "fine");
     }
 }
 
@@ -147,8 +155,10 @@ fn a_head_of_an_answer_that_is_too_large_is_a_502() {
     ] {
         let upstream = FakeServer::start(move |_| Reply::raw(head.clone()).close());
         let sidecar = Sidecar::to(&upstream.url(), &provider, "");
-        let answer = get(sidecar.proxy, "/");
-        assert_eq!(answer.status, 502, "{}", answer.text());
+        for from in [Http::One, Http::Two] {
+            let answer = ask(from, sidecar.proxy, "GET", "/", None);
+            assert_eq!(answer.status, 502, "{}", answer.text());
+        }
     }
 }
 
@@ -166,8 +176,10 @@ fn interim_answers_without_end_do_not_hold_a_request_for_ever() {
         }
     });
     let sidecar = Sidecar::to(&format!("http://{address}"), &provider, "");
-    let answer = get(sidecar.proxy, "/");
-    assert_eq!((answer.status, answer.reason().as_deref()), (502, Some("upstream_invalid")));
+    for from in [Http::One, Http::Two] {
+        let answer = ask(from, sidecar.proxy, "GET", "/", None);
+        assert_eq!((answer.status, answer.reason.as_deref()), (502, Some("upstream_invalid")));
+    }
 }
 
 /// Answers some requests, breaks off others at a place that a counter chooses.
@@ -213,19 +225,23 @@ fn no_caller_ever_gets_an_answer_to_another_while_connections_break() {
         }
     });
     let sidecar = Sidecar::to(&format!("http://{address}"), &provider, "");
-    let proxy = sidecar.proxy;
+    let whole = ask_by_eight(sidecar.proxy);
+    assert!(whole > 1500, "only {whole} of 2400 answers were whole");
+}
+
+/// Eight callers, half of them over HTTP/2, that ask 300 things each, and how many answers were whole: none may be of another.
+fn ask_by_eight(proxy: SocketAddr) -> usize {
     let callers: Vec<_> = (0..8)
         .map(|who| {
             thread::spawn(move || {
                 let mut whole = 0;
-                let mut caller = Caller::connect(proxy);
+                let from = if who % 2 == 0 { Http::One } else { Http::Two };
+                let mut client = Client::connect(from, proxy);
                 for number in 0..300 {
                     let target = format!("/{who}-{}", "n".repeat(number % 7) + &number.to_string());
-                    caller.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
-                    let answer = caller.answer();
+                    let answer = client.ask("GET", &target, &[], None);
                     if answer.status == 200 {
-                        let body = target.repeat(40);
-                        let text = answer.text();
+                        let (body, text) = (target.repeat(40), answer.text());
                         assert!(
                             text == body || (!answer.complete && body.starts_with(&text)),
                             "{target}: {text}"
@@ -234,15 +250,33 @@ fn no_caller_ever_gets_an_answer_to_another_while_connections_break() {
                     } else {
                         assert_eq!(answer.status, 502, "{}", answer.text());
                     }
-                    if !answer.complete || answer.field("connection") == Some("close") {
-                        caller = Caller::connect(proxy);
-                    }
                 }
                 whole
             })
         })
         .collect();
-    let whole: usize = callers.into_iter().map(|caller| caller.join().unwrap()).sum();
+    callers.into_iter().map(|caller| caller.join().unwrap()).sum()
+}
+
+#[test]
+fn no_caller_ever_gets_an_answer_to_another_while_streams_break() {
+    let provider = provider();
+    let upstream = Http2Server::start(|mut asked: Asked| async move {
+        let body = asked.head.uri.path().repeat(40);
+        if asked.number % 5 != 4 {
+            return asked.answer(200, body.as_bytes());
+        }
+        // Every fifth is cut somewhere, the place moving on with each: before its head, or within its body.
+        let cut = (asked.number * 7919) % body.len();
+        if cut % 3 == 0 {
+            return asked.respond.send_reset(Reason::INTERNAL_ERROR);
+        }
+        let mut stream = asked.respond.send_response(Response::new(()), false).unwrap();
+        stream.send_data(Bytes::copy_from_slice(&body.as_bytes()[..cut]), false).unwrap();
+        stream.send_reset(Reason::INTERNAL_ERROR);
+    });
+    let sidecar = Sidecar::to(&upstream.url(), &provider, Http::Two.protocol());
+    let whole = ask_by_eight(sidecar.proxy);
     assert!(whole > 1500, "only {whole} of 2400 answers were whole");
 }
 

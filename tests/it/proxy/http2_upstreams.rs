@@ -12,8 +12,8 @@ use http::Response;
 use tokio::sync::Semaphore;
 
 use crate::support::{
-    Asked, Authority, Caller, FakeServer, Files, Http2Caller, Http2Server, Reply, Sidecar, block, frame, get,
-    http2_request, post, provider, reset_of,
+    Asked, Authority, Caller, FakeServer, Files, Http2Caller, Http2Server, Reply, Sidecar, block,
+    either::ask, frame, get, http2_request, post, provider, reset_of, websocket::Http,
 };
 
 const H2C: &str = "protocol = \"h2c\"";
@@ -421,7 +421,7 @@ fn an_answer_that_is_not_http_2_is_a_502_and_its_connection_is_not_used_again() 
         ("data before a head", frame(0, 1, 1, b"abc")),
         ("interim answers without end", frame(1, 4, 1, &block(&[(":status", "103")])).repeat(1_000)),
     ];
-    for (name, bytes) in answers {
+    for ((name, bytes), from) in answers.iter().flat_map(|row| [(row, Http::One), (row, Http::Two)]) {
         let provider = provider();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -440,8 +440,8 @@ fn an_answer_that_is_not_http_2_is_a_502_and_its_connection_is_not_used_again() 
             let _ = stream.read_to_end(&mut Vec::new());
         });
         let sidecar = Sidecar::to(&url, &provider, H2C);
-        let answer = get(sidecar.proxy, "/");
-        assert_eq!((answer.status, answer.reason().as_deref()), (502, Some("upstream_invalid")), "{name}");
+        let answer = ask(from, sidecar.proxy, "GET", "/", None);
+        assert_eq!((answer.status, answer.reason.as_deref()), (502, Some("upstream_invalid")), "{name}");
         drop(sidecar);
         upstream.join().unwrap();
     }

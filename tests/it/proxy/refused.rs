@@ -1,7 +1,7 @@
 //! What is not plain, unambiguous HTTP, or asks for what attaché never does, is refused; nothing of it reaches the
 //! upstream.
 
-use crate::support::{Caller, Sidecar, credential, echo, get, provider};
+use crate::support::{Caller, Sidecar, credential, echo, either::before_either, get, provider};
 
 /// Each row: a name, the request as it is sent, the status, the reason (empty where hyper answers), and whether the
 /// connection is closed afterwards.
@@ -130,42 +130,42 @@ pub(super) const HOSTILE: &[(&str, &str, u16, &str)] = &[
 
 #[test]
 fn promise_3_what_is_not_plain_http_is_refused_closed_counted_and_never_forwarded() {
-    let (provider, upstream) = (provider(), echo());
-    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
-    for (name, request, status, reason) in HOSTILE {
-        let mut caller = Caller::connect(sidecar.proxy);
-        caller.send(request);
-        caller.finish();
-        let answer = caller.answer();
-        assert_eq!(answer.status, *status, "{name}: {}", answer.text());
-        if !reason.is_empty() {
-            assert_eq!(answer.reason().as_deref(), Some(*reason), "{name}");
-            assert!(answer.field("proxy-status").unwrap().starts_with("attache; error="), "{name}");
-            assert_eq!(answer.field("content-type"), Some("application/problem+json"), "{name}");
+    before_either("", |upstream, sidecar| {
+        for (name, request, status, reason) in HOSTILE {
+            let mut caller = Caller::connect(sidecar.proxy);
+            caller.send(request);
+            caller.finish();
+            let answer = caller.answer();
+            assert_eq!(answer.status, *status, "{name}: {}", answer.text());
+            if !reason.is_empty() {
+                assert_eq!(answer.reason().as_deref(), Some(*reason), "{name}");
+                assert!(answer.field("proxy-status").unwrap().starts_with("attache; error="), "{name}");
+                assert_eq!(answer.field("content-type"), Some("application/problem+json"), "{name}");
+            }
+            assert!(caller.is_closed(), "{name}");
+            assert!(upstream.received().is_empty(), "{name}");
         }
-        assert!(caller.is_closed(), "{name}");
-        assert!(upstream.received().is_empty(), "{name}");
-    }
-    for reason in
-        ["malformed_host", "foreign_host", "foreign_origin", "ambiguous_framing", "malformed_request"]
-    {
-        let series = format!("attache_own_answers_total{{reason=\"{reason}\",route=\"(none)\"}}");
-        assert!(sidecar.metric(&series) >= 1.0, "{reason}");
-    }
+        for reason in
+            ["malformed_host", "foreign_host", "foreign_origin", "ambiguous_framing", "malformed_request"]
+        {
+            let series = format!("attache_own_answers_total{{reason=\"{reason}\",route=\"(none)\"}}");
+            assert!(sidecar.metric(&series) >= 1.0, "{reason}");
+        }
+    });
 }
 
 #[test]
 fn what_follows_a_refused_request_on_its_connection_is_not_served() {
-    let (provider, upstream) = (provider(), echo());
-    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
-    let mut caller = Caller::connect(sidecar.proxy);
-    caller.send(
+    before_either("", |upstream, sidecar| {
+        let mut caller = Caller::connect(sidecar.proxy);
+        caller.send(
         "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled \
          HTTP/1.1\r\nHost: localhost\r\n\r\n",
     );
-    assert_eq!(caller.answer().status, 400);
-    assert!(caller.is_closed());
-    assert!(upstream.received().is_empty());
+        assert_eq!(caller.answer().status, 400);
+        assert!(caller.is_closed());
+        assert!(upstream.received().is_empty());
+    });
 }
 
 #[test]

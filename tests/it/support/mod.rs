@@ -1,6 +1,7 @@
 //! Fakes, once. Each listens on a port of its own, records what it saw, and lets a test wait for it.
 
 mod caller;
+pub mod either;
 mod fake_rotation;
 mod fake_server;
 mod http2;
