@@ -66,8 +66,8 @@ pub(super) async fn answer(turn: Turn, request: Request<RecvStream>, mut respond
         let (mut head, _nothing) = into_http_2(response, is_call);
         *head.status_mut() = StatusCode::OK;
         let Ok(stream) = respond.send_response(head, false) else { return };
-        // If it breaks off, both sides have been told.
-        let _ = tunnel.run_on_stream(stream).await;
+        // If it breaks off, both sides have been told. Boxed, so that other streams carry no room for it.
+        let _ = Box::pin(tunnel.run_on_stream(stream)).await;
         return;
     }
     let (head, body) = into_http_2(response, is_call);
