@@ -268,7 +268,7 @@ fn no_caller_ever_gets_an_answer_to_another_while_streams_break() {
         }
         // Every fifth is cut somewhere, the place moving on with each: before its head, or within its body.
         let cut = (asked.number * 7919) % body.len();
-        if cut % 3 == 0 {
+        if cut.is_multiple_of(3) {
             return asked.respond.send_reset(Reason::INTERNAL_ERROR);
         }
         let mut stream = asked.respond.send_response(Response::new(()), false).unwrap();

@@ -133,7 +133,7 @@ impl Http2Caller {
     }
 
     /// Whether a request is answered with 200, and not refused with its connection.
-    pub fn is_served(self) -> bool {
+    pub fn was_served(self) -> bool {
         let sender = self.sender.clone();
         self.block_on(async {
             let Ok(mut sender) = sender.ready().await else { return false };
