@@ -31,7 +31,7 @@ pub struct Taken {
     /// Its method.
     pub method: Method,
     /// Its path and query.
-    pub target: PathAndQuery,
+    pub target: String,
     /// Its header fields, without those of the hop.
     pub headers: HeaderMap,
     /// All of its body.
@@ -66,7 +66,7 @@ pub fn take_all<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Taken> {
                 Ok(Piece::More) | Err(_) => return taken,
             }
         }
-        let Some(target) = parts.uri.path_and_query().cloned() else { return taken };
+        let Some(target) = parts.uri.path_and_query().map(ToString::to_string) else { return taken };
         let mut headers = parts.headers;
         let seen = Seen::of(&headers);
         hop::strip_request(&mut headers, seen);
@@ -82,7 +82,8 @@ pub fn write(taken: &Taken, chunked: bool) -> Vec<u8> {
         _ if chunked => Length::Chunked,
         len => Length::Exact(len as u64),
     };
-    encode_request(&taken.method, &taken.target, &taken.headers, length, &mut out);
+    let target = PathAndQuery::try_from(&*taken.target).expect("it was one");
+    encode_request(&taken.method, &target, &taken.headers, length, &mut out);
     let fitting = length.piece(Bytes::copy_from_slice(&taken.body), &mut out);
     out.drain(&mut written);
     let ended = length.end(&HeaderMap::new(), &mut out);
