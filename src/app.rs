@@ -194,8 +194,7 @@ impl Bound {
             () = end(trigger, shutdown.clone(), &self.shutdown, &self.readiness) => Ok(()),
         };
         files.iter().for_each(|file| file.remove());
-        ended?;
-        // A refresh token that is being replaced would be lost with the answer.
+        // A refresh token that is being replaced would be lost with the answer, also when it is a worker that has ended.
         let (mut now, manager) = (shutdown.clone(), live.manager());
         tokio::select! {
             () = manager.finish() => {}
@@ -205,6 +204,7 @@ impl Bound {
         trigger.advance(Stage::Now);
         // It ends with the last stage, and its answers are small.
         let _ = admin.await;
+        ended?;
         tracing::info!("ended");
         Ok(())
     }

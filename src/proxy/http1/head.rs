@@ -88,6 +88,15 @@ impl Ending {
         None
     }
 
+    /// Takes out the empty lines before a message, of which there may be any number.
+    fn skip_empty_lines(&mut self, bytes: &mut BytesMut) {
+        if !self.started {
+            bytes.advance(self.start);
+            let bare_line_feed = self.bare_line_feed;
+            *self = Self { at: bytes.len(), bare_line_feed, ..Self::default() };
+        }
+    }
+
     /// Whether a line ended without a carriage return.
     pub(super) fn has_bare_line_feed(&self) -> bool {
         self.bare_line_feed
@@ -117,6 +126,7 @@ pub(in crate::proxy) fn take_request(
     parts: &mut Parts,
 ) -> Result<Option<Said>, Malformed> {
     let Some(end) = ending.find(bytes) else {
+        ending.skip_empty_lines(bytes);
         // Whoever speaks another protocol is told at once, instead of being waited for.
         let is_other = ending.beginning(bytes).first().is_some_and(|byte| !is_token(*byte));
         return incomplete(is_other, bytes.len(), max);

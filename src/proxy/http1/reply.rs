@@ -48,6 +48,7 @@ pub(super) async fn reply(
     let switched = body.take_tunnel();
     let length = length(&mut head, &body, manner);
     let keep = manner.keep && !wire.is_leaving() && length != Length::UntilClose;
+    wire.begin_answer();
     let keep = wire.out(|out| encode::answer(&head, manner.version, length, keep, out));
     if let Some(tunnel) = switched {
         return match poll_fn(|cx| wire.poll_flush(cx)).await {

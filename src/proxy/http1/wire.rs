@@ -152,6 +152,11 @@ impl Wire {
         Incoming(Some((Rc::clone(self), inner.number)))
     }
 
+    /// An answer begins: the caller is not asked for its body any more.
+    pub(super) fn begin_answer(&self) {
+        self.inner.borrow_mut().waits = false;
+    }
+
     /// What is on its way out.
     pub(super) fn out<T>(&self, write: impl FnOnce(&mut Out) -> T) -> T {
         write(&mut self.inner.borrow_mut().out)
