@@ -39,6 +39,8 @@ pub(super) struct Activity {
     quiet: Cell<bool>,
     // Whether everything that was to be written is.
     flushed: Cell<bool>,
+    // Something waits to be written, and the caller takes nothing.
+    stalled: Cell<bool>,
     // Since when the caller's side is closed.
     left: Cell<Option<u32>>,
     // Looked at while a request is served: nothing is read then, and nobody would see its caller go away.
@@ -70,6 +72,7 @@ impl Activity {
             conversing: Cell::new(false),
             quiet: Cell::new(false),
             flushed: Cell::new(true),
+            stalled: Cell::new(false),
             left: Cell::new(None),
             socket: RefCell::new(None),
             kept_alive: Cell::new(false),
@@ -111,7 +114,14 @@ impl Activity {
     /// Bytes went to the caller: a slow reader is not an idle one.
     pub(super) fn sent(&self) {
         self.still_served();
-        if self.state.get() == State::Idle {
+        if self.stalled.replace(false) || self.state.get() == State::Idle {
+            self.since.set(self.ticks.now());
+        }
+    }
+
+    /// The caller takes nothing of what is to be written.
+    pub(super) fn stalls(&self) {
+        if !self.stalled.replace(true) {
             self.since.set(self.ticks.now());
         }
     }
@@ -192,6 +202,7 @@ impl Activity {
 
     fn enter(&self, state: State) {
         self.state.set(state);
+        self.stalled.set(false);
         self.since.set(self.ticks.now());
         self.quiet.set(false);
         if matches!(self.verdict.get(), Some(Verdict::Overdue | Verdict::Park)) {
@@ -228,6 +239,8 @@ impl Activity {
         let (limit, verdict) = match self.state.get() {
             State::Idle => (self.ticks.idle_limit, Verdict::Close),
             State::Head => (self.ticks.head_limit, Verdict::Close),
+            // A caller that takes nothing for so long has an upstream's connection for nothing.
+            State::Busy { limit: 0 } if self.stalled.get() => (self.ticks.idle_limit, Verdict::Close),
             State::Busy { limit: 0 } => return,
             State::Busy { limit } => (limit, Verdict::Overdue),
         };
@@ -348,6 +361,27 @@ mod tests {
         }
         assert!(!activity.must_close());
         pass(&ticks, &registry, 301);
+        assert!(activity.must_close());
+    }
+
+    #[test]
+    fn a_caller_that_takes_nothing_of_its_answer_is_closed_and_one_that_takes_a_little_is_not() {
+        let (ticks, registry) = (ticks(), Registry::default());
+        let activity = Rc::new(Activity::new(Rc::clone(&ticks)));
+        registry.add(&activity);
+        activity.serving();
+        pass(&ticks, &registry, 1000);
+        assert!(!activity.must_close(), "an answer may take its time");
+        for _ in 0..4 {
+            activity.stalls();
+            pass(&ticks, &registry, 200);
+            activity.sent();
+        }
+        activity.stalls();
+        pass(&ticks, &registry, 200);
+        activity.stalls();
+        assert!(!activity.must_close());
+        pass(&ticks, &registry, 101);
         assert!(activity.must_close());
     }
 

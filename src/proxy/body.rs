@@ -28,6 +28,21 @@ pub(super) enum BodyError {
     Upstream(Option<h2::Reason>),
 }
 
+/// A body whose other side may need something meanwhile.
+pub(super) trait Alongside {
+    /// Goes on with what the upstream is still being sent, while the caller takes nothing of the answer: it may do so only
+    /// when it has sent everything.
+    fn poll_upload(&mut self, _cx: &mut Context<'_>) {}
+}
+
+impl Alongside for AnswerBody {
+    fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        if let Content::Upstream(Some(lease)) = &mut self.content {
+            lease.poll_upload(cx);
+        }
+    }
+}
+
 /// The body of an answer on its way to the caller.
 #[derive(Debug)]
 pub(super) struct AnswerBody {

@@ -29,7 +29,7 @@ pub struct ProxyConfig {
     pub required_header: Option<String>,
     /// How long the head of a request may take, from its first byte.
     pub header_timeout: Span,
-    /// How long a caller's connection may be idle between requests.
+    /// How long a caller's connection may be idle between requests, or take nothing of its answer.
     pub idle_timeout: Span,
     /// Largest head of a request or an answer, in bytes.
     pub max_header_bytes: usize,

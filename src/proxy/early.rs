@@ -5,7 +5,11 @@ use std::cell::RefCell;
 
 use http::{Response, StatusCode};
 
-use super::{exchange::drop_echoes, hop, route::Injected};
+use super::{
+    exchange::{drop_echoes, drop_phrase},
+    hop,
+    route::Injected,
+};
 use crate::token::Current;
 
 /// As many as may wait until the caller's side takes them; hints are only hints, and more are dropped.
@@ -28,6 +32,7 @@ impl Early {
         hop::strip_answer(answer.headers_mut(), false);
         if let Some(token) = token.as_ref().map(Current::token) {
             drop_echoes(answer.headers_mut(), token);
+            drop_phrase(answer.extensions_mut(), token);
         }
         waiting.push(answer);
     }

@@ -9,7 +9,7 @@
 
 use std::{rc::Rc, time::Duration};
 
-use http::{HeaderMap, Method, Response, StatusCode, uri::PathAndQuery};
+use http::{Extensions, HeaderMap, Method, Response, StatusCode, uri::PathAndQuery};
 
 use super::{
     body::AnswerBody,
@@ -17,6 +17,7 @@ use super::{
     error::{Error, Reason},
     exchange_http2::{self, Sent},
     grpc,
+    http1::Phrase,
     inflow::Inflow,
     route::{Injected, Route},
     unauthorized, upgrade,
@@ -189,11 +190,19 @@ async fn send(
             {
                 return Err(Reason::UpstreamInvalid.into());
             }
+            // What servers say on a connection that has been quiet for too long, before they close it (RFC 9110 §15.5.9).
+            Ok(response)
+                if response.status() == StatusCode::REQUEST_TIMEOUT
+                    && retriable
+                    && connection.is_last()
+                    && outgoing.is_held() => {}
             Ok(response) => return Ok(response.map(|()| Arrival::Http1(connection))),
             Err(_) if outgoing.has_failed() => return Err(Reason::CallerAborted.into()),
             Err(SendError::Unsent) if retriable && outgoing.body_is_held() => {}
             Err(SendError::Closed) if retriable && outgoing.is_held() => {}
-            Err(SendError::Unsent | SendError::Closed) => return Err(Reason::UpstreamClosed.into()),
+            Err(SendError::Unsent | SendError::Closed | SendError::Broken) => {
+                return Err(Reason::UpstreamClosed.into());
+            }
             Err(SendError::Invalid) => return Err(Reason::UpstreamInvalid.into()),
             Err(SendError::Timeout) => return Err(Reason::UpstreamTimeout.into()),
         }
@@ -266,6 +275,7 @@ fn answer(
     });
     if let Some(token) = &token {
         drop_echoes(response.headers_mut(), token.token());
+        drop_phrase(response.extensions_mut(), token.token());
     }
     if trailers {
         response.body_mut().pass_trailers(token);
@@ -273,6 +283,14 @@ fn answer(
     // An answer without a body gives its connection back now; nobody will poll it.
     response.body_mut().finish_if_complete();
     response
+}
+
+/// Drops a reason phrase that contains the live token.
+pub(super) fn drop_phrase(extensions: &mut Extensions, token: &AccessToken) {
+    let token = token.expose().as_bytes();
+    if extensions.get::<Phrase>().is_some_and(|phrase| memchr::memmem::find(&phrase.0, token).is_some()) {
+        extensions.remove::<Phrase>();
+    }
 }
 
 /// Drops the headers that contain the live token: an upstream that shows what it received must not show that.

@@ -15,6 +15,7 @@ use super::{
     caller::Caller,
     error::{Error, Reason},
     exchange::{self, Arrival, Outgoing},
+    http1::Facts,
     route::{Injected, Route},
     upgrade,
     upstream::{self, Connected, Connection, Seat, Sharing, StreamError},
@@ -55,6 +56,10 @@ pub(super) async fn send(
         let sent = seat.send(request, outgoing.body(), &caller.activity, &early).await;
         caller.activity.serving();
         let again = match sent {
+            // The library lets lines pass that say the same length twice.
+            Ok(response) if Facts::of_http2(response.headers()).is_ambiguous() => {
+                return Err(Reason::UpstreamInvalid.into());
+            }
             Ok(response) => {
                 return Ok(Sent::Answered(response.map(|arrived| Arrival::Http2(Box::new(arrived)))));
             }

@@ -16,7 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::{
     activity::Activity,
-    body::BodyError,
+    body::{Alongside, BodyError},
     http1::Length,
     inflow::{BrokenOff, Inflow},
     route::Route,
@@ -237,6 +237,8 @@ impl Body for RequestBody {
         }
     }
 }
+
+impl Alongside for RequestBody {}
 
 impl RequestBody {
     /// How the upstream learns where it ends, over HTTP/1.1.

@@ -97,13 +97,13 @@ pub(in crate::proxy) fn request_decoder(said: Said) -> Decoder {
 /// What the request says about how it is answered.
 fn manner(parts: &Parts, said: Said) -> Manner {
     let (version, headers) = (parts.version, &parts.headers);
-    let keep = if !said.connection {
-        version == Version::HTTP_11
-    } else if version == Version::HTTP_11 {
+    // RFC 9112 §9.3.
+    let is_new = version == Version::HTTP_11;
+    let keep = if said.connection {
         !hop::lists(headers, &CONNECTION, b"close")
+            && (is_new || hop::lists(headers, &CONNECTION, b"keep-alive"))
     } else {
-        // RFC 9112 §9.3.
-        hop::lists(headers, &CONNECTION, b"keep-alive")
+        is_new
     };
     Manner { version, is_head: parts.method == Method::HEAD, keep: keep && !said.facts.is_ambiguous() }
 }

@@ -8,6 +8,9 @@ use super::head::{self, Ending};
 /// Larger chunks than any body is (64 PiB): far beyond it, what a size adds up to could be read in two ways.
 const MAX_CHUNK: u64 = 1 << 56;
 
+/// As many digits, with the zeros in front that some servers write, and as much white space, as a size line may have.
+const MAX_PADDING: u8 = 32;
+
 /// As much as all chunk extensions of a body, which nobody reads, and a trailer section may hold.
 const MAX_BESIDE: usize = 16 * 1024;
 
@@ -35,9 +38,9 @@ pub(in crate::proxy) struct Chunked {
 #[derive(Clone, Copy, Debug)]
 enum Place {
     /// Before the first digit of a size, or after some.
-    Size { size: u64, digits: bool },
-    /// In the white space behind a size: only an extension or the end of the line may follow.
-    Space(u64),
+    Size { size: u64, digits: u8 },
+    /// In the white space behind a size, so much of it: only an extension or the end of the line may follow.
+    Space(u64, u8),
     /// In an extension.
     Extension(u64),
     /// Before the line feed behind a size.
@@ -78,7 +81,7 @@ enum Next {
 impl Decoder {
     /// A body in chunks.
     pub(in crate::proxy) fn chunked() -> Self {
-        Self::Chunked(Chunked { place: Place::Size { size: 0, digits: false }, beside: 0 })
+        Self::Chunked(Chunked { place: Place::Size { size: 0, digits: 0 }, beside: 0 })
     }
 
     /// A body of a known length.
@@ -168,18 +171,16 @@ impl Chunked {
                 }
                 Place::Trailers(mut ending) => return self.trailers(&mut ending, bytes, at),
                 Place::Size { size, digits } => match (char::from(byte).to_digit(16), byte) {
-                    // Zeros in front are counted, because they could go on for ever.
-                    (Some(0), _) if size == 0 => self.beside(Place::Size { size, digits: true })?,
-                    (Some(digit), _) if size < MAX_CHUNK >> 4 => {
-                        Place::Size { size: size << 4 | u64::from(digit), digits: true }
+                    (Some(digit), _) if size < MAX_CHUNK >> 4 && digits < MAX_PADDING => {
+                        Place::Size { size: size << 4 | u64::from(digit), digits: digits + 1 }
                     }
-                    (None, b'\r') if digits => Place::SizeEnd(size),
-                    (None, b';') if digits => Place::Extension(size),
-                    (None, b' ' | b'\t') if digits => Place::Space(size),
+                    (None, b'\r') if digits > 0 => Place::SizeEnd(size),
+                    (None, b';') if digits > 0 => Place::Extension(size),
+                    (None, b' ' | b'\t') if digits > 0 => Place::Space(size, 1),
                     _ => return Err(Broken),
                 },
-                Place::Space(size) => match byte {
-                    b' ' | b'\t' => self.beside(Place::Space(size))?,
+                Place::Space(size, count) => match byte {
+                    b' ' | b'\t' if count < MAX_PADDING => Place::Space(size, count + 1),
                     b';' => Place::Extension(size),
                     b'\r' => Place::SizeEnd(size),
                     _ => return Err(Broken),
@@ -196,7 +197,7 @@ impl Chunked {
                 },
                 Place::DataEnd { carriage_return } => match (carriage_return, byte) {
                     (false, b'\r') => Place::DataEnd { carriage_return: true },
-                    (true, b'\n') => Place::Size { size: 0, digits: false },
+                    (true, b'\n') => Place::Size { size: 0, digits: 0 },
                     _ => return Err(Broken),
                 },
             };

@@ -7,7 +7,7 @@
 //!    upstream is `upstream::Connection`.
 //!
 //! Everything about a request happens in one task, the one of the caller's connection: it reads the request, writes it to the
-//! upstream, reads the answer and writes it back. So nothing is handed from one task to another, nothing is locked, and nobody
+//! upstream, reads the answer and writes it back (towards an HTTP/2 upstream, the connection has a task too). So nothing is handed from one task to another, nothing is locked, and nobody
 //! is woken but by a socket.
 //!
 //! Written by hand because it is what attaché exists for: a library mends silently what must be refused (a second reader of the

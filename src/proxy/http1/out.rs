@@ -26,11 +26,18 @@ pub(in crate::proxy) struct Out {
     at: usize,
     large: Bytes,
     tail: &'static [u8],
+    // What was written may still be in a buffer of the stream's own: TLS has one.
+    unflushed: bool,
 }
 
 impl Out {
-    /// Whether everything is written.
+    /// Whether everything is written, and has left the stream too.
     pub(in crate::proxy) fn is_empty(&self) -> bool {
+        !self.unflushed && self.is_taken()
+    }
+
+    /// Whether the stream has taken everything.
+    fn is_taken(&self) -> bool {
         self.at == self.copied.len() && self.large.is_empty() && self.tail.is_empty()
     }
 
@@ -72,7 +79,7 @@ impl Out {
         written: &mut usize,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        while !self.is_empty() {
+        while !self.is_taken() {
             let copied = &self.copied[self.at..];
             let count = if self.large.is_empty() && self.tail.is_empty() {
                 ready!(Pin::new(&mut *stream).poll_write(cx, copied))?
@@ -84,10 +91,14 @@ impl Out {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             *written += count;
+            self.unflushed = true;
             self.advance(count);
         }
-        // TLS has a buffer of its own.
-        Pin::new(stream).poll_flush(cx)
+        if self.unflushed {
+            ready!(Pin::new(stream).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn advance(&mut self, mut count: usize) {
@@ -146,6 +157,36 @@ mod tests {
             let all = reading.await.unwrap();
             assert_eq!((String::from_utf8(all).unwrap(), written), (expected.clone(), expected.len()));
         }
+    }
+
+    /// Takes everything, and keeps it for a while, as TLS does.
+    struct Keeping {
+        kept: bool,
+    }
+
+    impl AsyncWrite for Keeping {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            if std::mem::take(&mut self.kept) { Poll::Pending } else { Poll::Ready(Ok(())) }
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn what_a_stream_keeps_for_a_while_is_not_written_yet() {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let (mut out, mut stream, mut written) = (Out::default(), Keeping { kept: true }, 0);
+        out.piece(Bytes::from_static(b"the end"), b"");
+        assert!(out.poll_flush(&mut stream, &mut written, &mut cx).is_pending());
+        assert!(written == 7 && !out.is_empty());
+        assert!(out.poll_flush(&mut stream, &mut written, &mut cx).is_ready());
+        assert!(written == 7 && out.is_empty());
     }
 
     #[test]

@@ -14,7 +14,12 @@ use http::{
 use http_body::Body as _;
 
 use super::{Length, Wire, converse::clear, encode};
-use crate::proxy::{body::AnswerBody, caller::Caller, hop, upgrade::Tunnel};
+use crate::proxy::{
+    body::{Alongside as _, AnswerBody},
+    caller::Caller,
+    hop,
+    upgrade::Tunnel,
+};
 
 /// What a request says about how it is answered.
 #[derive(Clone, Copy, Debug)]
@@ -121,8 +126,9 @@ struct Writing {
 impl Writing {
     fn poll(&mut self, headers: &HeaderMap, wire: &Wire, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         while let Some(body) = &mut self.body {
-            if wire.out(|out| out.is_full()) {
-                ready!(wire.poll_flush(cx))?;
+            if wire.out(|out| out.is_full()) && wire.poll_flush(cx)?.is_pending() {
+                body.poll_upload(cx);
+                return Poll::Pending;
             }
             if self.length.is_over() && body.is_end_stream() {
                 self.body = None;

@@ -26,7 +26,8 @@ use crate::{
     },
 };
 
-/// A connection, shared by whoever serves its requests and the body of the request under way. Both live in one task.
+/// A connection, shared by whoever serves its requests and the body of the request under way. Both live in one task, except
+/// that a body on its way to an HTTP/2 upstream goes on in another when the answer has begun.
 #[derive(Debug)]
 pub(in crate::proxy) struct Wire {
     inner: RefCell<Inner>,
@@ -44,6 +45,8 @@ struct Inner {
     number: u64,
     // The caller waits with its body until it is asked for it (RFC 9110 §10.1.1).
     waits: bool,
+    // What is on its way out belongs to the answer, and whoever writes that is woken when there is room.
+    answering: bool,
     leaving: bool,
 }
 
@@ -66,6 +69,7 @@ impl Wire {
                 body: Decoder::Done,
                 number: 0,
                 waits: false,
+                answering: false,
                 leaving: false,
             }),
             activity,
@@ -142,6 +146,7 @@ impl Wire {
     pub(super) fn begin(self: &Rc<Self>, headers: &HeaderMap, body: Decoder) -> Incoming {
         let mut inner = self.inner.borrow_mut();
         inner.number += 1;
+        inner.answering = false;
         inner.body = body;
         if body.is_done() {
             return Incoming(None);
@@ -154,7 +159,8 @@ impl Wire {
 
     /// An answer begins: the caller is not asked for its body any more.
     pub(super) fn begin_answer(&self) {
-        self.inner.borrow_mut().waits = false;
+        let mut inner = self.inner.borrow_mut();
+        (inner.waits, inner.answering) = (false, true);
     }
 
     /// What is on its way out.
@@ -215,6 +221,9 @@ impl Inner {
         if written > 0 {
             activity.sent();
         }
+        if flushed.is_pending() {
+            activity.stalls();
+        }
         flushed
     }
 
@@ -234,8 +243,10 @@ impl Inner {
                 Err(_) => return Poll::Ready(Some(Err(BrokenOff(None)))),
                 Ok(Piece::More) => {}
             }
-            // Not when an answer is already on its way: whoever writes it goes on with it.
-            if !self.out.is_empty() && matches!(self.poll_flush(activity, cx), Poll::Ready(Err(_))) {
+            // The question for the body. Not an answer that has begun: towards HTTP/2 an upload has a task of its own, which
+            // would be woken in place of the one that writes the answer.
+            let asks = !self.answering && !self.out.is_empty();
+            if asks && matches!(self.poll_flush(activity, cx), Poll::Ready(Err(_))) {
                 return Poll::Ready(Some(Err(BrokenOff(None))));
             }
             match ready!(self.inlet.poll_fill(&mut self.stream, cx)) {

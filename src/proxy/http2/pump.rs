@@ -9,7 +9,7 @@ use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http_body::Body;
 
-use crate::proxy::body::BodyError;
+use crate::proxy::body::{Alongside, BodyError};
 
 /// A first piece of at most this many bytes does not wait for the window: a stream whose head is still to be sent has none, so
 /// that head and body of a small request would go out one after the other. The library keeps the piece instead of us.
@@ -34,7 +34,7 @@ pub(in crate::proxy) enum Broken {
     Stream,
 }
 
-impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Pump<B> {
+impl<B: Body<Data = Bytes, Error = BodyError> + Alongside + Unpin> Pump<B> {
     pub(in crate::proxy) fn new(body: B, stream: SendStream<Bytes>) -> Self {
         Self { body, stream, begun: false, rest: Bytes::new() }
     }
@@ -48,7 +48,11 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Pump<B> {
     pub(in crate::proxy) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         loop {
             if !self.rest.is_empty() {
-                ready!(self.send_rest(cx))?;
+                let Poll::Ready(sent) = self.send_rest(cx) else {
+                    self.body.poll_upload(cx);
+                    return Poll::Pending;
+                };
+                sent?;
                 if self.body.is_end_stream() && self.rest.is_empty() {
                     return Poll::Ready(Ok(()));
                 }

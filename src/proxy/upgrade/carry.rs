@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::tunnel::CHUNK;
 use crate::proxy::{
-    body::BodyError,
+    body::{Alongside, BodyError},
     http2::{Broken, Pump},
     inflow::Inflow,
 };
@@ -81,7 +81,7 @@ struct Direction<B> {
     ended: Option<Result<(), Broken>>,
 }
 
-impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Direction<B> {
+impl<B: Body<Data = Bytes, Error = BodyError> + Alongside + Unpin> Direction<B> {
     fn new(pump: Pump<B>) -> Self {
         Self { pump, ended: None }
     }
@@ -117,8 +117,12 @@ impl<R: AsyncRead + Unpin> Body for Reading<R> {
     }
 }
 
+impl<R> Alongside for Reading<R> {}
+
 /// What comes on a stream, as a body without trailers: a tunnel has none.
 struct Hearing(Inflow);
+
+impl Alongside for Hearing {}
 
 impl Body for Hearing {
     type Data = Bytes;

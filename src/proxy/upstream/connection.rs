@@ -53,6 +53,8 @@ struct Parts {
     used: bool,
     // It cannot carry another request.
     last: bool,
+    // The request broke off after its answer had begun.
+    broken: bool,
 }
 
 /// What a connection was opened under.
@@ -79,6 +81,8 @@ pub(in crate::proxy) enum SendError {
     Unsent,
     /// The connection ended before the answer began.
     Closed,
+    /// It ended within the head of the answer.
+    Broken,
     /// What came is not an answer.
     Invalid,
     /// The answer did not begin in time.
@@ -98,6 +102,7 @@ impl Connection {
                 terms,
                 used: false,
                 last: false,
+                broken: false,
             }),
         }
     }
@@ -115,6 +120,11 @@ impl Connection {
     /// Whether it has carried a request before: only then can it be closing without anyone's fault.
     pub(in crate::proxy) fn is_used(&self) -> bool {
         self.parts.used
+    }
+
+    /// Whether the upstream says that it ends.
+    pub(in crate::proxy) fn is_last(&self) -> bool {
+        self.parts.last
     }
 
     /// Whether it can take a request, looking at what the upstream did meanwhile.
@@ -262,6 +272,10 @@ impl Parts {
             }
             match ready!(self.inlet.poll_fill(&mut self.stream, cx)) {
                 Ok(1..) => {}
+                // Its answer had begun: the request has had its effect.
+                Ok(0) | Err(_) if *interim > 0 || !self.inlet.bytes.is_empty() => {
+                    return Poll::Ready(Err(SendError::Broken));
+                }
                 Ok(0) | Err(_) => return Poll::Ready(Err(SendError::Closed)),
             }
         }
@@ -306,11 +320,19 @@ impl Parts {
         Ok(answer)
     }
 
+    /// Goes on with the request after its answer has begun.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        if !self.broken && self.poll_send(&mut 1, cx).is_err() {
+            (self.broken, self.sending) = (true, None);
+        }
+    }
+
     /// The next piece of the answer's body.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         let broken = Poll::Ready(Some(Err(BrokenOff(None))));
         // An answer may begin before its request has ended.
-        if self.poll_send(&mut 1, cx).is_err() {
+        self.poll_upload(cx);
+        if self.broken {
             return broken;
         }
         loop {
@@ -353,6 +375,11 @@ impl Lease {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         self.connection.parts.poll_frame(cx)
+    }
+
+    /// Goes on with the request while nobody takes the answer.
+    pub(in crate::proxy) fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        self.connection.parts.poll_upload(cx);
     }
 
     /// Whether all of the body has been taken.

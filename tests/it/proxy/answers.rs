@@ -295,3 +295,46 @@ fn interim_answers_pass_less_what_belongs_to_the_hop_and_not_to_http_1_0() {
     let answer = caller.rest();
     assert!(answer.starts_with("HTTP/1.0 200 OK\r\n") && answer.ends_with("\r\n\r\nok"), "{answer}");
 }
+
+#[test]
+fn f8_a_request_whose_answer_had_begun_is_not_sent_again() {
+    let provider = provider();
+    for cut in ["HTTP/1.1 200 O", "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"] {
+        let upstream = FakeServer::start(move |request| match request.number {
+            1 => Reply::text(200, "fine"),
+            _ => Reply::raw(cut).close(),
+        });
+        let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+        assert_eq!(get(sidecar.proxy, "/").text(), "fine");
+        let broken = get(sidecar.proxy, "/");
+        assert_eq!((broken.status, broken.reason().as_deref()), (502, Some("upstream_closed")), "{cut}");
+        assert_eq!(upstream.received().len(), 2, "{cut}");
+    }
+}
+
+#[test]
+fn f9_a_kept_connection_that_ends_with_a_408_is_no_failure() {
+    let provider = provider();
+    let timeout = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    let upstream = FakeServer::start(move |request| match request.number {
+        2 => Reply::raw(timeout).close(),
+        _ => Reply::text(200, "fine"),
+    });
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+    for _ in 0..2 {
+        assert_eq!(get(sidecar.proxy, "/").text(), "fine");
+    }
+    assert_eq!(upstream.received().len(), 3);
+}
+
+#[test]
+fn a_token_in_a_reason_phrase_does_not_come_back() {
+    let provider = provider();
+    let upstream = FakeServer::start(|_| {
+        Reply::raw("HTTP/1.1 400 What is token-1\r\nX: token-1\r\nContent-Length: 2\r\n\r\nno")
+    });
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+    let answer = get(sidecar.proxy, "/");
+    assert!(answer.head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{}", answer.head);
+    assert!(!answer.head.contains("token-1"), "{}", answer.head);
+}

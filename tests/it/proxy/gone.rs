@@ -120,3 +120,40 @@ fn a_caller_that_leaves_a_quiet_answer_frees_its_upstream() {
     drop(caller);
     freed.recv_timeout(PATIENCE).unwrap();
 }
+
+#[test]
+fn a_caller_that_reads_only_when_it_has_sent_everything_gets_its_answer() {
+    const SIZE: usize = 12 * 1024 * 1024;
+    let provider = provider();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    // Reads and writes at the same time.
+    let upstream = thread::spawn(move || {
+        let mut reading = listener.accept().unwrap().0;
+        let mut writing = reading.try_clone().unwrap();
+        let answering = thread::spawn(move || {
+            write!(writing, "HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n").unwrap();
+            writing.write_all(&vec![b'a'; SIZE]).unwrap();
+        });
+        let mut received = 0;
+        let mut piece = vec![0; 64 * 1024];
+        while received < SIZE {
+            received += reading.read(&mut piece).unwrap();
+        }
+        answering.join().unwrap();
+    });
+    let sidecar = Sidecar::to(&url, &provider, "");
+    let mut caller = TcpStream::connect(sidecar.proxy).unwrap();
+    caller.set_write_timeout(Some(PATIENCE)).unwrap();
+    caller.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(
+        caller,
+        "POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {SIZE}\r\n\r\n"
+    )
+    .unwrap();
+    caller.write_all(&vec![b'u'; SIZE]).unwrap();
+    let mut answer = Vec::new();
+    caller.read_to_end(&mut answer).unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n") && answer.len() > SIZE, "{} bytes", answer.len());
+    upstream.join().unwrap();
+}

@@ -41,6 +41,10 @@ fn chunks_extensions_and_trailers_are_read() {
     assert_eq!((&body[..], &rest[..], done), (&b"abc0123456789"[..], &b"GET"[..], true));
     assert_eq!(trailers.unwrap()["x"], "y");
     assert!(read(Decoder::chunked(), &[b"0\r\n\r\n"]).unwrap().3);
+    // Some servers write sizes of a fixed width, for as long as a body lasts.
+    let padded = format!("{}0\r\n\r\n", "00000001  \r\nx\r\n".repeat(10_000));
+    let (body, _, _, done) = read(Decoder::chunked(), &[padded.as_bytes()]).unwrap();
+    assert_eq!((body.len(), done), (10_000, true));
 }
 
 #[test]
