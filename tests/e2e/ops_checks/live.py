@@ -17,7 +17,7 @@ from .sidecar import get, running
 
 OPTIONAL = (
     "attache_unsafe_settings", "attache_refresh_token", "attache_token_store", "attache_token_introspections",
-    "attache_upstream_tls_reloads",
+    "attache_upstream_tls_reloads", "attache_client_certificate", "attache_upstream_client_certificate",
 )  # fmt: skip
 
 CONFIG = """
