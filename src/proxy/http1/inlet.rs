@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 /// The least that is read at once: more than most messages.
 const LEAST: usize = 8 * 1024;
 
-/// The most: of a body that comes faster than it is taken. What is larger than 128 KiB glibc maps anew each time.
-const MOST: usize = 96 * 1024;
+/// The most: of a body that comes faster than it is taken.
+const MOST: usize = 128 * 1024;
 
 /// Less room than this is not worth a read.
 const WORTH: usize = 1024;
@@ -22,14 +22,13 @@ const WORTH: usize = 1024;
 #[derive(Debug)]
 pub(in crate::proxy) struct Inlet {
     pub(in crate::proxy) bytes: BytesMut,
-    // How much to read at once, and whether the last read brought much less.
+    // How much to read at once.
     step: usize,
-    small: bool,
 }
 
 impl Inlet {
     pub(in crate::proxy) fn new() -> Self {
-        Self { bytes: BytesMut::new(), step: LEAST, small: false }
+        Self { bytes: BytesMut::new(), step: LEAST }
     }
 
     /// Reads once; 0 at the end of the connection.
@@ -44,22 +43,18 @@ impl Inlet {
             room = self.bytes.capacity() - self.bytes.len();
         }
         let count = ready!(pin!(stream.read_buf(&mut self.bytes)).poll(cx))?;
-        if count == room {
-            self.step = (self.step * 2).min(MOST);
-        }
-        // The end of a large message is small as well: only two in a row mean that less comes.
-        let was_small = std::mem::replace(&mut self.small, count < self.step / 4);
-        if self.small && was_small {
-            self.step = (self.step / 2).max(LEAST);
+        if count == room && self.step < MOST {
+            self.step *= 2;
+        } else if count < self.step / 4 && self.step > LEAST {
+            self.step /= 2;
         }
         Poll::Ready(Ok(count))
     }
 
     /// Gives back memory that an idle connection does not need.
     pub(in crate::proxy) fn rest(&mut self) {
-        // Of a large buffer, what is left shows only its end; how much to read next time is remembered.
-        if self.bytes.is_empty() && self.step > LEAST {
-            self.bytes = BytesMut::new();
+        if self.bytes.is_empty() && self.bytes.capacity() > LEAST {
+            *self = Self::new();
         }
     }
 
