@@ -227,7 +227,14 @@ impl Activity {
         }
     }
 
-    fn sweep(&self) {
+    /// The process is on its way out.
+    pub(super) fn drain(&self) {
+        self.draining.set(true);
+        self.wake();
+    }
+
+    /// Looks whether a limit has passed.
+    pub(super) fn sweep(&self) {
         self.look();
         if self.must_close() {
             return self.wake();
@@ -251,7 +258,7 @@ impl Activity {
     }
 
     /// Looks whether nothing has happened since it was looked at the last time.
-    fn settle(&self) {
+    pub(super) fn settle(&self) {
         if !self.conversing.get() || self.state.get() != State::Idle || !self.flushed.get() {
             return;
         }
@@ -275,54 +282,11 @@ impl Drop for Activity {
     }
 }
 
-/// The activities of all connections of a worker.
-#[derive(Debug, Default)]
-pub(super) struct Registry {
-    // Weak, so that a connection that ends does not have to find itself here: the sweep forgets it.
-    activities: RefCell<Vec<Weak<Activity>>>,
-}
-
-impl Registry {
-    pub(super) fn add(&self, activity: &Rc<Activity>) {
-        self.activities.borrow_mut().push(Rc::downgrade(activity));
-    }
-
-    /// Looks at every connection, and forgets those that have ended.
-    pub(super) fn sweep(&self) {
-        let mut activities = self.activities.borrow_mut();
-        activities.retain(|activity| {
-            let alive = activity.upgrade();
-            if let Some(activity) = &alive {
-                activity.sweep();
-            }
-            alive.is_some()
-        });
-        // What a burst of connections needed is given back once it is over.
-        let (len, capacity) = (activities.len(), activities.capacity());
-        if capacity > 64 && len < capacity / 4 {
-            activities.shrink_to(len * 2);
-        }
-    }
-
-    /// Finds the connections that have been quiet since the last time: they lose their buffers.
-    pub(super) fn settle(&self) {
-        self.activities.borrow().iter().filter_map(Weak::upgrade).for_each(|activity| activity.settle());
-    }
-
-    /// Tells every connection that the process is on its way out.
-    pub(super) fn drain(&self) {
-        for activity in self.activities.borrow().iter().filter_map(Weak::upgrade) {
-            activity.draining.set(true);
-            activity.wake();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::*;
+    use super::{super::registry::Registry, *};
 
     fn ticks() -> Rc<Ticks> {
         Rc::new(Ticks::new(Duration::from_secs(10), Duration::from_secs(10), Duration::from_secs(300)))
@@ -476,16 +440,5 @@ mod tests {
         assert!(activity.should_park());
         activity.received(true);
         assert!(!activity.should_park(), "a request came first");
-    }
-
-    #[test]
-    fn connections_that_have_ended_are_forgotten() {
-        let (ticks, registry) = (ticks(), Registry::default());
-        for _ in 0..1000 {
-            registry.add(&Rc::new(Activity::new(Rc::clone(&ticks))));
-        }
-        registry.sweep();
-        assert_eq!(registry.activities.borrow().len(), 0);
-        assert!(registry.activities.borrow().capacity() < 100);
     }
 }

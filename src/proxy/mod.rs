@@ -37,6 +37,7 @@ mod path;
 mod presence;
 mod reach;
 mod refuse;
+mod registry;
 mod route;
 mod seen;
 mod serve;

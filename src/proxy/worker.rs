@@ -22,9 +22,9 @@ use tokio::{
 };
 
 use super::{
-    activity::Registry,
     http2,
     listener::{self, Accepted, Bound, Gate},
+    registry::Registry,
     serve,
     ticks::Ticks,
     upstream::{Pool, Shared},

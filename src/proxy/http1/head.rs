@@ -131,14 +131,8 @@ pub(in crate::proxy) fn take_request(
         let is_other = ending.beginning(bytes).first().is_some_and(|byte| !is_token(*byte));
         return incomplete(is_other, bytes.len(), max);
     };
-    let found = &std::mem::take(ending);
-    let Ending { start, bare_line_feed, .. } = *found;
-    if end > max {
-        return Err(Malformed::TooLarge);
-    }
-    bytes.advance(start);
-    let head = bytes.split_to(end - start).freeze();
-    let (line, from) = first_line(&head, found)?;
+    let (head, found) = split_off(bytes, ending, end, max)?;
+    let (line, from) = first_line(&head, &found)?;
     let method_end = memchr(b' ', line).ok_or(Malformed::Head)?;
     let target_end =
         line.len().checked_sub(VERSION_LEN).filter(|end| *end > method_end).ok_or(Malformed::Head)?;
@@ -157,9 +151,9 @@ pub(in crate::proxy) fn take_request(
     let fragment = memchr(b'#', target).is_some();
     parts.uri =
         Uri::from_maybe_shared(head.slice(method_end + 1..target_end)).map_err(|_| Malformed::Target)?;
-    let mut said = fields(&head, from, found, &mut parts.headers)?;
+    let mut said = fields(&head, from, &found, &mut parts.headers)?;
     said.facts.fragment = fragment;
-    said.facts.bare_line_feed = bare_line_feed;
+    said.facts.bare_line_feed = found.bare_line_feed;
     Ok(Some(said))
 }
 
@@ -175,14 +169,8 @@ pub(in crate::proxy) fn take_answer(
             !ending.beginning(bytes).iter().zip(b"HTTP/1.").all(|(byte, expected)| byte == expected);
         return incomplete(is_other, bytes.len(), max);
     };
-    let found = &std::mem::take(ending);
-    let Ending { start, bare_line_feed, .. } = *found;
-    if end > max {
-        return Err(Malformed::TooLarge);
-    }
-    bytes.advance(start);
-    let head = bytes.split_to(end - start).freeze();
-    let (line, from) = first_line(&head, found)?;
+    let (head, found) = split_off(bytes, ending, end, max)?;
+    let (line, from) = first_line(&head, &found)?;
     let (version, rest) = line.split_at_checked(VERSION_LEN).ok_or(Malformed::Head)?;
     let mut response = Response::new(());
     *response.version_mut() = match version {
@@ -205,13 +193,28 @@ pub(in crate::proxy) fn take_answer(
         response.extensions_mut().insert(Phrase(head.slice_ref(phrase)));
     }
     *response.headers_mut() = std::mem::take(spare);
-    let mut said = fields(&head, from, found, response.headers_mut())?;
-    said.facts.bare_line_feed = bare_line_feed;
+    let mut said = fields(&head, from, &found, response.headers_mut())?;
+    said.facts.bare_line_feed = found.bare_line_feed;
     Ok(Some((response, said)))
 }
 
 /// The length of a version and the space beside it.
 const VERSION_LEN: usize = b" HTTP/1.1".len();
+
+/// Takes a whole head out, without the empty lines before it; what was found of its lines stays with it.
+fn split_off(
+    bytes: &mut BytesMut,
+    ending: &mut Ending,
+    end: usize,
+    max: usize,
+) -> Result<(Bytes, Ending), Malformed> {
+    let found = std::mem::take(ending);
+    if end > max {
+        return Err(Malformed::TooLarge);
+    }
+    bytes.advance(found.start);
+    Ok((bytes.split_to(end - found.start).freeze(), found))
+}
 
 fn incomplete<T>(is_other: bool, len: usize, max: usize) -> Result<Option<T>, Malformed> {
     if is_other {
