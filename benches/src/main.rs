@@ -17,16 +17,18 @@ mod slices;
 mod stats;
 mod suite;
 mod target;
+mod train;
 mod usage;
 
 use std::{env, io, path::PathBuf, process::ExitCode};
 
-const USAGE: &str = "benches/run [--quick | --instructions] [--only ID]... [--rounds N] [--out DIRECTORY]
+const USAGE: &str = "benches/run [--quick | --instructions | --train] [--only ID]... [--rounds N] [--out DIRECTORY]
 
 --quick   only what noise cannot disturb; the exit code is 1 when a limit is missed
 --instructions
           how many a request takes outside the kernel, counted by valgrind (of the parts in --only, or of five), with a profile
           of each beside the report
+--train   no measuring: attaché under each load, for benches/profile
 --only    one part: small-1, small-16, small-64, small-256, down-64k, down-1m, up-64k, tls-h1, tls-h2, h2c,
           grpc, routes, refresh, traces,
           latency, fixed
@@ -57,6 +59,7 @@ fn measure(arguments: &[String]) -> io::Result<bool> {
         let mut value = || rest.next().cloned().ok_or_else(|| io::Error::other(USAGE));
         match argument.as_str() {
             "--quick" => wish.quick = true,
+            "--train" => of_program = suite::train,
             "--instructions" => of_program = suite::instructions,
             "--only" => wish.only.push(value()?),
             "--rounds" => wish.rounds = value()?.parse().map_err(io::Error::other)?,

@@ -12,6 +12,7 @@ use crate::{
     site::Site,
     slices::{Outcome, Scenario},
     target::{self, Kind, Target, Variant, Way},
+    train,
 };
 
 pub struct Wish {
@@ -105,6 +106,23 @@ pub fn instructions(wish: &Wish) -> io::Result<bool> {
         for kind in scenario.targets.iter().filter(|kind| matches!(kind, Kind::Attache(_))) {
             let count = instructions::count(scenario, *kind, &site, &mut engine, cores, &site.directory)?;
             println!("{:<9} {count:>7.0} instructions a request, {}", scenario.id, kind.name());
+        }
+    }
+    Ok(true)
+}
+
+/// What a profile is made of: every scenario in which attaché runs as it does by default.
+pub fn train(wish: &Wish) -> io::Result<bool> {
+    let cores = Cores::choose();
+    let mut engine = Engine::new()?;
+    let directory = wish.out.join("work");
+    std::fs::create_dir_all(&directory)?;
+    let site = Site::build(&mut engine, &directory)?;
+    engine.busy = false;
+    for scenario in scenarios().iter().filter(|scenario| wish.wants(scenario.id)) {
+        if scenario.base != OURS {
+            let completed = train::run(scenario, OURS, &site, &mut engine, cores)?;
+            println!("{:<9} {completed} requests", scenario.id);
         }
     }
     Ok(true)

@@ -255,6 +255,24 @@ impl Target {
         Some(SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[at]))).filter(|to| to.port() > 0)
     }
 
+    /// Asks it to end, as an orchestrator does, and waits until it has.
+    pub fn end(mut self, engine: &mut Engine) -> io::Result<()> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        if let Some(pid) = rustix::process::Pid::from_raw(child.id() as i32) {
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        }
+        let until = Instant::now() + Duration::from_secs(60);
+        while child.try_wait()?.is_none() {
+            if Instant::now() > until {
+                child.kill()?;
+                child.wait()?;
+                return Err(io::Error::other(format!("{} does not end", self.kind.name())));
+            }
+            engine.serve(Duration::from_millis(5))?;
+        }
+        Ok(())
+    }
+
     pub fn pids(&self) -> Vec<u32> {
         self.child.as_ref().map(|child| usage::family(child.id())).unwrap_or_default()
     }

@@ -395,7 +395,7 @@ impl Lease {
     /// The answer is complete. The connection is kept unless the upstream closes it, sent too much, or has not been
     /// sent all of the request.
     pub(in crate::proxy) fn finish(mut self) {
-        self.connection.parts.inlet.rest();
+        self.connection.parts.inlet.put_back();
         // What the upstream does meanwhile is looked at when the connection is taken.
         if self.connection.is_at_rest() {
             self.pool.put(self.slot, self.connection);
