@@ -160,30 +160,30 @@ impl Guard {
 
 /// The host of `uri-host [":" port]` (RFC 9110 §7.2), or nothing when it is empty or malformed.
 fn host_of(value: &[u8]) -> Option<&str> {
-    let value = std::str::from_utf8(value).ok()?;
-    let (host, port) = match value.strip_prefix('[') {
+    let (host, port) = match value.strip_prefix(b"[") {
         Some(rest) => {
-            let end = rest.find(']')? + 2;
-            rest[..end - 2].parse::<std::net::Ipv6Addr>().ok()?;
-            (&value[..end], &value[end..])
+            let end = rest.iter().position(|byte| *byte == b']')? + 2;
+            str::from_utf8(&rest[..end - 2]).ok()?.parse::<std::net::Ipv6Addr>().ok()?;
+            value.split_at(end)
         }
         None => {
-            let end = value.find(':').unwrap_or(value.len());
-            let host = &value[..end];
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-            if host.is_empty() || !host.bytes().all(plain) {
+            let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+            let end = value.iter().position(|byte| !plain(byte)).unwrap_or(value.len());
+            if end == 0 {
                 return None;
             }
-            (host, &value[end..])
+            value.split_at(end)
         }
     };
-    match port.strip_prefix(':') {
-        None => port.is_empty().then_some(host),
+    let host = str::from_utf8(host).ok()?;
+    match port {
         // An empty port is the default one (RFC 3986 §3.2.3).
-        Some("") => Some(host),
-        Some(port) => {
-            (port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()).then_some(host)
+        [] | [b':'] => Some(host),
+        [b':', port @ ..] => {
+            let number = str::from_utf8(port).ok()?.parse::<u16>();
+            (port.iter().all(u8::is_ascii_digit) && number.is_ok()).then_some(host)
         }
+        _ => None,
     }
 }
 

@@ -78,8 +78,10 @@ impl Injection {
 
     /// Whether a name could be read as the injected one.
     pub(super) fn is_spelling(&self, name: &HeaderName) -> bool {
-        // `HeaderName` is lower-case already.
-        name.as_str().bytes().filter(u8::is_ascii_alphanumeric).eq(self.letters.iter().copied())
+        // `HeaderName` is lower-case already. One that is shorter cannot be, and most are.
+        let name = name.as_str();
+        name.len() >= self.letters.len()
+            && name.bytes().filter(u8::is_ascii_alphanumeric).eq(self.letters.iter().copied())
     }
 }
 

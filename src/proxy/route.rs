@@ -165,8 +165,10 @@ pub(super) struct RouteTable {
 #[derive(Debug, Default)]
 struct Paths {
     root: Option<Arc<Route>>,
-    prefixes: HashMap<Box<str>, Arc<Route>>,
-    // No lookup is longer than this: hashing every prefix of a long path is work that a caller could choose.
+    // In order of their length, then of their letters. A search costs less than a hash with few of them, and with a thousand
+    // not more.
+    prefixes: Vec<(Box<str>, Arc<Route>)>,
+    // No lookup is longer than this: looking for every prefix of a long path is work that a caller could choose.
     longest: usize,
 }
 
@@ -186,7 +188,7 @@ impl RouteTable {
             paths.root.replace(route)
         } else {
             paths.longest = paths.longest.max(prefix.len());
-            paths.prefixes.insert(prefix.into(), route)
+            paths.insert(prefix, route)
         };
         earlier.map_or(Ok(()), |earlier| Err(earlier.name.clone()))
     }
@@ -195,7 +197,7 @@ impl RouteTable {
     pub(super) fn response_timeouts(&self) -> impl Iterator<Item = Duration> {
         let tables = self.hosts.values().chain([&self.any]);
         tables
-            .flat_map(|paths| paths.prefixes.values().chain(&paths.root))
+            .flat_map(|paths| paths.prefixes.iter().map(|(_, route)| route).chain(&paths.root))
             .map(|route| route.response_timeout)
     }
 
@@ -225,6 +227,22 @@ impl RouteTable {
 }
 
 impl Paths {
+    /// Adds a route; the other one when there is one of the same prefix.
+    fn insert(&mut self, prefix: &str, route: Arc<Route>) -> Option<Arc<Route>> {
+        match self.search(prefix) {
+            Ok(at) => Some(std::mem::replace(&mut self.prefixes[at].1, route)),
+            Err(at) => {
+                self.prefixes.insert(at, (prefix.into(), route));
+                None
+            }
+        }
+    }
+
+    /// Where a prefix stands, or would. By length first: most differ in it, and numbers are compared sooner than strings.
+    fn search(&self, prefix: &str) -> Result<usize, usize> {
+        self.prefixes.binary_search_by(|(other, _)| (other.len(), &**other).cmp(&(prefix.len(), prefix)))
+    }
+
     fn find(&self, path: &str) -> Option<&Arc<Route>> {
         if self.prefixes.is_empty() {
             return self.root.as_ref();
@@ -236,9 +254,9 @@ impl Paths {
             if end > 0
                 && end <= self.longest
                 && (end == bytes.len() || bytes[end] == b'/')
-                && let Some(route) = self.prefixes.get(&path[..end])
+                && let Ok(at) = self.search(&path[..end])
             {
-                return Some(route);
+                return Some(&self.prefixes[at].1);
             }
             if end == 0 {
                 return self.root.as_ref();

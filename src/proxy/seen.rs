@@ -23,6 +23,10 @@ impl Seen {
 
     fn and(mut self, name: &HeaderName) -> Self {
         let name = name.as_str();
+        // Most names begin otherwise.
+        if !matches!(name.as_bytes().first(), Some(b'c' | b'e' | b'k' | b'p' | b't' | b'u' | b'v')) {
+            return self;
+        }
         match name {
             "connection" => self.connection = true,
             "content-length" => self.content_length = true,

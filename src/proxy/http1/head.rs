@@ -261,7 +261,8 @@ pub(super) fn fields(
             return Err(Malformed::TooLarge);
         }
         // A folded line begins with a space, which no name holds; neither does the one before a colon.
-        let colon = memchr(b':', line).ok_or(Malformed::Head)?;
+        // Names are short: a search that is made for long ones begins later than this one ends.
+        let colon = line.iter().position(|byte| *byte == b':').ok_or(Malformed::Head)?;
         let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| Malformed::Head)?;
         let value = trimmed(&line[colon + 1..]);
         if name == CONTENT_LENGTH {
