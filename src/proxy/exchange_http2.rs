@@ -51,9 +51,10 @@ pub(super) async fn send(
         }
         let kept = seat.was_used();
         caller.activity.awaiting(outgoing.time_limit(caller, route));
-        let request = head(outgoing, route, token)?;
+        let request = head(outgoing, route)?;
         let early = |answer| caller.early.has_come(answer, token);
-        let sent = seat.send(request, outgoing.body(), &caller.activity, &early).await;
+        let sent =
+            seat.send(request, route.credential(token), outgoing.body(), &caller.activity, &early).await;
         caller.activity.serving();
         let again = match sent {
             // The library lets lines pass that say the same length twice.
@@ -87,11 +88,11 @@ pub(super) async fn connect(
 ) -> Result<Option<Response<Connected>>, Error> {
     for _ in 0..MAX_SENDINGS {
         let Some(seat) = connecting_seat(caller, route, token).await? else { return Ok(None) };
-        let mut request = head(outgoing, route, token)?;
+        let mut request = head(outgoing, route)?;
         upgrade::ask_by_connect(&mut request);
         caller.activity.awaiting(outgoing.time_limit(caller, route));
         let early = |answer| caller.early.has_come(answer, token);
-        let sent = seat.connect(request, &caller.activity, &early).await;
+        let sent = seat.connect(request, route.credential(token), &caller.activity, &early).await;
         caller.activity.serving();
         match sent {
             Ok(response) => return Ok(Some(response)),
@@ -150,8 +151,8 @@ async fn seat(caller: &Caller, route: &Route, token: &mut Injected) -> Result<Sh
     Ok(sharing)
 }
 
-/// The head as HTTP/2 has it (RFC 9113 §8.2.2, §8.3.1), with its credential.
-fn head(outgoing: &Outgoing<'_>, route: &Route, token: &Injected) -> Result<Request<()>, Reason> {
+/// The head as HTTP/2 has it (RFC 9113 §8.2.2, §8.3.1), but for its credential.
+fn head(outgoing: &Outgoing<'_>, route: &Route) -> Result<Request<()>, Reason> {
     let mut request = Request::new(());
     *request.version_mut() = Version::HTTP_2;
     *request.method_mut() = outgoing.method.clone();
@@ -163,7 +164,6 @@ fn head(outgoing: &Outgoing<'_>, route: &Route, token: &Injected) -> Result<Requ
         headers.insert(CONTENT_LENGTH, (*length).into());
     }
     let host = headers.remove(HOST).ok_or(Reason::MalformedHost)?;
-    route.inject(headers, token);
     let mut parts = uri::Parts::default();
     parts.scheme = Some(if route.upstream.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP });
     parts.authority = Some(Authority::try_from(host.as_bytes()).map_err(|_| Reason::MalformedHost)?);

@@ -76,6 +76,11 @@ impl Injection {
         headers.insert(self.name.clone(), value.clone());
     }
 
+    /// The name of the header.
+    pub(super) fn name(&self) -> &HeaderName {
+        &self.name
+    }
+
     /// Whether a name could be read as the injected one.
     pub(super) fn is_spelling(&self, name: &HeaderName) -> bool {
         // `HeaderName` is lower-case already. One that is shorter cannot be, and most are.

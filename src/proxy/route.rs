@@ -120,6 +120,12 @@ impl Route {
             self.injection.set(headers, current.header());
         }
     }
+
+    /// The same for whoever writes it elsewhere.
+    pub(super) fn credential(&self, injected: &Injected) -> Option<(HeaderName, HeaderValue)> {
+        let current = injected.as_ref()?;
+        Some((self.injection.name().clone(), current.header().clone()))
+    }
 }
 
 /// Checks the `headers` of a route.

@@ -3,12 +3,16 @@
 
 use super::PREFACE_LEN;
 
-const HEADER_LEN: usize = 9;
+/// The length of a frame's header.
+pub(in crate::proxy) const HEADER_LEN: usize = 9;
 const CODE_LEN: usize = 4;
-const HEADERS: u8 = 1;
+/// The type of a frame that begins a header block.
+pub(in crate::proxy) const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
-const CONTINUATION: u8 = 9;
-const END_HEADERS: u8 = 4;
+/// The type of one that goes on with it.
+pub(in crate::proxy) const CONTINUATION: u8 = 9;
+/// The flag of one that ends it.
+pub(in crate::proxy) const END_HEADERS: u8 = 4;
 
 /// Follows the frames of one direction. It only watches: what is not a frame, the library refuses.
 #[derive(Debug)]

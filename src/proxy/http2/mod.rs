@@ -18,6 +18,7 @@ mod stream;
 
 pub(super) use self::{
     connection::serve,
+    frames::{CONTINUATION, END_HEADERS, HEADER_LEN as FRAME_HEADER_LEN, HEADERS},
     preface::{Opening, PREFACE_LEN, opening, rest_of_preface},
     pump::{Broken, Pump},
 };

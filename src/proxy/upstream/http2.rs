@@ -15,7 +15,12 @@ use std::{
 use bytes::Bytes;
 use h2::client::{self, SendRequest};
 
-use super::{Shared, Upstream, UpstreamStream, connection::Terms, seat::Seat};
+use super::{
+    Shared, Upstream, UpstreamStream,
+    attach::{Attaching, Credentials},
+    connection::Terms,
+    seat::Seat,
+};
 use crate::proxy::ticks::Ticks;
 
 /// Requests at once on one connection, however many more the upstream allows.
@@ -36,6 +41,7 @@ const SEND_BUFFER: usize = 64 * 1024;
 pub(in crate::proxy) struct Multiplexed {
     sender: SendRequest<Bytes>,
     driver: Rc<Driver>,
+    credentials: Rc<Credentials>,
     terms: Terms,
     ticks: Rc<Ticks>,
     streams: Cell<usize>,
@@ -50,7 +56,7 @@ pub(in crate::proxy) struct Multiplexed {
 /// Drives the connection, from a task of its own and from whoever wants to know whether it is alive.
 #[derive(Debug)]
 struct Driver {
-    connection: RefCell<Option<client::Connection<UpstreamStream, Bytes>>>,
+    connection: RefCell<Option<client::Connection<Attaching<UpstreamStream>, Bytes>>>,
     task: RefCell<Option<Waker>>,
 }
 
@@ -63,6 +69,7 @@ impl Multiplexed {
         owner: &Rc<Shared>,
         terms: Terms,
     ) -> Result<Rc<Self>, h2::Error> {
+        let credentials = Rc::new(Credentials::default());
         let (sender, mut connection) = client::Builder::new()
             .enable_push(false)
             .initial_max_send_streams(UNTOLD)
@@ -75,7 +82,7 @@ impl Multiplexed {
             .max_concurrent_reset_streams(MAX_STREAMS)
             // A reset that the upstream has not seen yet must not make what it still sends an error.
             .reset_stream_duration(Duration::from_secs(10))
-            .handshake(stream)
+            .handshake(Attaching::new(stream, Rc::clone(&credentials)))
             .await?;
         poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
             Poll::Ready(ended) => Poll::Ready(ended),
@@ -94,6 +101,7 @@ impl Multiplexed {
         Ok(Rc::new(Self {
             sender,
             driver,
+            credentials,
             terms,
             ticks,
             streams: Cell::new(0),
@@ -148,6 +156,11 @@ impl Multiplexed {
         if let Some(owner) = self.owner.upgrade() {
             owner.hand_over(self.slot);
         }
+    }
+
+    /// Where the credentials of requests wait for their heads.
+    pub(super) fn credentials(&self) -> &Credentials {
+        &self.credentials
     }
 
     /// What sends on it.

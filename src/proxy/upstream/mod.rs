@@ -11,6 +11,7 @@
 //!    one for all that wait; `http2` is such a connection, and a `seat` what a request is sent from.
 
 mod acquire;
+mod attach;
 mod connect;
 mod connection;
 mod dial;

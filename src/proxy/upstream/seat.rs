@@ -13,11 +13,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::{
-    Reason, RecvStream, SendStream,
-    client::{ResponseFuture, SendRequest},
-};
-use http::{Request, Response, StatusCode};
+use h2::{Reason, RecvStream, SendStream, client::ResponseFuture};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use tokio::task::AbortHandle;
 
 use super::http2::Multiplexed;
@@ -37,6 +34,9 @@ pub(in crate::proxy) struct Seat {
     connection: Rc<Multiplexed>,
     was_used: bool,
 }
+
+/// What is put into the head of a request when it is written.
+pub(in crate::proxy) type Credential = Option<(HeaderName, HeaderValue)>;
 
 /// What an answer needs until its end.
 #[derive(Debug)]
@@ -98,14 +98,13 @@ impl Seat {
     pub(in crate::proxy) async fn send(
         self,
         request: Request<()>,
+        credential: Credential,
         body: RequestBody,
         activity: &Activity,
         early: &dyn Fn(Response<()>),
     ) -> Result<Response<(Inflow, Held)>, StreamError> {
-        let mut sender = self.ready().await?;
         let bodiless = matches!(body, RequestBody::Empty);
-        let (response, stream) = sender.send_request(request, bodiless).map_err(|error| classify(&error))?;
-        drop(sender);
+        let (response, stream) = self.begin(request, credential, bodiless).await?;
         let mut upload = (!bodiless).then(|| Pump::new(body, stream));
         let (head, recv) = head(response, &mut upload, activity, early).await?.into_parts();
         let upload = upload.map(|mut pump| {
@@ -123,21 +122,31 @@ impl Seat {
     pub(in crate::proxy) async fn connect(
         self,
         request: Request<()>,
+        credential: Credential,
         activity: &Activity,
         early: &dyn Fn(Response<()>),
     ) -> Result<Response<Connected>, StreamError> {
-        let (response, stream) =
-            self.ready().await?.send_request(request, false).map_err(|error| classify(&error))?;
+        let (response, stream) = self.begin(request, credential, false).await?;
         let (head, recv) = head(response, &mut None, activity, early).await?.into_parts();
         let inflow = Inflow::http2(recv, &head.headers);
         Ok(Response::from_parts(head, (inflow, stream, self)))
     }
 
-    /// Waits until the connection takes a request.
-    async fn ready(&self) -> Result<SendRequest<Bytes>, StreamError> {
+    /// Begins a request as soon as the connection takes one.
+    async fn begin(
+        &self,
+        request: Request<()>,
+        credential: Credential,
+        bodiless: bool,
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), StreamError> {
         let mut sender = self.connection.sender().clone();
         poll_fn(|cx| sender.poll_ready(cx)).await.map_err(|_gone| StreamError::Unsent)?;
-        Ok(sender)
+        let (response, stream) = sender.send_request(request, bodiless).map_err(|error| classify(&error))?;
+        // Before anything can be written: that is done by another task of this thread.
+        if let Some((name, value)) = credential {
+            self.connection.credentials().add(stream.stream_id().as_u32(), name, value);
+        }
+        Ok((response, stream))
     }
 }
 

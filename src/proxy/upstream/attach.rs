@@ -1,0 +1,306 @@
+//! Puts credentials into the heads of requests that the HTTP/2 library has written, on their way to the socket.
+//!
+//! The library codes every value by Huffman (RFC 7541 §5.2), bit by bit, for each request: of a token of 900 bytes that was a
+//! third of what a request cost. Here it is copied instead, as a literal that is never indexed (§6.2.3). One may stand at the
+//! end of any header block, because it changes no table. So the library never meets a token.
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    io::{self, IoSlice},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::proxy::http2::{CONTINUATION, END_HEADERS, FRAME_HEADER_LEN, HEADERS};
+
+/// No peer takes less in a frame (RFC 9113 §4.2).
+const MAX_FRAME: usize = 16 * 1024;
+
+/// Payloads that are longer are not copied.
+const COPIED: usize = 4 * 1024;
+
+/// A buffer that once held more than this is not kept.
+const KEPT: usize = 32 * 1024;
+
+/// The credentials of requests whose heads have not been written yet, in the order of their streams.
+#[derive(Debug, Default)]
+pub(super) struct Credentials(RefCell<VecDeque<(u32, HeaderName, HeaderValue)>>);
+
+impl Credentials {
+    /// The head of this stream will have a credential. It must not have been written yet: the library writes when its connection
+    /// is polled, not when it is given a request.
+    pub(super) fn add(&self, stream: u32, name: HeaderName, value: HeaderValue) {
+        self.0.borrow_mut().push_back((stream, name, value));
+    }
+
+    /// The head of this stream is written. Those of lower numbers cannot be any more (RFC 9113 §5.1.1): their requests were
+    /// given up before.
+    fn take(&self, stream: u32) -> Option<(HeaderName, HeaderValue)> {
+        let mut waiting = self.0.borrow_mut();
+        while waiting.front().is_some_and(|(earlier, ..)| *earlier < stream) {
+            waiting.pop_front();
+        }
+        let (_, name, value) = waiting.pop_front_if(|(first, ..)| *first == stream)?;
+        Some((name, value))
+    }
+}
+
+/// A stream to an upstream whose frames are completed on their way.
+#[derive(Debug)]
+pub(super) struct Attaching<S> {
+    stream: S,
+    credentials: Rc<Credentials>,
+    // What has come of the header of a frame, and how much is still to come of its payload.
+    header: [u8; FRAME_HEADER_LEN],
+    header_len: usize,
+    payload: usize,
+    // What is added to the header block that is passing, and where.
+    literal: Vec<u8>,
+    place: Place,
+    // What is on its way, and how much of it is written.
+    out: Vec<u8>,
+    at: usize,
+}
+
+/// Where the literal goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Not behind this frame.
+    Elsewhere,
+    /// Into it.
+    Within,
+    /// Into frames of its own behind it.
+    Behind,
+}
+
+impl<S> Attaching<S> {
+    pub(super) fn new(stream: S, credentials: Rc<Credentials>) -> Self {
+        Self {
+            stream,
+            credentials,
+            header: [0; FRAME_HEADER_LEN],
+            // The preface (§3.4) is passed like a payload.
+            header_len: 0,
+            payload: crate::proxy::http2::PREFACE_LEN,
+            literal: Vec::new(),
+            place: Place::Elsewhere,
+            out: Vec::new(),
+            at: 0,
+        }
+    }
+
+    /// Takes bytes from the library, up to a long payload, and tells how many.
+    fn take(&mut self, bytes: &[u8]) -> usize {
+        let mut taken = 0;
+        while taken < bytes.len() {
+            let rest = &bytes[taken..];
+            if self.payload > 0 {
+                let here = rest.len().min(self.payload);
+                if here >= COPIED {
+                    break;
+                }
+                self.out.extend_from_slice(&rest[..here]);
+                self.passed(here);
+                taken += here;
+            } else {
+                let here = rest.len().min(FRAME_HEADER_LEN - self.header_len);
+                self.header[self.header_len..][..here].copy_from_slice(&rest[..here]);
+                self.header_len += here;
+                taken += here;
+                if self.header_len == FRAME_HEADER_LEN {
+                    self.frame();
+                }
+            }
+        }
+        taken
+    }
+
+    /// The header of a frame is whole.
+    fn frame(&mut self) {
+        self.header_len = 0;
+        let [a, b, c, kind, flags, stream @ ..] = self.header;
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        if kind == HEADERS {
+            self.literal.clear();
+            if let Some((name, value)) = self.credentials.take(u32::from_be_bytes(stream)) {
+                literal(&name, value.as_bytes(), &mut self.literal);
+            }
+        }
+        // The library neither pads a header block nor gives it a priority: what ends its last frame ends the block.
+        let ends = matches!(kind, HEADERS | CONTINUATION) && flags & END_HEADERS != 0;
+        let whole = length + self.literal.len();
+        self.place = if !ends || self.literal.is_empty() {
+            Place::Elsewhere
+        } else if whole <= MAX_FRAME {
+            self.header[..3].copy_from_slice(&(whole as u32).to_be_bytes()[1..]);
+            Place::Within
+        } else {
+            self.header[4] &= !END_HEADERS;
+            Place::Behind
+        };
+        self.out.extend_from_slice(&self.header);
+        self.payload = length;
+        self.passed(0);
+    }
+
+    /// So much of a payload has gone by.
+    fn passed(&mut self, count: usize) {
+        self.payload -= count;
+        if self.payload > 0 {
+            return;
+        }
+        match std::mem::replace(&mut self.place, Place::Elsewhere) {
+            Place::Elsewhere => return,
+            Place::Within => self.out.extend_from_slice(&self.literal),
+            Place::Behind => {
+                let mut left = self.literal.chunks(MAX_FRAME);
+                while let Some(piece) = left.next() {
+                    let flags = if left.len() == 0 { END_HEADERS } else { 0 };
+                    self.out.extend_from_slice(&(piece.len() as u32).to_be_bytes()[1..]);
+                    self.out.extend_from_slice(&[CONTINUATION, flags]);
+                    self.out.extend_from_slice(&self.header[5..]);
+                    self.out.extend_from_slice(piece);
+                }
+            }
+        }
+        self.literal.clear();
+    }
+
+    /// So much of what is on its way has been written; what is left of the count.
+    fn written(&mut self, count: usize) -> usize {
+        let ours = count.min(self.out.len() - self.at);
+        self.at += ours;
+        if self.at == self.out.len() {
+            self.at = 0;
+            self.out.clear();
+            if self.out.capacity() > KEPT {
+                self.out = Vec::new();
+            }
+        }
+        count - ours
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Attaching<S> {
+    /// Writes what is on its way.
+    fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            let count = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.out[self.at..]))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written(count);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The same together with some of a long payload; how much of that was written.
+    fn poll_long(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let bytes = &bytes[..bytes.len().min(self.payload)];
+        let slices = [IoSlice::new(&self.out[self.at..]), IoSlice::new(bytes)];
+        let count = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &slices))?;
+        let count = self.written(count);
+        self.passed(count);
+        Poll::Ready(Ok(count))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Attaching<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.poll_out(cx))?;
+        let mut taken = 0;
+        for bytes in buffers {
+            let here = this.take(bytes);
+            taken += here;
+            if here < bytes.len() {
+                return match this.poll_long(&bytes[here..], cx) {
+                    Poll::Ready(count) => Poll::Ready(Ok(taken + count?)),
+                    Poll::Pending if taken == 0 => Poll::Pending,
+                    Poll::Pending => Poll::Ready(Ok(taken)),
+                };
+            }
+        }
+        // What cannot be written now is written when the library flushes.
+        match this.poll_out(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(taken)),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_out(cx))?;
+        Pin::new(&mut this.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_out(cx))?;
+        Pin::new(&mut this.stream).poll_shutdown(cx)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Attaching<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, buffer)
+    }
+}
+
+/// A literal that is never indexed (RFC 7541 §6.2.3), not coded by Huffman.
+fn literal(name: &HeaderName, value: &[u8], into: &mut Vec<u8>) {
+    /// Of `authorization` in the static table (appendix A).
+    const INDEX: usize = 23;
+    if *name == AUTHORIZATION {
+        integer(0x10, 4, INDEX, into);
+    } else {
+        into.push(0x10);
+        string(name.as_str().as_bytes(), into);
+    }
+    string(value, into);
+}
+
+/// RFC 7541 §5.2.
+fn string(bytes: &[u8], into: &mut Vec<u8>) {
+    integer(0, 7, bytes.len(), into);
+    into.extend_from_slice(bytes);
+}
+
+/// RFC 7541 §5.1.
+fn integer(first: u8, bits: u32, mut number: usize, into: &mut Vec<u8>) {
+    let most = (1usize << bits) - 1;
+    if number < most {
+        return into.push(first | number as u8);
+    }
+    into.push(first | most as u8);
+    number -= most;
+    while number >= 0x80 {
+        into.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    into.push(number as u8);
+}
+
+#[cfg(test)]
+mod tests;
