@@ -51,7 +51,7 @@ pub(super) async fn send(
         }
         let kept = seat.was_used();
         caller.activity.awaiting(outgoing.time_limit(caller, route));
-        let request = head(outgoing, route)?;
+        let request = head(outgoing, route, token)?;
         let early = |answer| caller.early.has_come(answer, token);
         let sent =
             seat.send(request, route.credential(token), outgoing.body(), &caller.activity, &early).await;
@@ -88,7 +88,7 @@ pub(super) async fn connect(
 ) -> Result<Option<Response<Connected>>, Error> {
     for _ in 0..MAX_SENDINGS {
         let Some(seat) = connecting_seat(caller, route, token).await? else { return Ok(None) };
-        let mut request = head(outgoing, route)?;
+        let mut request = head(outgoing, route, token)?;
         upgrade::ask_by_connect(&mut request);
         caller.activity.awaiting(outgoing.time_limit(caller, route));
         let early = |answer| caller.early.has_come(answer, token);
@@ -152,7 +152,7 @@ async fn seat(caller: &Caller, route: &Route, token: &mut Injected) -> Result<Sh
 }
 
 /// The head as HTTP/2 has it (RFC 9113 §8.2.2, §8.3.1), but for its credential.
-fn head(outgoing: &Outgoing<'_>, route: &Route) -> Result<Request<()>, Reason> {
+fn head(outgoing: &Outgoing<'_>, route: &Route, token: &Injected) -> Result<Request<()>, Reason> {
     let mut request = Request::new(());
     *request.version_mut() = Version::HTTP_2;
     *request.method_mut() = outgoing.method.clone();
@@ -162,6 +162,10 @@ fn head(outgoing: &Outgoing<'_>, route: &Route) -> Result<Request<()>, Reason> {
     headers.remove(TRANSFER_ENCODING);
     if let Some((_, Some(length))) = &outgoing.upload {
         headers.insert(CONTENT_LENGTH, (*length).into());
+    }
+    if token.is_some() {
+        // Of an earlier sending, over HTTP/1.1.
+        route.uninject(headers);
     }
     let host = headers.remove(HOST).ok_or(Reason::MalformedHost)?;
     let mut parts = uri::Parts::default();

@@ -121,10 +121,15 @@ impl Route {
         }
     }
 
-    /// The same for whoever writes it elsewhere.
+    /// What is set, for whoever writes it elsewhere.
     pub(super) fn credential(&self, injected: &Injected) -> Option<(HeaderName, HeaderValue)> {
         let current = injected.as_ref()?;
         Some((self.injection.name().clone(), current.header().clone()))
+    }
+
+    /// Takes off what was set.
+    pub(super) fn uninject(&self, headers: &mut HeaderMap) {
+        headers.remove(self.injection.name());
     }
 }
 

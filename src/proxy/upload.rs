@@ -49,8 +49,8 @@ pub(super) struct Upload {
 /// What a piece of a tape costs beside its bytes, about.
 const PIECE: usize = 64;
 
-/// Shorter pieces than what is read into are copied.
-const COPIED: usize = 8 * 1024;
+/// Shorter pieces than a quarter of what is read into are copied.
+const COPIED: usize = 32 * 1024;
 
 /// Into how many pieces what is held of a body may be cut.
 const PIECES: usize = 1024;

@@ -16,8 +16,8 @@ const ROOM: usize = 8 * 1024;
 /// The same of bodies that are larger.
 const LARGE: usize = 128 * 1024;
 
-/// Less than this does not keep a large buffer: it is copied.
-const SMALL: usize = 16 * 1024;
+/// Less than this does not keep a large buffer, of which it may be all that is needed for long: it is copied.
+const SMALL: usize = LARGE / 4;
 
 /// Less room than this is not worth a read.
 const WORTH: usize = 1024;
@@ -85,8 +85,12 @@ impl Inlet {
     /// Gives a large buffer back that holds nothing, as when a message is over. The next one is likely to be as large.
     pub(in crate::proxy) fn put_back(&mut self) {
         if self.is_large && self.bytes.is_empty() {
-            SPARE.set(Some(std::mem::take(&mut self.bytes)));
+            let bytes = std::mem::take(&mut self.bytes);
             self.is_large = false;
+            // A head that came slowly may have made it larger than any other message needs.
+            if bytes.capacity() <= LARGE {
+                SPARE.set(Some(bytes));
+            }
         }
     }
 

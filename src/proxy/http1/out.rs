@@ -1,6 +1,7 @@
 //! Bytes on their way to a socket.
 
 use std::{
+    fmt,
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
@@ -19,7 +20,7 @@ const ENOUGH: usize = 32 * 1024;
 const KEPT: usize = 16 * 1024;
 
 /// What waits to be written, in order: copied bytes, one large piece that is not copied, and what ends it.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(in crate::proxy) struct Out {
     copied: Vec<u8>,
     // How much of `copied` is written.
@@ -28,6 +29,15 @@ pub(in crate::proxy) struct Out {
     tail: &'static [u8],
     // What was written may still be in a buffer of the stream's own: TLS has one.
     unflushed: bool,
+}
+
+/// Tokens pass here: no bytes of them are shown.
+impl fmt::Debug for Out {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { copied, at, large, tail, .. } = self;
+        let waiting = copied.len() - at + large.len() + tail.len();
+        f.debug_struct("Out").field("waiting", &waiting).finish_non_exhaustive()
+    }
 }
 
 impl Out {
@@ -187,6 +197,13 @@ mod tests {
         assert!(written == 7 && !out.is_empty());
         assert!(out.poll_flush(&mut stream, &mut written, &mut cx).is_ready());
         assert!(written == 7 && out.is_empty());
+    }
+
+    #[test]
+    fn nothing_of_what_waits_is_shown() {
+        let mut out = Out::default();
+        out.buffer().extend_from_slice(b"secret");
+        assert_eq!(format!("{out:?}"), "Out { waiting: 6, .. }");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::{
     cell::RefCell,
     collections::VecDeque,
+    fmt,
     io::{self, IoSlice},
     pin::Pin,
     rc::Rc,
@@ -51,7 +52,6 @@ impl Credentials {
 }
 
 /// A stream to an upstream whose frames are completed on their way.
-#[derive(Debug)]
 pub(super) struct Attaching<S> {
     stream: S,
     credentials: Rc<Credentials>,
@@ -65,6 +65,15 @@ pub(super) struct Attaching<S> {
     // What is on its way, and how much of it is written.
     out: Vec<u8>,
     at: usize,
+}
+
+/// Tokens pass here: no bytes of them are shown.
+impl<S: fmt::Debug> fmt::Debug for Attaching<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stream, out, at, .. } = self;
+        let waiting = out.len() - at;
+        f.debug_struct("Attaching").field("stream", stream).field("waiting", &waiting).finish_non_exhaustive()
+    }
 }
 
 /// Where the literal goes.

@@ -127,3 +127,17 @@ fn a_credential_is_told_never_to_be_indexed() {
         assert_eq!(written, expected);
     }
 }
+
+#[test]
+fn nothing_of_what_waits_is_shown() {
+    let credentials = Rc::new(Credentials::default());
+    let mut attaching = Attaching::new((), Rc::clone(&credentials));
+    let mut value = HeaderValue::from_static("secret");
+    value.set_sensitive(true);
+    credentials.add(1, AUTHORIZATION, value);
+    assert!(!format!("{credentials:?}").contains("secret"));
+    attaching.take(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    attaching.take(&[0, 0, 1, HEADERS, END_HEADERS, 0, 0, 0, 1, 0x82]);
+    let waiting = crate::proxy::http2::PREFACE_LEN + FRAME_HEADER_LEN + 1 + 2 + 1 + "secret".len();
+    assert_eq!(format!("{attaching:?}"), format!("Attaching {{ stream: (), waiting: {waiting}, .. }}"));
+}
