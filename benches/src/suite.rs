@@ -383,6 +383,16 @@ fn firm(wish: &Wish, site: &Site, engine: &mut Engine, cores: Cores, report: &mu
         report.judge(Verdict::firm(&what, calls, GATES[0], 4.0));
     }
     let (binary, image) = fixed::sizes()?;
+    // Last of all: from here on, attaché runs under valgrind.
+    let scenarios = scenarios();
+    let small = &scenarios[0];
+    let work = if target::has("valgrind") {
+        instructions::count(small, OURS, site, engine, cores, &site.directory)?
+    } else {
+        f64::NAN
+    };
+    // Without the profile (`benches/profile`) it is more, and says that the profile is out of date.
+    report.judge(Verdict::firm("instructions a request outside the kernel, 64 connections", work, 32e3, 24e3));
     report.judge(Verdict::firm("binary, MB", binary as f64 / 1e6, 9.0, 6.0));
     if let Some(image) = image {
         report.judge(Verdict::firm("image (binary and certificates), MB", image as f64 / 1e6, 9.5, 6.5));

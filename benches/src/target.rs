@@ -305,6 +305,10 @@ fn tool(name: &str) -> PathBuf {
         .unwrap_or_else(|| name.into())
 }
 
+pub fn has(program: &str) -> bool {
+    tool(program).exists()
+}
+
 pub fn present(kind: Kind) -> bool {
     match kind {
         Kind::Nginx | Kind::NginxLogged | Kind::NginxLarge => tool("nginx").exists(),
