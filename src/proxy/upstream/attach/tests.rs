@@ -1,3 +1,5 @@
+//! Frames of the library, cut in many ways, read by its server.
+
 use bytes::Bytes;
 use h2::{client, server};
 use http::{HeaderMap, Request, Response};
