@@ -2,7 +2,7 @@
 
 use std::{
     cell::Cell,
-    io,
+    fmt, io,
     pin::pin,
     task::{Context, Poll},
 };
@@ -32,13 +32,19 @@ thread_local! {
 }
 
 /// What has come and has not been taken yet.
-#[derive(Debug)]
 pub(in crate::proxy) struct Inlet {
     pub(in crate::proxy) bytes: BytesMut,
     // `bytes` is a large buffer.
     is_large: bool,
     // How many reads more are to be large ones.
     large: u8,
+}
+
+/// Credentials of callers and what upstreams answer pass here: no bytes of them are shown.
+impl fmt::Debug for Inlet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inlet").field("waiting", &self.bytes.len()).finish_non_exhaustive()
+    }
 }
 
 impl Inlet {
@@ -134,6 +140,13 @@ mod tests {
             assert_eq!(inlet.bytes.capacity(), 0, "one that waits has none");
         }
         assert!(places[1] == places[2] && places[2] == places[3], "{places:?}");
+    }
+
+    #[test]
+    fn nothing_of_what_waits_is_shown() {
+        let mut inlet = Inlet::new();
+        inlet.bytes.extend_from_slice(b"secret");
+        assert_eq!(format!("{inlet:?}"), "Inlet { waiting: 6, .. }");
     }
 
     #[tokio::test]
