@@ -1,4 +1,4 @@
-//! Interleaved slices: each target in turn has the machine for 0.4 s, in alternating order, for a dozen rounds. Whatever
+//! Interleaved slices: in each round every target has the machine for 0.4 s, in turns of 50 ms and alternating order. Whatever
 //! else the machine does meets all of them alike, and only ratios within one round are compared.
 
 use std::{
@@ -15,6 +15,10 @@ use crate::{
     target::{Kind, Target, Way},
     usage,
 };
+
+/// In how many turns a target has its slice of a round. What the neighbours of a virtual machine do lasts longer than a turn: so
+/// it meets all targets, where it would meet one slice of 0.4 s and miss the next.
+const TURNS: u32 = 8;
 
 /// Calls at a time on one connection of a gRPC caller.
 const STREAMS: usize = 16;
@@ -149,13 +153,17 @@ impl Scenario {
                 before = chosen.iter().map(|target| usage::ticks(&target.pids())).collect();
             }
             let mut order: Vec<usize> = (0..chosen.len()).collect();
-            if round % 2 == 1 {
+            let mut taken: Vec<Sample> = chosen.iter().map(|_| Sample::default()).collect();
+            for _ in 0..TURNS {
+                for index in &order {
+                    taken[*index].add(engine, &loads[*index], &chosen[*index].pids(), self.slice / TURNS)?;
+                }
                 order.reverse();
             }
-            for index in order {
-                let sample = Sample::take(engine, &loads[index], &chosen[index].pids(), self.slice)?;
-                if round > 0 {
-                    samples[index].push(sample);
+            if round > 0 {
+                for (all, mut sample) in samples.iter_mut().zip(taken) {
+                    sample.latencies.sort_unstable();
+                    all.push(sample);
                 }
             }
         }
@@ -164,6 +172,9 @@ impl Scenario {
         engine.serve(Duration::from_millis(50))?;
 
         let base = chosen.iter().position(|target| target.kind == self.base);
+        let latency = |own: &[Sample], share: f64| {
+            Duration::from_secs_f64(Spread::of(own.iter().map(|sample| sample.latency(share))).median)
+        };
         let summarize = |index: usize| {
             let own = &samples[index];
             let ratio = |of: fn(&Sample) -> f64| {
@@ -183,12 +194,8 @@ impl Scenario {
                 rate_ratio: ratio(Sample::rate),
                 busy: Spread::of(own.iter().map(|sample| sample.cpu / sample.wall)).median,
                 system: system as f64 / (user + system).max(1) as f64,
-                p50: Duration::from_secs_f64(
-                    Spread::of(own.iter().map(|sample| sample.p50.as_secs_f64())).median,
-                ),
-                p99: Duration::from_secs_f64(
-                    Spread::of(own.iter().map(|sample| sample.p99.as_secs_f64())).median,
-                ),
+                p50: latency(own, 0.5),
+                p99: latency(own, 0.99),
                 errors: own.iter().map(|sample| sample.errors).sum(),
                 example: own.iter().find_map(|sample| sample.example.clone()),
             }
@@ -197,35 +204,35 @@ impl Scenario {
     }
 }
 
+/// What a target did in one round.
+#[derive(Default)]
 struct Sample {
     requests: f64,
     cpu: f64,
     wall: f64,
-    p50: Duration,
-    p99: Duration,
+    latencies: Vec<Duration>,
     errors: u64,
     example: Option<String>,
 }
 
 impl Sample {
-    fn take(engine: &mut Engine, load: &Load, pids: &[u32], slice: Duration) -> io::Result<Self> {
+    /// One turn.
+    fn add(&mut self, engine: &mut Engine, load: &Load, pids: &[u32], time: Duration) -> io::Result<()> {
         let before = usage::cpu(pids);
-        let mut tally = engine.run(load, Limit::Until(Instant::now() + slice))?;
-        let cpu = usage::cpu(pids) - before;
-        tally.latencies.sort_unstable();
-        let at = |share: f64| {
-            let index = (share * tally.latencies.len() as f64) as usize;
-            tally.latencies.get(index).copied().unwrap_or_default()
-        };
-        Ok(Self {
-            requests: tally.completed as f64,
-            cpu: cpu as f64,
-            wall: tally.elapsed.as_nanos() as f64,
-            p50: at(0.5),
-            p99: at(0.99),
-            errors: tally.errors,
-            example: tally.example,
-        })
+        let tally = engine.run(load, Limit::Until(Instant::now() + time))?;
+        self.cpu += (usage::cpu(pids) - before) as f64;
+        self.requests += tally.completed as f64;
+        self.wall += tally.elapsed.as_nanos() as f64;
+        self.latencies.extend(tally.latencies);
+        self.errors += tally.errors;
+        self.example = self.example.take().or(tally.example);
+        Ok(())
+    }
+
+    /// In seconds, of latencies in their order.
+    fn latency(&self, share: f64) -> f64 {
+        let index = (share * self.latencies.len() as f64) as usize;
+        self.latencies.get(index).copied().unwrap_or_default().as_secs_f64()
     }
 
     /// Microseconds of CPU a request.
