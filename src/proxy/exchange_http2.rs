@@ -14,8 +14,9 @@ use http::{
 use super::{
     caller::Caller,
     error::{Error, Reason},
-    exchange::{self, Arrival, Outgoing},
+    exchange::{self, Arrival},
     http1::Facts,
+    outgoing::Outgoing,
     route::{Injected, Route},
     upgrade,
     upstream::{self, Connected, Connection, Seat, Sharing, StreamError},

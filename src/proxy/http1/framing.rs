@@ -3,7 +3,7 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::HeaderMap;
 
-use super::head::{self, Ending};
+use super::{Ending, head};
 
 /// Larger chunks than any body is (64 PiB): far beyond it, what a size adds up to could be read in two ways.
 const MAX_CHUNK: u64 = 1 << 56;

@@ -16,8 +16,10 @@
 
 mod converse;
 mod encode;
+mod ending;
 mod framing;
 mod head;
+mod incoming;
 mod inlet;
 mod out;
 mod reply;
@@ -30,11 +32,13 @@ pub(super) use self::{converse::request_decoder, head::take_request};
 pub(super) use self::{
     converse::{Ended, converse},
     encode::{Length, request as encode_request},
+    ending::Ending,
     framing::{Decoder, Piece},
-    head::{Ending, Phrase, Said, take_answer},
+    head::{Phrase, Said, take_answer},
+    incoming::Incoming,
     inlet::Inlet,
     out::Out,
-    wire::{Incoming, Wire},
+    wire::Wire,
 };
 
 /// What the head of a message looked like: what must be refused, but with an answer that says so.

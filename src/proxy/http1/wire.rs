@@ -1,7 +1,7 @@
 //! The connection of a caller: its socket, and what is on the way in and out.
 
 use std::{
-    cell::RefCell,
+    cell::{RefCell, RefMut},
     io,
     os::fd::AsFd as _,
     pin::Pin,
@@ -11,10 +11,10 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, header::EXPECT, request::Parts};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Frame;
 
 use super::{
-    Decoder, Ending, Inlet, Out, Piece,
+    Decoder, Ending, Incoming, Inlet, Out, Piece,
     head::{self, Malformed, Said},
 };
 use crate::{
@@ -35,13 +35,13 @@ pub(in crate::proxy) struct Wire {
 }
 
 #[derive(Debug)]
-struct Inner {
+pub(super) struct Inner {
     stream: Stream,
     inlet: Inlet,
     out: Out,
     ending: Ending,
     // The body of the request under way, and which request that is.
-    body: Decoder,
+    pub(super) body: Decoder,
     number: u64,
     // The caller waits with its body until it is asked for it (RFC 9110 §10.1.1).
     waits: bool,
@@ -149,12 +149,18 @@ impl Wire {
         inner.answering = false;
         inner.body = body;
         if body.is_done() {
-            return Incoming(None);
+            return Incoming::none();
         }
         inner.waits = headers.get(EXPECT).is_some_and(|expected| {
             expected.as_bytes().eq_ignore_ascii_case(b"100-continue") && inner.inlet.bytes.is_empty()
         });
-        Incoming(Some((Rc::clone(self), inner.number)))
+        Incoming::new(self, inner.number)
+    }
+
+    /// What the body of a request comes on, while the request is the one that the connection carries.
+    pub(super) fn during(&self, number: u64) -> Option<(RefMut<'_, Inner>, &Activity)> {
+        let inner = self.inner.borrow_mut();
+        (inner.number == number).then_some((inner, &*self.activity))
     }
 
     /// An answer begins: the caller is not asked for its body any more.
@@ -227,7 +233,8 @@ impl Inner {
         flushed
     }
 
-    fn poll_body(
+    /// The next piece of the body of the request under way.
+    pub(super) fn poll_body(
         &mut self,
         activity: &Activity,
         cx: &mut Context<'_>,
@@ -272,47 +279,5 @@ impl Look for Wire {
 
     fn abort(&self) {
         presence::abort(self.inner.borrow().stream.as_fd());
-    }
-}
-
-/// The body of a request.
-#[derive(Debug)]
-pub(in crate::proxy) struct Incoming(Option<(Rc<Wire>, u64)>);
-
-impl Incoming {
-    /// The connection, while the request is the one that it carries.
-    fn inner(&self) -> Option<(std::cell::RefMut<'_, Inner>, &Activity)> {
-        let (wire, number) = self.0.as_ref()?;
-        let inner = wire.inner.borrow_mut();
-        (inner.number == *number).then_some((inner, &*wire.activity))
-    }
-}
-
-impl Body for Incoming {
-    type Data = Bytes;
-    type Error = BrokenOff;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        match self.inner() {
-            None if self.0.is_none() => Poll::Ready(None),
-            None => Poll::Ready(Some(Err(BrokenOff(None)))),
-            Some((mut inner, activity)) => inner.poll_body(activity, cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_none() || self.inner().is_some_and(|(inner, _)| inner.body.is_done())
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let left = match self.inner() {
-            None if self.0.is_none() => Some(0),
-            None => None,
-            Some((inner, _)) => inner.body.left(),
-        };
-        left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

@@ -18,7 +18,7 @@ use h2::client::{self, SendRequest};
 use super::{
     Shared, Upstream, UpstreamStream,
     attach::{Attaching, Credentials},
-    connection::Terms,
+    line::Terms,
     seat::Seat,
 };
 use crate::proxy::ticks::Ticks;

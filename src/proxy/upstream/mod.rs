@@ -5,8 +5,8 @@
 //! 3. Without a kept one, `acquire` opens another within the `limit` of the upstream, or waits.
 //! 4. `connect` makes it: `resolve` finds addresses, `dial` one that accepts, an `http_proxy` may be on the way; then TLS.
 //!    `watch` follows the files that TLS is made of.
-//! 5. A `connection` is driven by the task that forwards the request; a [`Lease`] ties it to the answer and gives it back
-//!    at its end.
+//! 5. A `connection` (and the `line` that it is on) is driven by the task that forwards the request; a [`Lease`] ties it to the
+//!    answer and gives it back at its end.
 //! 6. Where HTTP/2 may be spoken, `share` finds a seat on one of the connections that a worker has (`shared`), or opens
 //!    one for all that wait; `http2` is such a connection, and a `seat` what a request is sent from.
 
@@ -15,9 +15,11 @@ mod attach;
 mod connect;
 mod connection;
 mod dial;
+mod hpack;
 mod http2;
 mod http_proxy;
 mod limit;
+mod line;
 mod pool;
 mod resolve;
 mod seat;
@@ -36,8 +38,9 @@ use url::{Host, Url};
 pub(super) use self::{
     acquire::{Wanted, acquire},
     connect::{ConnectError, Offer, establish},
-    connection::{Connection, Lease, SendError},
+    connection::{Connection, Lease},
     limit::{Limit, Permit},
+    line::SendError,
     pool::Pool,
     seat::{Connected, Held, Seat, StreamError},
     share::{Sharing, share},

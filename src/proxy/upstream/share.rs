@@ -15,9 +15,9 @@ use super::{
     Connection, Pool, Shared, Upstream,
     acquire::{self, Wanted},
     connect::{self, ConnectError, Offer},
-    connection::Terms,
     http2::Multiplexed,
     limit::Permit,
+    line::Terms,
     seat::Seat,
 };
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use h2::{client, server};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
 
 use super::*;
 

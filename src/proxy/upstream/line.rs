@@ -1,0 +1,251 @@
+//! The way to an upstream over HTTP/1.1 and back: a request is written, and the answer to it read.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, Method, Response, StatusCode, Version,
+    header::{CONNECTION, TRANSFER_ENCODING},
+};
+use http_body::{Body as _, Frame};
+
+use super::{Permit, UpstreamStream};
+use crate::{
+    proxy::{
+        body::BodyError,
+        caller::Caller,
+        hop,
+        http1::{Decoder, Ending, Inlet, Length, Out, Piece, Said, take_answer},
+        inflow::BrokenOff,
+        outgoing::Outgoing,
+        upload::RequestBody,
+    },
+    tls::Edition,
+};
+
+/// More interim answers (RFC 9110 §15.2) than this to one request come from an upstream that only wants to be read from.
+const MAX_INTERIM: u32 = 100;
+
+/// What is on its way on a connection.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) stream: UpstreamStream,
+    pub(super) inlet: Inlet,
+    pub(super) out: Out,
+    // The request on its way.
+    pub(super) sending: Option<(RequestBody, Length)>,
+    // The answer to it.
+    pub(super) answer: Decoder,
+    pub(super) max_header_bytes: usize,
+    pub(super) terms: Terms,
+    pub(super) used: bool,
+    // It cannot carry another request.
+    pub(super) last: bool,
+    // The request broke off after its answer had begun.
+    pub(super) broken: bool,
+}
+
+/// What a connection was opened under.
+#[derive(Debug)]
+pub(super) struct Terms {
+    pub(super) permit: Permit,
+    /// The TLS files that it was made with, if they can change.
+    pub(super) edition: Option<Edition>,
+    /// The tick of its opening.
+    pub(super) born: u32,
+}
+
+impl Terms {
+    /// Whether further requests may be sent under them.
+    pub(super) fn is_current(&self) -> bool {
+        self.edition.as_ref().is_none_or(Edition::is_current)
+    }
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum SendError {
+    /// Not a byte was sent: the request can go elsewhere, with all that is held of its body.
+    Unsent,
+    /// The connection ended before the answer began.
+    Closed,
+    /// It ended within the head of the answer.
+    Broken,
+    /// What came is not an answer.
+    Invalid,
+    /// The answer did not begin in time.
+    Timeout,
+}
+
+impl Line {
+    /// Sends what can be sent of the request, as much at once as there is. An error when the caller broke off, or nothing at
+    /// all could be sent.
+    pub(super) fn poll_send(&mut self, sent: &mut usize, cx: &mut Context<'_>) -> Result<(), BodyError> {
+        loop {
+            let mut waits = self.sending.is_none();
+            while let Some((body, length)) = &mut self.sending
+                && !self.out.is_full()
+            {
+                if length.is_over() {
+                    self.sending = None;
+                    waits = true;
+                    break;
+                }
+                match Pin::new(&mut *body).poll_frame(cx) {
+                    Poll::Pending => {
+                        waits = true;
+                        break;
+                    }
+                    // Trailers do not cross to HTTP/1.1.
+                    Poll::Ready(Some(Ok(frame))) => {
+                        if let Ok(piece) = frame.into_data() {
+                            length.piece(piece, &mut self.out).map_err(|_untrue| BodyError::Caller)?;
+                        }
+                    }
+                    Poll::Ready(None) => {
+                        length.end(&HeaderMap::new(), &mut self.out).map_err(|_untrue| BodyError::Caller)?;
+                    }
+                    Poll::Ready(Some(Err(error))) => {
+                        self.last = true;
+                        return Err(error);
+                    }
+                }
+            }
+            if self.out.is_empty() {
+                return Ok(());
+            }
+            match self.out.poll_flush(&mut self.stream, sent, cx) {
+                Poll::Ready(Ok(())) if waits => return Ok(()),
+                Poll::Ready(Ok(())) => {}
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Err(_)) if *sent == 0 => return Err(BodyError::Upstream(None)),
+                // An upstream that has seen enough may have answered before it closed (RFC 9112 §9.5).
+                Poll::Ready(Err(_)) => {
+                    self.last = true;
+                    self.sending = None;
+                    self.out = Out::default();
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// The head of the answer.
+    pub(super) fn poll_head(
+        &mut self,
+        outgoing: &Outgoing<'_>,
+        (caller, early): (&Caller, &dyn Fn(Response<()>)),
+        ending: &mut Ending,
+        interim: &mut u32,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<()>, SendError>> {
+        loop {
+            if !self.inlet.bytes.is_empty() {
+                let spare = &mut *caller.spare.borrow_mut();
+                match take_answer(&mut self.inlet.bytes, ending, self.max_header_bytes, spare) {
+                    Ok(None) => {}
+                    Err(_) => return Poll::Ready(Err(SendError::Invalid)),
+                    Ok(Some((answer, said))) => {
+                        let status = answer.status();
+                        if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+                            return Poll::Ready(self.begin_answer(answer, said, outgoing));
+                        }
+                        *interim += 1;
+                        if *interim > MAX_INTERIM || said.facts.is_ambiguous() {
+                            return Poll::Ready(Err(SendError::Invalid));
+                        }
+                        early(answer);
+                        continue;
+                    }
+                }
+            }
+            match ready!(self.inlet.poll_fill(&mut self.stream, cx)) {
+                Ok(1..) => {}
+                // Its answer had begun: the request has had its effect.
+                Ok(0) | Err(_) if *interim > 0 || !self.inlet.bytes.is_empty() => {
+                    return Poll::Ready(Err(SendError::Broken));
+                }
+                Ok(0) | Err(_) => return Poll::Ready(Err(SendError::Closed)),
+            }
+        }
+    }
+
+    /// Finds out how the body is framed (RFC 9112 §6.3).
+    fn begin_answer(
+        &mut self,
+        answer: Response<()>,
+        said: Said,
+        outgoing: &Outgoing<'_>,
+    ) -> Result<Response<()>, SendError> {
+        let Said { facts, length, connection } = said;
+        let (status, version, headers) = (answer.status(), answer.version(), answer.headers());
+        // Of HTTP/1.0, chunks are not to be trusted (§6.1).
+        let is_old = version != Version::HTTP_11;
+        let is_odd_coding = facts.encodings > 0
+            && (is_old || !headers[TRANSFER_ENCODING].as_bytes().eq_ignore_ascii_case(b"chunked"));
+        if facts.is_ambiguous() || is_odd_coding {
+            return Err(SendError::Invalid);
+        }
+        let switches = status == StatusCode::SWITCHING_PROTOCOLS;
+        let bodiless = *outgoing.method == Method::HEAD
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+            || switches;
+        self.answer = if bodiless {
+            Decoder::Done
+        } else if facts.encodings > 0 {
+            Decoder::chunked()
+        } else if facts.lengths > 0 {
+            Decoder::length(length)
+        } else {
+            Decoder::UntilClose
+        };
+        self.last |= is_old
+            || matches!(self.answer, Decoder::UntilClose)
+            || (connection && hop::lists(headers, &CONNECTION, b"close"));
+        // What follows a 101 is not HTTP any more.
+        if !switches && self.answer.is_exceeded_by(&self.inlet.bytes) {
+            return Err(SendError::Invalid);
+        }
+        Ok(answer)
+    }
+
+    /// Goes on with the request after its answer has begun.
+    pub(super) fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        if !self.broken && self.poll_send(&mut 1, cx).is_err() {
+            (self.broken, self.sending) = (true, None);
+        }
+    }
+
+    /// The next piece of the answer's body.
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        let broken = Poll::Ready(Some(Err(BrokenOff(None))));
+        // An answer may begin before its request has ended.
+        self.poll_upload(cx);
+        if self.broken {
+            return broken;
+        }
+        loop {
+            match self.answer.take(&mut self.inlet.bytes) {
+                Ok(Piece::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Ok(Piece::Trailers(trailers)) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                Ok(Piece::End) => return Poll::Ready(None),
+                Ok(Piece::More) => {}
+                Err(_) => return broken,
+            }
+            match ready!(self.inlet.poll_fill(&mut self.stream, cx)) {
+                Ok(1..) => {}
+                Ok(0) if matches!(self.answer, Decoder::UntilClose) => {
+                    self.answer = Decoder::Done;
+                    return Poll::Ready(None);
+                }
+                Ok(0) | Err(_) => return broken,
+            }
+        }
+    }
+}
