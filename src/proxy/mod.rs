@@ -2,7 +2,7 @@
 //!
 //! 1. `listener` accepts a connection and hands it to the least loaded `worker`, which is a thread of its own.
 //! 2. `serve` waits for its first byte and serves it with `http1` or, if it begins so, with `http2`; `activity` keeps the time
-//!    and, by `presence`, sees callers go away.
+//!    (`alarm` rings) and, by `presence`, sees callers go away.
 //! 3. `handle` is the road of each request, in order: `check`, the guard, the `route`, the `path` policy, the token,
 //!    `hop` and `inject`.
 //! 4. `exchange` (and `exchange_http2`) sends it, an `outgoing` request, to the `upstream` and decides what may be sent once more; `unauthorized` is what a 401 leads to.
@@ -13,6 +13,7 @@
 //! [`Routes`] is what the configuration becomes, [`Server`] binds and runs it, [`Swap`] replaces it while it runs.
 
 mod activity;
+mod alarm;
 mod body;
 mod caller;
 mod check;

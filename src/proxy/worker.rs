@@ -18,10 +18,11 @@ use std::{
 use tokio::{
     runtime::{Builder, LocalOptions, LocalRuntime},
     sync::{Notify, mpsc},
-    time::{self, MissedTickBehavior},
+    time,
 };
 
 use super::{
+    alarm::Alarm,
     http2,
     listener::{self, Accepted, Bound, Gate},
     registry::Registry,
@@ -147,8 +148,7 @@ async fn work(
         }
     }
     tokio::task::spawn_local(settle(Rc::clone(&worker)));
-    let mut tick = time::interval(worker.ticks.tick());
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tick = Alarm::after(worker.ticks.tick());
     let mut next = Stage::Leaving;
     let mut grace_over = None;
     let mut inbox_open = true;
@@ -170,7 +170,8 @@ async fn work(
                 // Nobody accepts any more.
                 None => inbox_open = false,
             },
-            _ = tick.tick() => {
+            () = tick.rings() => {
+                tick.set();
                 worker.ticks.advance();
                 worker.registry.sweep();
                 worker.pool.sweep();
@@ -216,9 +217,11 @@ async fn work(
 /// Takes the buffers of connections that have been quiet for one to two of these. Sooner means less memory: what thousands of
 /// connections need at the same time is not given back by the allocator afterwards.
 async fn settle(worker: Rc<Worker>) {
+    let mut quiet = Alarm::after(QUIET);
     loop {
         worker.ticks.conversing().await;
-        time::sleep(QUIET).await;
+        quiet.set();
+        quiet.rings().await;
         worker.registry.settle();
     }
 }
