@@ -52,7 +52,7 @@ pub(super) async fn send(
         }
         let kept = seat.was_used();
         caller.activity.awaiting(outgoing.time_limit(caller, route));
-        let request = head(outgoing, route, token)?;
+        let request = head(outgoing, route, token.is_some())?;
         let early = |answer| caller.early.has_come(answer, token);
         let sent =
             seat.send(request, route.credential(token), outgoing.body(), &caller.activity, &early).await;
@@ -89,7 +89,7 @@ pub(super) async fn connect(
 ) -> Result<Option<Response<Connected>>, Error> {
     for _ in 0..MAX_SENDINGS {
         let Some(seat) = connecting_seat(caller, route, token).await? else { return Ok(None) };
-        let mut request = head(outgoing, route, token)?;
+        let mut request = head(outgoing, route, token.is_some())?;
         upgrade::ask_by_connect(&mut request);
         caller.activity.awaiting(outgoing.time_limit(caller, route));
         let early = |answer| caller.early.has_come(answer, token);
@@ -152,8 +152,8 @@ async fn seat(caller: &Caller, route: &Route, token: &mut Injected) -> Result<Sh
     Ok(sharing)
 }
 
-/// The head as HTTP/2 has it (RFC 9113 §8.2.2, §8.3.1), but for its credential.
-fn head(outgoing: &Outgoing<'_>, route: &Route, token: &Injected) -> Result<Request<()>, Reason> {
+/// The head as HTTP/2 has it (RFC 9113 §8.2.2, §8.3.1), but for the credential that attaché `injects`.
+fn head(outgoing: &Outgoing<'_>, route: &Route, injects: bool) -> Result<Request<()>, Reason> {
     let mut request = Request::new(());
     *request.version_mut() = Version::HTTP_2;
     *request.method_mut() = outgoing.method.clone();
@@ -164,7 +164,7 @@ fn head(outgoing: &Outgoing<'_>, route: &Route, token: &Injected) -> Result<Requ
     if let Some((_, Some(length))) = &outgoing.upload {
         headers.insert(CONTENT_LENGTH, (*length).into());
     }
-    if token.is_some() {
+    if injects {
         // Of an earlier sending, over HTTP/1.1.
         route.uninject(headers);
     }
@@ -175,4 +175,50 @@ fn head(outgoing: &Outgoing<'_>, route: &Route, token: &Injected) -> Result<Requ
     parts.path_and_query = Some(outgoing.target.clone());
     *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Reason::MalformedTarget)?;
     Ok(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::{HeaderMap, HeaderValue, Method, header::AUTHORIZATION, uri::PathAndQuery};
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::{
+        proxy::{
+            RouteConfig,
+            upstream::{Target, Upstream},
+        },
+        telemetry::metrics::Metrics,
+    };
+
+    #[test]
+    fn no_credential_of_an_earlier_sending_is_beside_the_one_that_is_injected() {
+        let (config, metrics) = (RouteConfig::new("http://127.0.0.1:1", "orders"), Metrics::new());
+        let target = Target::parse(&config).unwrap();
+        let upstream =
+            Upstream::build(0, &target, &config, 65_536, &metrics, &Arc::new(Notify::new())).unwrap();
+        let route =
+            Route::build("orders", &config, &target, Arc::new(upstream), None, metrics.route("orders"))
+                .unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, HeaderValue::from_static("127.0.0.1:1"));
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer refused"));
+        let outgoing = Outgoing {
+            method: &Method::GET,
+            target: PathAndQuery::from_static("/v1"),
+            headers: &mut headers,
+            upload: None,
+            repeatable: true,
+            replayable: true,
+            upgrade: false,
+            call: false,
+            trailers: false,
+        };
+        let sent = |injects| head(&outgoing, &route, injects).unwrap().headers().get(AUTHORIZATION).cloned();
+        assert_eq!(sent(true), None);
+        // Where attaché injects nothing, it is the caller's own.
+        assert_eq!(sent(false), Some(HeaderValue::from_static("Bearer refused")));
+    }
 }
