@@ -53,18 +53,25 @@ pub struct Outcome {
     pub p99: Duration,
     pub errors: u64,
     pub example: Option<String>,
+    /// CPU a request and requests a second, of each round.
+    pub cpus: Vec<f64>,
+    pub rates: Vec<f64>,
+    /// One connection is served one request at a time: nothing saturates, and nothing is meant to.
+    saturates: bool,
 }
 
 impl Outcome {
-    /// Why no verdict can be given.
-    pub fn noisy(&self, base: &Self) -> Option<&'static str> {
-        if self.busy < 0.9 || base.busy < 0.9 {
+    /// A figure as a ratio to that of a peer in the same round, and why no verdict can be given.
+    pub fn against(&self, peer: &Self, figure: fn(&Self) -> &[f64]) -> (f64, Option<&'static str>) {
+        let ratio = Spread::of(figure(self).iter().zip(figure(peer)).map(|(own, peer)| own / peer));
+        let why = if self.saturates && (self.busy < 0.9 || peer.busy < 0.9) {
             Some("noisy: the proxy was less than 0.9 busy")
-        } else if self.cpu_ratio.wide() {
+        } else if ratio.wide() {
             Some("noisy: a quartile lies more than 5 % from the median")
         } else {
             None
-        }
+        };
+        (ratio.median, why)
     }
 }
 
@@ -198,6 +205,9 @@ impl Scenario {
                 p99: latency(own, 0.99),
                 errors: own.iter().map(|sample| sample.errors).sum(),
                 example: own.iter().find_map(|sample| sample.example.clone()),
+                cpus: own.iter().map(Sample::cpu).collect(),
+                rates: own.iter().map(Sample::rate).collect(),
+                saturates: self.connections > 1,
             }
         };
         Ok((0..chosen.len()).map(summarize).collect())

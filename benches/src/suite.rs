@@ -237,16 +237,16 @@ fn judge(id: &str, outcomes: &[Outcome], report: &mut Report) {
     let find = |kind: Kind| outcomes.iter().find(|outcome| outcome.kind == kind);
     let cpu = |what: &str, ours: Kind, peer: Kind, gate: f64, goal: f64, report: &mut Report| {
         if let (Some(ours), Some(peer)) = (find(ours), find(peer)) {
-            let ratio = ours.cpu_ratio.median / peer.cpu_ratio.median;
+            let (ratio, noisy) = ours.against(peer, |outcome| &outcome.cpus);
             let what = format!("CPU a request, {what}, against {}", peer.kind.name());
-            report.judge(Verdict::ratio(what, ratio, gate, goal, ours.noisy(peer)));
+            report.judge(Verdict::ratio(what, ratio, gate, goal, noisy));
         }
     };
     let rate = |peer: Kind, gate: f64, goal: f64, report: &mut Report| {
         if let (Some(ours), Some(peer)) = (find(OURS), find(peer)) {
-            let ratio = ours.rate_ratio.median / peer.rate_ratio.median;
+            let (ratio, noisy) = ours.against(peer, |outcome| &outcome.rates);
             let what = format!("throughput on one core, against {}", peer.kind.name());
-            report.judge(Verdict::ratio(what, ratio, gate, goal, ours.noisy(peer)));
+            report.judge(Verdict::ratio(what, ratio, gate, goal, noisy));
         }
     };
     match id {
@@ -392,7 +392,12 @@ fn firm(wish: &Wish, site: &Site, engine: &mut Engine, cores: Cores, report: &mu
         f64::NAN
     };
     // Without the profile (`benches/profile`) it is more, and says that the profile is out of date.
-    report.judge(Verdict::firm("instructions a request outside the kernel, 64 connections", work, 32e3, 24e3));
+    report.judge(Verdict::firm(
+        "instructions a request outside the kernel, 64 connections",
+        work,
+        32e3,
+        24e3,
+    ));
     report.judge(Verdict::firm("binary, MB", binary as f64 / 1e6, 9.0, 6.0));
     if let Some(image) = image {
         report.judge(Verdict::firm("image (binary and certificates), MB", image as f64 / 1e6, 9.5, 6.5));
