@@ -1,8 +1,9 @@
 //! The way of a request.
 //!
-//! 1. `listener` accepts a connection and hands it to the least loaded `worker`, which is a thread of its own.
+//! 1. `listener` accepts a connection and hands it to the least loaded `worker`, which is a thread of its own, with a coarse
+//!    clock (`ticks`, by an `alarm`).
 //! 2. `serve` waits for its first byte and serves it with `http1` or, if it begins so, with `http2`; `activity` keeps the time
-//!    (`alarm` rings) and, by `presence`, sees callers go away.
+//!    and, by `presence`, sees callers go away.
 //! 3. `handle` is the road of each request, in order: `check`, the guard, the `route`, the `path` policy, the token,
 //!    `hop` and `inject`.
 //! 4. `exchange` (and `exchange_http2`) sends it, an `outgoing` request, to the `upstream` and decides what may be sent once more; `unauthorized` is what a 401 leads to.

@@ -9,7 +9,7 @@ use std::{
 use http::{HeaderMap, Method, Request, Version, header::CONNECTION, request::Parts};
 
 use super::{
-    Decoder, Wire,
+    Decoder, Incoming, Wire,
     head::{Malformed, Said},
     reply::{self, Manner, Told},
     wire::NoRequest,
@@ -46,7 +46,7 @@ pub(in crate::proxy) async fn converse(caller: &Rc<Caller>, wire: &Rc<Wire>) -> 
             Err(NoRequest::Closed) => return Ended::Gone,
         };
         let manner = manner(&parts, said);
-        let body = wire.begin(&parts.headers, request_decoder(said));
+        let body = Incoming::new(wire, wire.begin(&parts.headers, request_decoder(said)));
         caller.facts.set(said.facts);
         let response = {
             let mut handling = pin!(survive(caller, handle(caller, &mut parts, Inflow::Http1(body))));

@@ -2,15 +2,15 @@
 //!
 //! Strict: a head is read in the one way in which every reader would, or refused. Nothing is mended.
 
-use memchr::memchr;
-
-use super::{Ending, Facts};
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version,
     header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING},
     request::Parts,
 };
+use memchr::memchr;
+
+use super::{Ending, Facts};
 
 /// As many fields as one head or trailer section may have.
 const MAX_FIELDS: usize = 100;

@@ -18,13 +18,9 @@ use crate::proxy::{activity::Activity, inflow::BrokenOff};
 pub(in crate::proxy) struct Incoming(Option<(Rc<Wire>, u64)>);
 
 impl Incoming {
-    pub(super) fn new(wire: &Rc<Wire>, number: u64) -> Self {
-        Self(Some((Rc::clone(wire), number)))
-    }
-
-    /// No body at all.
-    pub(super) fn none() -> Self {
-        Self(None)
+    /// `number` is that of the request, if it has a body.
+    pub(super) fn new(wire: &Rc<Wire>, number: Option<u64>) -> Self {
+        Self(number.map(|number| (Rc::clone(wire), number)))
     }
 
     fn inner(&self) -> Option<(RefMut<'_, Inner>, &Activity)> {

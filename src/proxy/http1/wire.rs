@@ -14,7 +14,7 @@ use http::{HeaderMap, header::EXPECT, request::Parts};
 use http_body::Frame;
 
 use super::{
-    Decoder, Ending, Incoming, Inlet, Out, Piece,
+    Decoder, Ending, Inlet, Out, Piece,
     head::{self, Malformed, Said},
 };
 use crate::{
@@ -142,19 +142,19 @@ impl Wire {
         }
     }
 
-    /// A request has begun; its body can be read by what is returned, until the next one begins.
-    pub(super) fn begin(self: &Rc<Self>, headers: &HeaderMap, body: Decoder) -> Incoming {
+    /// A request has begun; its number, if it has a body.
+    pub(super) fn begin(&self, headers: &HeaderMap, body: Decoder) -> Option<u64> {
         let mut inner = self.inner.borrow_mut();
         inner.number += 1;
         inner.answering = false;
         inner.body = body;
         if body.is_done() {
-            return Incoming::none();
+            return None;
         }
         inner.waits = headers.get(EXPECT).is_some_and(|expected| {
             expected.as_bytes().eq_ignore_ascii_case(b"100-continue") && inner.inlet.bytes.is_empty()
         });
-        Incoming::new(self, inner.number)
+        Some(inner.number)
     }
 
     /// What the body of a request comes on, while the request is the one that the connection carries.

@@ -3,7 +3,7 @@
 use std::{
     future::poll_fn,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -14,13 +14,7 @@ use super::{
     Pool, Upstream, UpstreamStream,
     line::{Line, SendError, Terms},
 };
-use crate::proxy::{
-    caller::Caller,
-    http1::{Decoder, Ending, Inlet, Out, encode_request},
-    inflow::BrokenOff,
-    outgoing::Outgoing,
-    upgrade::Tunnel,
-};
+use crate::proxy::{caller::Caller, http1::Ending, inflow::BrokenOff, outgoing::Outgoing, upgrade::Tunnel};
 
 /// A connection between requests, or during one.
 #[derive(Debug)]
@@ -31,60 +25,32 @@ pub(in crate::proxy) struct Connection {
 
 impl Connection {
     pub(super) fn new(stream: UpstreamStream, upstream: &Upstream, terms: Terms) -> Self {
-        Self {
-            line: Box::new(Line {
-                stream,
-                inlet: Inlet::new(),
-                out: Out::default(),
-                sending: None,
-                answer: Decoder::Done,
-                max_header_bytes: upstream.max_header_bytes,
-                terms,
-                used: false,
-                last: false,
-                broken: false,
-            }),
-        }
+        Self { line: Box::new(Line::new(stream, upstream.max_header_bytes, terms)) }
     }
 
     /// The tick of its opening.
     pub(super) fn born(&self) -> u32 {
-        self.line.terms.born
+        self.line.terms().born
     }
 
     /// How many requests wait for a connection like it.
     pub(super) fn waiting(&self) -> usize {
-        self.line.terms.permit.waiting()
+        self.line.terms().permit.waiting()
     }
 
     /// Whether it has carried a request before: only then can it be closing without anyone's fault.
     pub(in crate::proxy) fn is_used(&self) -> bool {
-        self.line.used
+        self.line.is_used()
     }
 
     /// Whether the upstream says that it ends.
     pub(in crate::proxy) fn is_last(&self) -> bool {
-        self.line.last
+        self.line.is_last()
     }
 
     /// Whether it can take a request, looking at what the upstream did meanwhile.
     pub(super) fn is_usable(&mut self) -> bool {
-        let Line { stream, inlet, .. } = &mut *self.line;
-        // Nobody needs to be told what happens to a connection that nobody uses.
-        let mut nobody = Context::from_waker(Waker::noop());
-        // Neither its end nor an answer that nobody has asked for.
-        inlet.poll_fill(stream, &mut nobody).is_pending() && self.is_at_rest()
-    }
-
-    /// Whether the last request and its answer are over, and the next may follow, as far as is known here.
-    fn is_at_rest(&self) -> bool {
-        let Line { inlet, out, sending, answer, terms, last, .. } = &*self.line;
-        !*last
-            && answer.is_done()
-            && sending.is_none()
-            && out.is_empty()
-            && inlet.bytes.is_empty()
-            && terms.is_current()
+        self.line.is_quiet()
     }
 
     /// Sends a request and waits for the head of the answer; the body is still to come. Interim answers go to `early`.
@@ -95,11 +61,7 @@ impl Connection {
         early: &dyn Fn(Response<()>),
     ) -> Result<Response<()>, SendError> {
         let line = &mut *self.line;
-        line.used = true;
-        let body = outgoing.body();
-        let length = body.framing();
-        encode_request(outgoing.method, &outgoing.target, outgoing.headers, length, &mut line.out);
-        line.sending = Some((body, length));
+        line.begin(outgoing);
         let mut sent = 0;
         let mut interim = 0;
         let mut ending = Ending::default();
@@ -123,8 +85,8 @@ impl Connection {
 
     /// Takes the stream out after a 101, with what came behind it.
     pub(in crate::proxy) fn into_tunnel(self) -> Box<Tunnel> {
-        let Line { stream, inlet, terms, .. } = *self.line;
-        Tunnel::new(stream, inlet.into_bytes(), terms.permit)
+        let (stream, early, terms) = self.line.into_parts();
+        Tunnel::new(stream, early, terms.permit)
     }
 }
 
@@ -157,20 +119,20 @@ impl Lease {
 
     /// Whether all of the body has been taken.
     pub(in crate::proxy) fn is_complete(&self) -> bool {
-        self.connection.line.answer.is_done()
+        self.connection.line.is_complete()
     }
 
     /// How much of the body is still to come.
     pub(in crate::proxy) fn size_hint(&self) -> SizeHint {
-        self.connection.line.answer.left().map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.connection.line.left().map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 
     /// The answer is complete. The connection is kept unless the upstream closes it, sent too much, or has not been
     /// sent all of the request.
     pub(in crate::proxy) fn finish(mut self) {
-        self.connection.line.inlet.put_back();
+        self.connection.line.rest();
         // What the upstream does meanwhile is looked at when the connection is taken.
-        if self.connection.is_at_rest() {
+        if self.connection.line.is_at_rest() {
             self.pool.put(self.slot, self.connection);
         }
     }

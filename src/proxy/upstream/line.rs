@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use crate::{
         body::BodyError,
         caller::Caller,
         hop,
-        http1::{Decoder, Ending, Inlet, Length, Out, Piece, Said, take_answer},
+        http1::{Decoder, Ending, Inlet, Length, Out, Piece, Said, encode_request, take_answer},
         inflow::BrokenOff,
         outgoing::Outgoing,
         upload::RequestBody,
@@ -32,20 +32,20 @@ const MAX_INTERIM: u32 = 100;
 /// What is on its way on a connection.
 #[derive(Debug)]
 pub(super) struct Line {
-    pub(super) stream: UpstreamStream,
-    pub(super) inlet: Inlet,
-    pub(super) out: Out,
+    stream: UpstreamStream,
+    inlet: Inlet,
+    out: Out,
     // The request on its way.
-    pub(super) sending: Option<(RequestBody, Length)>,
+    sending: Option<(RequestBody, Length)>,
     // The answer to it.
-    pub(super) answer: Decoder,
-    pub(super) max_header_bytes: usize,
-    pub(super) terms: Terms,
-    pub(super) used: bool,
+    answer: Decoder,
+    max_header_bytes: usize,
+    terms: Terms,
+    used: bool,
     // It cannot carry another request.
-    pub(super) last: bool,
+    last: bool,
     // The request broke off after its answer had begun.
-    pub(super) broken: bool,
+    broken: bool,
 }
 
 /// What a connection was opened under.
@@ -81,6 +81,82 @@ pub(in crate::proxy) enum SendError {
 }
 
 impl Line {
+    pub(super) fn new(stream: UpstreamStream, max_header_bytes: usize, terms: Terms) -> Self {
+        Self {
+            stream,
+            inlet: Inlet::new(),
+            out: Out::default(),
+            sending: None,
+            answer: Decoder::Done,
+            max_header_bytes,
+            terms,
+            used: false,
+            last: false,
+            broken: false,
+        }
+    }
+
+    pub(super) fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// Whether it has carried a request.
+    pub(super) fn is_used(&self) -> bool {
+        self.used
+    }
+
+    /// Whether the upstream says that it ends.
+    pub(super) fn is_last(&self) -> bool {
+        self.last
+    }
+
+    /// Whether the last request and its answer are over, and the next may follow, as far as is known here.
+    pub(super) fn is_at_rest(&self) -> bool {
+        !self.last
+            && self.answer.is_done()
+            && self.sending.is_none()
+            && self.out.is_empty()
+            && self.inlet.bytes.is_empty()
+            && self.terms.is_current()
+    }
+
+    /// The same, looking at what the upstream did meanwhile.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        // Nobody needs to be told what happens to a connection that nobody uses.
+        let mut nobody = Context::from_waker(Waker::noop());
+        // Neither its end nor an answer that nobody has asked for.
+        self.inlet.poll_fill(&mut self.stream, &mut nobody).is_pending() && self.is_at_rest()
+    }
+
+    /// A request is to be sent.
+    pub(super) fn begin(&mut self, outgoing: &Outgoing<'_>) {
+        self.used = true;
+        let body = outgoing.body();
+        let length = body.framing();
+        encode_request(outgoing.method, &outgoing.target, outgoing.headers, length, &mut self.out);
+        self.sending = Some((body, length));
+    }
+
+    /// Whether all of the answer's body has been taken.
+    pub(super) fn is_complete(&self) -> bool {
+        self.answer.is_done()
+    }
+
+    /// How much of the answer's body is still to come, if that is known.
+    pub(super) fn left(&self) -> Option<u64> {
+        self.answer.left()
+    }
+
+    /// The answer is complete. Gives back what is not needed between requests.
+    pub(super) fn rest(&mut self) {
+        self.inlet.put_back();
+    }
+
+    /// The stream, what has come on it, and what it was opened under.
+    pub(super) fn into_parts(self) -> (UpstreamStream, Bytes, Terms) {
+        (self.stream, self.inlet.into_bytes(), self.terms)
+    }
+
     /// Sends what can be sent of the request, as much at once as there is. An error when the caller broke off, or nothing at
     /// all could be sent.
     pub(super) fn poll_send(&mut self, sent: &mut usize, cx: &mut Context<'_>) -> Result<(), BodyError> {
