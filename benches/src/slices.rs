@@ -1,5 +1,5 @@
-//! Interleaved slices: in each round every target has the machine for 0.4 s, in turns of 50 ms and alternating order. Whatever
-//! else the machine does meets all of them alike, and only ratios within one round are compared.
+//! Interleaved slices: in each round every target has the machine for 0.4 s, in turns of 50 ms and an order that is another one
+//! each time. Whatever else the machine does meets all of them alike, and only ratios within one round are compared.
 
 use std::{
     io,
@@ -15,10 +15,6 @@ use crate::{
     target::{Kind, Target, Way},
     usage,
 };
-
-/// In how many turns a target has its slice of a round. What the neighbours of a virtual machine do lasts longer than a turn: so
-/// it meets all targets, where it would meet one slice of 0.4 s and miss the next.
-const TURNS: u32 = 8;
 
 /// Calls at a time on one connection of a gRPC caller.
 const STREAMS: usize = 16;
@@ -37,7 +33,12 @@ pub struct Scenario {
     pub base: Kind,
     /// The callers say nothing of traces, so that attaché chooses which requests it traces.
     pub traced: bool,
+    /// How long a target has the machine in a round, and in how many turns. What the neighbours of a virtual machine do lasts
+    /// longer than a turn of 50 ms: so it meets all targets, where it would meet one slice of 0.4 s and miss the next. Fewer turns
+    /// where a request waits long for its answer, because a turn ends when all are answered, and where something happens by the
+    /// clock.
     pub slice: Duration,
+    pub turns: u32,
 }
 
 /// What one target did in a scenario.
@@ -155,17 +156,17 @@ impl Scenario {
         }
         let mut samples: Vec<Vec<Sample>> = chosen.iter().map(|_| Vec::new()).collect();
         let mut before: Vec<(u64, u64)> = Vec::new();
+        let mut orders = Orders::new(chosen.len());
         for round in 0..=rounds {
             if round == 1 {
                 before = chosen.iter().map(|target| usage::ticks(&target.pids())).collect();
             }
-            let mut order: Vec<usize> = (0..chosen.len()).collect();
             let mut taken: Vec<Sample> = chosen.iter().map(|_| Sample::default()).collect();
-            for _ in 0..TURNS {
-                for index in &order {
-                    taken[*index].add(engine, &loads[*index], &chosen[*index].pids(), self.slice / TURNS)?;
+            for _ in 0..self.turns {
+                for index in orders.next() {
+                    let time = self.slice / self.turns;
+                    taken[*index].add(engine, &loads[*index], &chosen[*index].pids(), time)?;
                 }
-                order.reverse();
             }
             if round > 0 {
                 for (all, mut sample) in samples.iter_mut().zip(taken) {
@@ -214,6 +215,33 @@ impl Scenario {
     }
 }
 
+/// The orders of targets, turn by turn: shuffled, the same ones in each run, and no target follows itself.
+struct Orders {
+    order: Vec<usize>,
+    state: u64,
+}
+
+impl Orders {
+    fn new(count: usize) -> Self {
+        Self { order: (0..count).collect(), state: 0x9e37_79b9_7f4a_7c15 }
+    }
+
+    fn next(&mut self) -> &[usize] {
+        let last = self.order.last().copied();
+        for place in (1..self.order.len()).rev() {
+            // Xorshift (Marsaglia, 2003).
+            self.state ^= self.state << 13;
+            self.state ^= self.state >> 7;
+            self.state ^= self.state << 17;
+            self.order.swap(place, (self.state % (place as u64 + 1)) as usize);
+        }
+        if self.order.first().copied() == last {
+            self.order.rotate_left(1);
+        }
+        &self.order
+    }
+}
+
 /// What a target did in one round.
 #[derive(Default)]
 struct Sample {
@@ -230,6 +258,8 @@ impl Sample {
     fn add(&mut self, engine: &mut Engine, load: &Load, pids: &[u32], time: Duration) -> io::Result<()> {
         let before = usage::cpu(pids);
         let tally = engine.run(load, Limit::Until(Instant::now() + time))?;
+        // The kernel has counted the time of a thread when it sleeps, and it does not yet when the last answer arrives.
+        engine.serve(Duration::from_millis(1))?;
         self.cpu += (usage::cpu(pids) - before) as f64;
         self.requests += tally.completed as f64;
         self.wall += tally.elapsed.as_nanos() as f64;
@@ -253,5 +283,32 @@ impl Sample {
     /// Requests a second.
     fn rate(&self) -> f64 {
         self.requests / self.wall * 1e9
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_target_follows_itself_and_each_follows_each_other_one() {
+        for count in [2, 3, 7] {
+            let mut orders = Orders::new(count);
+            let mut followed = vec![vec![0; count]; count];
+            let mut last = None;
+            for _ in 0..96 {
+                let order = orders.next().to_vec();
+                for index in order {
+                    if let Some(last) = last.replace(index) {
+                        followed[index][last] += 1;
+                    }
+                }
+            }
+            for (index, after) in followed.iter().enumerate() {
+                for (other, times) in after.iter().enumerate() {
+                    assert_eq!(*times == 0, index == other, "{index} after {other}: {times} of {count}");
+                }
+            }
+        }
     }
 }

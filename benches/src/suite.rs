@@ -145,6 +145,7 @@ fn scenarios() -> Vec<Scenario> {
         base: Kind::Nginx,
         traced: false,
         slice,
+        turns: 8,
     };
     let body = |id, title, size| Scenario {
         size,
@@ -158,7 +159,7 @@ fn scenarios() -> Vec<Scenario> {
         small("small-64", "128 bytes, 64 connections", 64),
         small("small-1", "128 bytes, 1 connection", 1),
         small("small-16", "128 bytes, 16 connections", 16),
-        small("small-256", "128 bytes, 256 connections", 256),
+        Scenario { turns: 2, ..small("small-256", "128 bytes, 256 connections", 256) },
         Scenario {
             way: Way::Tls,
             targets: with_tls,
@@ -195,12 +196,14 @@ fn scenarios() -> Vec<Scenario> {
             targets: vec![OURS, REFRESHING],
             base: OURS,
             slice: Duration::from_millis(1200),
+            turns: 1,
             ..small("refresh", "a refresh about every second, 128 bytes, 64 connections", 64)
         },
         Scenario {
             targets: [OURS].into_iter().chain(TRACED).collect(),
             base: OURS,
             traced: true,
+            turns: 1,
             ..small("traces", "no collector, one that gets nothing, one that gets a span in a hundred", 64)
         },
     ]
@@ -296,6 +299,7 @@ fn latency(
         base: Kind::Nginx,
         traced: false,
         slice: Duration::from_millis(400),
+        turns: 8,
     };
     let targets = start(std::slice::from_ref(&scenario), site, engine, cores, cores.generator, report)?;
     engine.busy = false;

@@ -2,7 +2,7 @@
 //!
 //! 1. `wire` is one socket, `origin` answers as the upstream and the token endpoint, `caller` asks. `origin2` and `caller2` are
 //!    the same in HTTP/2, by `frames`, `hpack` and `huffman`.
-//! 2. [`Engine::slice`] lets every caller of a load send, one request at a time, until the time is over; then it drains.
+//! 2. [`Engine::run`] lets every caller of a load send, one request at a time, until the time is over; then it drains.
 
 mod caller;
 mod caller2;
