@@ -171,7 +171,11 @@ fn head(outgoing: &Outgoing<'_>, route: &Route, injects: bool) -> Result<Request
     let host = headers.remove(HOST).ok_or(Reason::MalformedHost)?;
     let mut parts = uri::Parts::default();
     parts.scheme = Some(if route.upstream.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP });
-    parts.authority = Some(Authority::try_from(host.as_bytes()).map_err(|_| Reason::MalformedHost)?);
+    parts.authority = Some(if host == route.upstream.authority {
+        route.upstream.uri_authority.clone()
+    } else {
+        Authority::try_from(host.as_bytes()).map_err(|_| Reason::MalformedHost)?
+    });
     parts.path_and_query = Some(outgoing.target.clone());
     *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Reason::MalformedTarget)?;
     Ok(request)

@@ -30,7 +30,7 @@ mod watch;
 
 use std::{sync::Arc, time::Duration};
 
-use http::HeaderValue;
+use http::{HeaderValue, uri::Authority};
 use rustls::pki_types::ServerName;
 use tokio::sync::Notify;
 use url::{Host, Url};
@@ -66,6 +66,8 @@ pub(super) struct Upstream {
     http_proxy: Option<HttpProxy>,
     /// The `Host` that it is asked for (RFC 9110 §7.2).
     pub(super) authority: HeaderValue,
+    /// The same as HTTP/2 has it, read once.
+    pub(super) uri_authority: Authority,
     pub(super) tls: Option<(KeptTls, ServerName<'static>)>,
     pub(super) protocol: UpstreamProtocol,
     pub(super) limit: Arc<Limit>,
@@ -139,16 +141,27 @@ impl Target {
             return Err(invalid("has a path that can be read in more than one way"));
         }
         let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
+        // A URL takes more than a request can name, `{` among it.
+        if Authority::try_from(host.as_str()).is_err() {
+            return Err(invalid("has a host that no request can name"));
+        }
         let port = url.port_or_known_default().unwrap_or(443);
         Ok(Self { tls, host, port, base })
     }
 
-    /// The `Host` field for it; a default port is left out.
-    fn authority(&self) -> HeaderValue {
+    /// Host and port; a default port is left out.
+    fn host_and_port(&self) -> String {
         let default = if self.tls { 443 } else { 80 };
-        let text =
-            if self.port == default { self.host.clone() } else { format!("{}:{}", self.host, self.port) };
-        HeaderValue::try_from(text).expect("a host of a parsed URL is visible ASCII")
+        if self.port == default { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
+    }
+
+    /// The `Host` field for it.
+    fn authority(&self) -> HeaderValue {
+        HeaderValue::try_from(self.host_and_port()).expect("a host of a parsed URL is visible ASCII")
+    }
+
+    fn uri_authority(&self) -> Authority {
+        Authority::try_from(self.host_and_port()).expect("such hosts only are taken")
     }
 }
 
@@ -205,6 +218,7 @@ impl Upstream {
             resolver: Resolver::new(host, target.port, !target.tls && !config.unsafe_plaintext),
             http_proxy,
             authority: target.authority(),
+            uri_authority: target.uri_authority(),
             protocol: config.protocol,
             tls,
             connect_timeout: config.connect_timeout.0,
@@ -264,6 +278,7 @@ mod tests {
             "https://a.example/#f",
             "https://a.example/a//b",
             "https://a.example/%2e%2e%2fb",
+            "https://a{b}.example",
         ] {
             assert_eq!(Target::parse(&route(bad)).unwrap_err().key(), "upstream", "{bad}");
         }
