@@ -4,6 +4,7 @@ Debian packages are not installed but unpacked into `.cache/debian/PACKAGE`, wit
 lacks: no service is started, nothing on the machine changes.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -23,14 +24,17 @@ PACKAGES = ["nginx-light", "tinyproxy-bin", "docker.io", "busybox-static", "chro
 
 
 def install() -> None:
-    """Installs everything that is missing. Quick when nothing is."""
-    npm()
-    pip()
-    for package in PACKAGES:
-        try:
-            debian(package)
-        except Skip as why:
-            print(f"not installed: {why}", flush=True)
+    """Installs everything that is missing, one process at a time. Quick when nothing is."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / "installing", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        npm()
+        pip()
+        for package in PACKAGES:
+            try:
+                debian(package)
+            except Skip as why:
+                print(f"not installed: {why}", flush=True)
 
 
 def _stamp(marker: Path, *sources: Path) -> str | None:
