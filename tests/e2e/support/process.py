@@ -138,6 +138,10 @@ class Sidecar(Process):
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) * 1024
 
+    def descriptors(self) -> int:
+        """How many file descriptors it has open."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
     def peak(self) -> int:
         """The most resident memory so far, in bytes."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
