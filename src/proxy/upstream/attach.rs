@@ -26,8 +26,8 @@ const MAX_FRAME: usize = 16 * 1024;
 /// Payloads that are longer are not copied.
 const COPIED: usize = 4 * 1024;
 
-/// A buffer that once held more than this is not kept.
-const KEPT: usize = 32 * 1024;
+/// A buffer that once held more than this is not kept: the heads of a hundred requests, which is as many as a connection has.
+const KEPT: usize = 128 * 1024;
 
 /// The credentials of requests whose heads have not been written yet, in the order of their streams.
 #[derive(Debug, Default)]
