@@ -4,6 +4,7 @@ Debian packages are not installed but unpacked into `.cache/debian/PACKAGE`, wit
 lacks: no service is started, nothing on the machine changes.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -24,17 +25,23 @@ PACKAGES = ["nginx-light", "tinyproxy-bin", "docker.io", "busybox-static", "chro
 
 
 def install() -> None:
-    """Installs everything that is missing, one process at a time. Quick when nothing is."""
+    """Installs everything that is missing. Quick when nothing is."""
+    npm()
+    pip()
+    for package in PACKAGES:
+        try:
+            debian(package)
+        except Skip as why:
+            print(f"not installed: {why}", flush=True)
+
+
+@contextlib.contextmanager
+def alone():
+    """One process at a time: suites run beside one another, and each installs what it misses."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with open(CACHE / "installing", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        npm()
-        pip()
-        for package in PACKAGES:
-            try:
-                debian(package)
-            except Skip as why:
-                print(f"not installed: {why}", flush=True)
+        yield
 
 
 def _stamp(marker: Path, *sources: Path) -> str | None:
@@ -43,6 +50,7 @@ def _stamp(marker: Path, *sources: Path) -> str | None:
     return None if marker.exists() and marker.read_text() == fingerprint else fingerprint
 
 
+@alone()
 def npm() -> None:
     marker = PEERS / "node_modules" / ".installed"
     if stamp := _stamp(marker, PEERS / "package-lock.json"):
@@ -51,6 +59,7 @@ def npm() -> None:
         marker.write_text(stamp)
 
 
+@alone()
 def pip() -> None:
     marker = VENV / ".installed"
     requirements = PEERS / "requirements.txt"
@@ -62,6 +71,7 @@ def pip() -> None:
         marker.write_text(stamp)
 
 
+@alone()
 def debian(package: str) -> Path:
     """The folder that holds the package's files: `/` when it is installed, else where it was unpacked."""
     query = ["dpkg-query", "-W", "-f", "${Status}", package]
