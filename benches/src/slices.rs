@@ -215,7 +215,8 @@ impl Scenario {
     }
 }
 
-/// The orders of targets, turn by turn: shuffled, the same ones in each run, and no target follows itself.
+/// The orders of targets, turn by turn: shuffled, the same ones in each run, and no target follows itself. Two take turns at being
+/// first instead: a machine that gets slower all the time would otherwise be held against the second.
 struct Orders {
     order: Vec<usize>,
     state: u64,
@@ -227,6 +228,10 @@ impl Orders {
     }
 
     fn next(&mut self) -> &[usize] {
+        if let [_, _] = self.order[..] {
+            self.order.reverse();
+            return &self.order;
+        }
         let last = self.order.last().copied();
         for place in (1..self.order.len()).rev() {
             // Xorshift (Marsaglia, 2003).
@@ -235,7 +240,7 @@ impl Orders {
             self.state ^= self.state << 17;
             self.order.swap(place, (self.state % (place as u64 + 1)) as usize);
         }
-        if self.order.first().copied() == last {
+        if self.order.len() > 1 && self.order.first().copied() == last {
             self.order.rotate_left(1);
         }
         &self.order
@@ -291,8 +296,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn two_targets_take_turns_at_being_first() {
+        let mut orders = Orders::new(2);
+        assert_eq!([orders.next().to_vec(), orders.next().to_vec()], [[1, 0], [0, 1]]);
+        assert!(Orders::new(0).next().is_empty());
+    }
+
+    #[test]
     fn no_target_follows_itself_and_each_follows_each_other_one() {
-        for count in [2, 3, 7] {
+        for count in [3, 4, 7] {
             let mut orders = Orders::new(count);
             let mut followed = vec![vec![0; count]; count];
             let mut last = None;

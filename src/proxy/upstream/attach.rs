@@ -26,7 +26,7 @@ const MAX_FRAME: usize = 16 * 1024;
 /// Payloads that are longer are not copied.
 const COPIED: usize = 4 * 1024;
 
-/// A buffer that once held more than this is not kept: the heads of a hundred requests, which is as many as a connection has.
+/// A buffer that once held more than this is not kept: the heads of as many requests as a connection has at once.
 const KEPT: usize = 128 * 1024;
 
 /// The credentials of requests whose heads have not been written yet, in the order of their streams.
