@@ -145,12 +145,13 @@ fn scenarios() -> Vec<Scenario> {
         base: Kind::Nginx,
         traced: false,
         slice,
-        turns: 8,
+        turns: 40,
     };
     let body = |id, title, size| Scenario {
         size,
         targets: large.clone(),
         base: Kind::NginxLarge,
+        turns: if size == "1m" { 8 } else { 40 },
         ..small(id, title, if size == "1m" { 4 } else { 16 })
     };
     let with_http2 = vec![OURS, Kind::Haproxy, Kind::Envoy];
@@ -159,7 +160,7 @@ fn scenarios() -> Vec<Scenario> {
         small("small-64", "128 bytes, 64 connections", 64),
         small("small-1", "128 bytes, 1 connection", 1),
         small("small-16", "128 bytes, 16 connections", 16),
-        Scenario { turns: 2, ..small("small-256", "128 bytes, 256 connections", 256) },
+        Scenario { turns: 8, ..small("small-256", "128 bytes, 256 connections", 256) },
         Scenario {
             way: Way::Tls,
             targets: with_tls,
@@ -203,7 +204,6 @@ fn scenarios() -> Vec<Scenario> {
             targets: [OURS].into_iter().chain(TRACED).collect(),
             base: OURS,
             traced: true,
-            turns: 1,
             ..small("traces", "no collector, one that gets nothing, one that gets a span in a hundred", 64)
         },
     ]
@@ -299,7 +299,7 @@ fn latency(
         base: Kind::Nginx,
         traced: false,
         slice: Duration::from_millis(400),
-        turns: 8,
+        turns: 4,
     };
     let targets = start(std::slice::from_ref(&scenario), site, engine, cores, cores.generator, report)?;
     engine.busy = false;
