@@ -1,4 +1,4 @@
-//! Interleaved slices: in each round every target has the machine for 0.4 s, in turns of 10 ms and an order that is another one
+//! Interleaved slices: in each round every target has the machine for 0.4 s, in turns of 25 ms and an order that is another one
 //! each time. Whatever else the machine does meets all of them alike, and only ratios within one round are compared.
 
 use std::{
@@ -34,7 +34,7 @@ pub struct Scenario {
     /// The callers say nothing of traces, so that attaché chooses which requests it traces.
     pub traced: bool,
     /// How long a target has the machine in a round, and in how many turns. What the neighbours of a virtual machine do lasts
-    /// longer than a turn of 10 ms: so it meets all targets, where it would meet one slice of 0.4 s and miss the next. Fewer turns
+    /// longer than a turn of 25 ms: so it meets all targets, where it would meet one slice of 0.4 s and miss the next. Fewer turns
     /// where a request waits long for its answer, because a turn ends when all are answered, where the slowest one in a hundred
     /// counts, because the first ones of a turn are slow, and where something happens by the clock.
     pub slice: Duration,

@@ -145,13 +145,13 @@ fn scenarios() -> Vec<Scenario> {
         base: Kind::Nginx,
         traced: false,
         slice,
-        turns: 40,
+        turns: 16,
     };
     let body = |id, title, size| Scenario {
         size,
         targets: large.clone(),
         base: Kind::NginxLarge,
-        turns: if size == "1m" { 8 } else { 40 },
+        turns: if size == "1m" { 8 } else { 16 },
         ..small(id, title, if size == "1m" { 4 } else { 16 })
     };
     let with_http2 = vec![OURS, Kind::Haproxy, Kind::Envoy];
