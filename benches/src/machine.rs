@@ -42,12 +42,13 @@ pub fn pin(cpu: usize) {
 }
 
 /// Starts a program on one processor, in a session of its own: the scheduler groups by session, so that what is measured
-/// and the generator never share a group.
+/// and the generator never share a group. It is ended when the generator is, whatever ends that.
 pub fn spawn(command: &mut Command, cores: Cores, cpu: usize) -> std::io::Result<Child> {
-    // SAFETY: `setsid` is async-signal-safe and touches no memory of this process.
+    // SAFETY: `setsid` and `prctl` are async-signal-safe and touch no memory of this process.
     unsafe {
         command.pre_exec(|| {
             rustix::process::setsid()?;
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
             Ok(())
         });
     }

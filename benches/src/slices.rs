@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     engine::{self, Engine, Limit, Load, Plan},
+    machine::Cores,
     site::{self, GRPC, SIZES},
     stats::Spread,
     target::{Kind, Target, Way},
@@ -144,7 +145,13 @@ impl Scenario {
         engine.connect(to, self.connections, &plan)
     }
 
-    pub fn run(&self, engine: &mut Engine, targets: &[Target], rounds: usize) -> io::Result<Vec<Outcome>> {
+    pub fn run(
+        &self,
+        engine: &mut Engine,
+        targets: &[Target],
+        cores: Cores,
+        rounds: usize,
+    ) -> io::Result<Vec<Outcome>> {
         let chosen: Vec<&Target> = self
             .targets
             .iter()
@@ -165,7 +172,7 @@ impl Scenario {
             for _ in 0..self.turns {
                 for index in orders.next() {
                     let time = self.slice / self.turns;
-                    taken[*index].add(engine, &loads[*index], &chosen[*index].pids(), time)?;
+                    taken[*index].add(engine, &loads[*index], &chosen[*index].pids(), cores, time)?;
                 }
             }
             if round > 0 {
@@ -200,7 +207,7 @@ impl Scenario {
                 cpu_ratio: ratio(Sample::cpu),
                 rate: Spread::of(own.iter().map(Sample::rate)),
                 rate_ratio: ratio(Sample::rate),
-                busy: Spread::of(own.iter().map(|sample| sample.cpu / sample.wall)).median,
+                busy: Spread::of(own.iter().map(Sample::busy)).median,
                 system: system as f64 / (user + system).max(1) as f64,
                 p50: latency(own, 0.5),
                 p99: latency(own, 0.99),
@@ -253,6 +260,7 @@ struct Sample {
     requests: f64,
     cpu: f64,
     wall: f64,
+    stolen: f64,
     latencies: Vec<Duration>,
     errors: u64,
     example: Option<String>,
@@ -260,9 +268,19 @@ struct Sample {
 
 impl Sample {
     /// One turn.
-    fn add(&mut self, engine: &mut Engine, load: &Load, pids: &[u32], time: Duration) -> io::Result<()> {
+    fn add(
+        &mut self,
+        engine: &mut Engine,
+        load: &Load,
+        pids: &[u32],
+        cores: Cores,
+        time: Duration,
+    ) -> io::Result<()> {
+        let cpus = [cores.generator, cores.proxy];
         let before = usage::cpu(pids);
+        let stolen = usage::stolen(&cpus);
         let tally = engine.run(load, Limit::Until(Instant::now() + time))?;
+        self.stolen += (usage::stolen(&cpus) - stolen) as f64;
         // The kernel has counted the time of a thread when it sleeps, and it does not yet when the last answer arrives.
         engine.serve(Duration::from_millis(1))?;
         self.cpu += (usage::cpu(pids) - before) as f64;
@@ -283,6 +301,12 @@ impl Sample {
     /// Microseconds of CPU a request.
     fn cpu(&self) -> f64 {
         self.cpu / self.requests / 1000.0
+    }
+
+    /// Which part of its time it worked. What the hypervisor took of its core was not its time, and while the generator's core was
+    /// taken, it had nothing to do.
+    fn busy(&self) -> f64 {
+        (self.cpu / (self.wall - self.stolen).max(1.0)).min(1.0)
     }
 
     /// Requests a second.
