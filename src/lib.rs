@@ -15,10 +15,11 @@
 //! | 4 | `main`, [`cli`], `app`, [`reload`], [`config`] |
 //! | 2 | [`proxy`], [`admin`] |
 //! | 1 | [`token`] |
-//! | 0 | [`telemetry`], [`secret`], [`tls`], [`guard`], [`readiness`], [`shutdown`], [`supervisor`], [`inherited`], [`listen`], [`duration`], [`invalid`], `rfc3339` |
+//! | 0 | [`telemetry`], [`secret`], [`tls`], [`guard`], [`readiness`], [`shutdown`], [`supervisor`], [`inherited`], [`listen`], [`duration`], [`invalid`], `chance`, `rfc3339` |
 
 pub mod admin;
 pub mod app;
+mod chance;
 pub mod cli;
 pub mod config;
 pub mod duration;

@@ -10,11 +10,11 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::{
     caller::InFlight,
-    inflow::{BrokenOff, Inflow},
+    inflow::BrokenOff,
     route::Injected,
     trailers,
     upgrade::Tunnel,
-    upstream::{Held, Lease},
+    upstream::{Arrived, Lease},
 };
 use crate::token::Current;
 
@@ -57,7 +57,7 @@ enum Content {
     Own(Option<Bytes>),
     Upstream(Option<Lease>),
     /// The upstream's on a stream, until its end.
-    Stream(Option<Box<(Inflow, Held)>>),
+    Stream(Option<Arrived>),
     /// There is none: the connection has switched. Waits here until the caller's side is free.
     Tunnel(Option<Box<Tunnel>>),
     /// The upstream broke off, and the caller is yet to be told.
@@ -76,7 +76,7 @@ impl AnswerBody {
     }
 
     /// The upstream's, with the stream that it comes on.
-    pub(super) fn stream(arrived: Box<(Inflow, Held)>) -> Self {
+    pub(super) fn stream(arrived: Arrived) -> Self {
         Self::of(Content::Stream(Some(arrived)))
     }
 
@@ -118,7 +118,7 @@ impl Content {
         match self {
             Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Tunnel(_) | Self::Stream(None) | Self::Upstream(None) => Poll::Ready(None),
-            Self::Stream(Some(stream)) => Pin::new(&mut stream.0).poll_frame(cx),
+            Self::Stream(Some(stream)) => stream.0.poll_frame(cx),
             Self::Broken(code) => Poll::Ready(Some(Err(BrokenOff(*code)))),
             Self::Upstream(Some(lease)) => lease.poll_frame(cx),
         }

@@ -18,11 +18,10 @@ use super::{
     exchange_http2::{self, Sent},
     grpc,
     http1::Phrase,
-    inflow::Inflow,
     outgoing::Outgoing,
     route::{Injected, Route},
     unauthorized, upgrade,
-    upstream::{self, ConnectError, Connection, Held, Lease, SendError, Wanted},
+    upstream::{self, Arrived, ConnectError, Connection, Lease, SendError, Wanted},
 };
 use crate::{
     telemetry::metrics::UpstreamConnection,
@@ -37,7 +36,7 @@ pub(super) enum Arrival {
     /// A connection of its own.
     Http1(Connection),
     /// A stream.
-    Http2(Box<(Inflow, Held)>),
+    Http2(Arrived),
 }
 
 /// Sends a request, and returns the answer with its body still to come.
@@ -88,8 +87,7 @@ async fn send(
     let kept = if outgoing.upgrade {
         None
     } else if route.upstream.may_speak_http_2() {
-        // Boxed, so that HTTP/1.1 carries no room for it.
-        match Box::pin(exchange_http2::send(caller, route, outgoing, token)).await? {
+        match exchange_http2::send(caller, route, outgoing, token).await? {
             Sent::Answered(response) => return Ok(response),
             Sent::Http1(connection) => Some(connection),
         }

@@ -62,9 +62,7 @@ pub(super) async fn send(
             Ok(response) if Facts::of_http2(response.headers()).is_ambiguous() => {
                 return Err(Reason::UpstreamInvalid.into());
             }
-            Ok(response) => {
-                return Ok(Sent::Answered(response.map(|arrived| Arrival::Http2(Box::new(arrived)))));
-            }
+            Ok(response) => return Ok(Sent::Answered(response.map(Arrival::Http2))),
             Err(StreamError::Unsent) => true,
             Err(_) if outgoing.has_failed() => return Err(Reason::CallerAborted.into()),
             Err(StreamError::Unprocessed) => outgoing.body_is_held(),

@@ -40,12 +40,7 @@ pub(super) struct BrokenOff(pub(super) Option<Reason>);
 impl Inflow {
     /// The body of a stream whose header fields are these.
     pub(super) fn http2(recv: RecvStream, headers: &HeaderMap) -> Self {
-        let left = if recv.is_end_stream() {
-            Some(0)
-        } else {
-            headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok())
-        };
-        Self::Http2(Box::new(Stream { recv, left, data_ended: false, wanted: None }))
+        Self::Http2(Box::new(Stream::new(recv, headers)))
     }
 
     /// Sets the flag when the body is asked for the first time.
@@ -73,20 +68,42 @@ impl Body for Inflow {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1(incoming) => incoming.is_end_stream(),
-            Self::Http2(stream) => stream.recv.is_end_stream(),
+            Self::Http2(stream) => stream.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Http1(incoming) => incoming.size_hint(),
-            Self::Http2(stream) => stream.left.map_or_else(SizeHint::default, SizeHint::with_exact),
+            Self::Http2(stream) => stream.size_hint(),
         }
     }
 }
 
 impl Stream {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    /// Of an answer or a request whose header fields are these.
+    pub(super) fn new(recv: RecvStream, headers: &HeaderMap) -> Self {
+        let left = if recv.is_end_stream() {
+            Some(0)
+        } else {
+            headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok())
+        };
+        Self { recv, left, data_ended: false, wanted: None }
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.recv.is_end_stream()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+
+    /// The next piece.
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         if let Some(wanted) = self.wanted.take() {
             wanted.set(true);
         }

@@ -4,7 +4,7 @@ use std::{
     future::{Future, poll_fn},
     os::fd::AsFd as _,
     panic::AssertUnwindSafe,
-    pin::pin,
+    pin::{Pin, pin},
     rc::{Rc, Weak},
     task::Poll,
     time::Duration,
@@ -170,10 +170,10 @@ async fn linger(wire: &Wire) {
     let _ = time::timeout(LINGER, rest).await;
 }
 
-/// A panic is a bug, and stays in its request.
+/// A panic is a bug, and stays in its request. The future stays where it is: it is the largest of all.
 pub(super) async fn survive(
     caller: &Caller,
-    answering: impl Future<Output = Response<AnswerBody>>,
+    answering: Pin<&mut impl Future<Output = Response<AnswerBody>>>,
 ) -> Response<AnswerBody> {
     AssertUnwindSafe(answering).catch_unwind().await.unwrap_or_else(|_panic| {
         let site = caller.site();

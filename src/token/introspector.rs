@@ -26,6 +26,7 @@ use super::{
     oauth::OAuthConfig,
 };
 use crate::{
+    chance::chance,
     invalid::Invalid,
     telemetry::metrics::{CredentialMetrics, IntrospectionOutcome},
 };
@@ -68,7 +69,7 @@ impl Introspector {
     async fn run(&mut self) {
         loop {
             // Sidecars that started together do not ask together.
-            time::sleep(self.interval.mul_f64(super::rand::chance().mul_add(-0.1, 1.0))).await;
+            time::sleep(self.interval.mul_f64(chance().mul_add(-0.1, 1.0))).await;
             self.once().await;
         }
     }

@@ -36,7 +36,6 @@ mod named;
 mod oauth;
 mod private_key;
 mod quota;
-mod rand;
 mod refresher;
 mod refusal;
 pub mod schedule;

@@ -12,13 +12,13 @@ use super::{
     credential::{Phase, Shared},
     error::{Class, FetchError},
     named::Names,
-    rand,
     schedule::{self, LEAST_INTERVAL},
     status::Journal,
     store::StoreError,
     supplier::Supplier,
 };
 use crate::{
+    chance::chance,
     telemetry::{
         metrics::RefreshOutcome,
         traces::{TokenSpan, Tracer},
@@ -150,7 +150,7 @@ impl Refresher {
         match outcome {
             Ok(lifetime) => {
                 self.names.refreshed(RefreshOutcome::Success, took);
-                let wait = schedule::refresh_after(lifetime, rand::chance()).saturating_sub(took);
+                let wait = schedule::refresh_after(lifetime, chance()).saturating_sub(took);
                 self.succeeded(lifetime, wait);
                 if let Some(token) = token {
                     // After it is in use: a slow disk holds nobody up.

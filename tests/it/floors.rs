@@ -24,10 +24,11 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
     ("listen", 0, &FLOOR_0),
     ("duration", 0, &FLOOR_0),
     ("invalid", 0, &FLOOR_0),
+    ("chance", 0, &FLOOR_0),
     ("rfc3339", 0, &FLOOR_0),
 ];
 
-const FLOOR_0: [&str; 12] = [
+const FLOOR_0: [&str; 13] = [
     "telemetry",
     "secret",
     "tls",
@@ -39,6 +40,7 @@ const FLOOR_0: [&str; 12] = [
     "listen",
     "duration",
     "invalid",
+    "chance",
     "rfc3339",
 ];
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ProxyConfig;
+use crate::chance::chance;
 
 /// Which requests get a line in the log. A line never holds a header or a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -35,7 +36,7 @@ impl AccessRule {
         self.which != AccessLog::Off
     }
 
-    /// Whether it gets one. What went wrong is not sampled.
+    /// Whether it gets one. What went wrong is not sampled. Without randomness every request gets its line.
     pub(in crate::proxy) fn takes(self, is_error: bool) -> bool {
         match self.which {
             AccessLog::Off => false,
@@ -43,11 +44,4 @@ impl AccessRule {
             AccessLog::All => is_error || self.sample >= 1.0 || chance() < self.sample,
         }
     }
-}
-
-/// From 0 to 1, without 1. Without randomness every request gets its line.
-fn chance() -> f64 {
-    let mut bytes = [0; 4];
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    f64::from(u32::from_le_bytes(bytes)) / 4_294_967_296.0
 }

@@ -49,7 +49,8 @@ pub(in crate::proxy) async fn converse(caller: &Rc<Caller>, wire: &Rc<Wire>) -> 
         let body = Incoming::new(wire, wire.begin(&parts.headers, request_decoder(said)));
         caller.facts.set(said.facts);
         let response = {
-            let mut handling = pin!(survive(caller, handle(caller, &mut parts, Inflow::Http1(body))));
+            let handling = pin!(handle(caller, &mut parts, Inflow::Http1(body)));
+            let mut handling = pin!(survive(caller, handling));
             poll_fn(|cx| {
                 let polled = handling.as_mut().poll(cx);
                 for early in caller.early.take() {

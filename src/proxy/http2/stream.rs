@@ -35,7 +35,8 @@ pub(super) async fn answer(turn: Turn, request: Request<RecvStream>, mut respond
     as_http_1_has_it(&mut parts);
     let caller = turn.caller();
     let response = {
-        let mut handling = pin!(survive(caller, handle(caller, &mut parts, body)));
+        let handling = pin!(handle(caller, &mut parts, body));
+        let mut handling = pin!(survive(caller, handling));
         poll_fn(|cx| {
             caller.activity.driven_by(cx);
             let polled = handling.as_mut().poll(cx);

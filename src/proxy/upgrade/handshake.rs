@@ -107,7 +107,7 @@ fn connected(
     trailers: bool,
     token: Injected,
 ) -> Response<AnswerBody> {
-    let (mut head, (inflow, send, seat)) = answer.into_parts();
+    let (mut head, (recv, send, seat)) = answer.into_parts();
     head.version = Version::HTTP_11;
     head.headers.remove(SEC_WEBSOCKET_ACCEPT);
     if let Some(token) = &token {
@@ -117,7 +117,7 @@ fn connected(
         head.status = StatusCode::SWITCHING_PROTOCOLS;
         // RFC 9110 §9.3.6: there is no body that it could be of.
         head.headers.remove(CONTENT_LENGTH);
-        let mut tunnel = Tunnel::stream(inflow, send, seat);
+        let mut tunnel = Tunnel::stream(Inflow::Http2(Box::new(recv)), send, seat);
         match stream {
             Some(stream) => tunnel.hears(stream),
             None => {
@@ -131,7 +131,7 @@ fn connected(
     // There will be no tunnel. The stream is reset once its answer has been read: there are servers that take an end for more of
     // what they have refused.
     drop(send);
-    let mut response = Response::from_parts(head, AnswerBody::stream(Box::new((inflow, Held::of(seat)))));
+    let mut response = Response::from_parts(head, AnswerBody::stream(Box::new((recv, Held::of(seat)))));
     if response.status() == StatusCode::UNAUTHORIZED {
         // Not sent again: the next one has the new token.
         unauthorized::reject(route, &response, &token);

@@ -5,7 +5,7 @@ use std::{io, os::fd::AsFd as _, sync::Arc};
 use tokio::{net::TcpStream, time};
 use tokio_rustls::TlsConnector;
 
-use super::{Connection, Permit, Resolver, Upstream, UpstreamStream, dial::dial, line::Terms};
+use super::{Connection, Permit, Resolver, Upstream, UpstreamStream, dial::dial, terms::Terms};
 use crate::{
     proxy::{config::UpstreamProtocol, error::Reason, presence},
     tls::Edition,

@@ -12,7 +12,8 @@ use http_body::{Frame, SizeHint};
 
 use super::{
     Pool, Upstream, UpstreamStream,
-    line::{Line, SendError, Terms},
+    line::{Line, SendError},
+    terms::Terms,
 };
 use crate::proxy::{caller::Caller, http1::Ending, inflow::BrokenOff, outgoing::Outgoing, upgrade::Tunnel};
 

@@ -18,8 +18,8 @@ use h2::client::{self, SendRequest};
 use super::{
     Shared, Upstream, UpstreamStream,
     attach::{Attaching, Credentials},
-    line::Terms,
     seat::Seat,
+    terms::Terms,
 };
 use crate::proxy::ticks::Ticks;
 
@@ -39,7 +39,8 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// A connection that requests share.
 #[derive(Debug)]
 pub(in crate::proxy) struct Multiplexed {
-    sender: SendRequest<Bytes>,
+    // What sends for each request is a copy of it. It never sends itself, and so never waits.
+    sender: RefCell<SendRequest<Bytes>>,
     driver: Rc<Driver>,
     credentials: Rc<Credentials>,
     terms: Terms,
@@ -99,7 +100,7 @@ impl Multiplexed {
         let ticks = Rc::clone(owner.ticks());
         let quiet = Cell::new(ticks.now());
         Ok(Rc::new(Self {
-            sender,
+            sender: RefCell::new(sender),
             driver,
             credentials,
             terms,
@@ -133,14 +134,14 @@ impl Multiplexed {
             // A close may have arrived that its task has not been told of.
             self.driver.look();
         }
-        let mut sender = self.sender.clone();
+        let mut sender = self.sender.borrow_mut();
         self.terms.is_current()
             && matches!(sender.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
     }
 
     /// Whether another request can begin at once. The first one always can.
     pub(super) fn has_room(&self) -> bool {
-        self.streams.get() < self.sender.current_max_send_streams().clamp(1, MAX_STREAMS)
+        self.streams.get() < self.sender.borrow().current_max_send_streams().clamp(1, MAX_STREAMS)
     }
 
     /// A place for a request.
@@ -164,8 +165,8 @@ impl Multiplexed {
     }
 
     /// What sends on it.
-    pub(super) fn sender(&self) -> &SendRequest<Bytes> {
-        &self.sender
+    pub(super) fn sender(&self) -> SendRequest<Bytes> {
+        self.sender.borrow().clone()
     }
 }
 

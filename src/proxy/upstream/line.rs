@@ -12,18 +12,15 @@ use http::{
 };
 use http_body::{Body as _, Frame};
 
-use super::{Permit, UpstreamStream};
-use crate::{
-    proxy::{
-        body::BodyError,
-        caller::Caller,
-        hop,
-        http1::{Decoder, Ending, Inlet, Length, Out, Piece, Said, encode_request, take_answer},
-        inflow::BrokenOff,
-        outgoing::Outgoing,
-        upload::RequestBody,
-    },
-    tls::Edition,
+use super::{UpstreamStream, terms::Terms};
+use crate::proxy::{
+    body::BodyError,
+    caller::Caller,
+    hop,
+    http1::{Decoder, Ending, Inlet, Length, Out, Piece, Said, encode_request, take_answer},
+    inflow::BrokenOff,
+    outgoing::Outgoing,
+    upload::RequestBody,
 };
 
 /// More interim answers (RFC 9110 §15.2) than this to one request come from an upstream that only wants to be read from.
@@ -46,23 +43,6 @@ pub(super) struct Line {
     last: bool,
     // The request broke off after its answer had begun.
     broken: bool,
-}
-
-/// What a connection was opened under.
-#[derive(Debug)]
-pub(super) struct Terms {
-    pub(super) permit: Permit,
-    /// The TLS files that it was made with, if they can change.
-    pub(super) edition: Option<Edition>,
-    /// The tick of its opening.
-    pub(super) born: u32,
-}
-
-impl Terms {
-    /// Whether further requests may be sent under them.
-    pub(super) fn is_current(&self) -> bool {
-        self.edition.as_ref().is_none_or(Edition::is_current)
-    }
 }
 
 /// Why there is no answer.

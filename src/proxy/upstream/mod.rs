@@ -26,6 +26,7 @@ mod seat;
 mod share;
 mod shared;
 mod stream;
+mod terms;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
@@ -42,7 +43,7 @@ pub(super) use self::{
     limit::{Limit, Permit},
     line::SendError,
     pool::Pool,
-    seat::{Connected, Held, Seat, StreamError},
+    seat::{Arrived, Connected, Held, Seat, StreamError},
     share::{Sharing, share},
     shared::Shared,
     stream::UpstreamStream,

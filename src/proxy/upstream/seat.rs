@@ -21,7 +21,7 @@ use super::http2::Multiplexed;
 use crate::proxy::{
     activity::Activity,
     http2::{Broken, Pump},
-    inflow::Inflow,
+    inflow::Stream,
     upload::RequestBody,
 };
 
@@ -45,8 +45,11 @@ pub(in crate::proxy) struct Held {
     _seat: Seat,
 }
 
+/// What comes on a stream after the head of an answer, and what it needs.
+pub(in crate::proxy) type Arrived = Box<(Stream, Held)>;
+
 /// The answer to a request for a tunnel: what comes on the stream, and what can be sent on it.
-pub(in crate::proxy) type Connected = (Inflow, SendStream<Bytes>, Seat);
+pub(in crate::proxy) type Connected = (Stream, SendStream<Bytes>, Seat);
 
 /// The task that sends what is left of a body; dropping it ends it, and resets the stream.
 #[derive(Debug)]
@@ -102,7 +105,7 @@ impl Seat {
         body: RequestBody,
         activity: &Activity,
         early: &dyn Fn(Response<()>),
-    ) -> Result<Response<(Inflow, Held)>, StreamError> {
+    ) -> Result<Response<Arrived>, StreamError> {
         let bodiless = matches!(body, RequestBody::Empty);
         let (response, stream) = self.begin(request, credential, bodiless).await?;
         let mut upload = (!bodiless).then(|| Pump::new(body, stream));
@@ -114,8 +117,8 @@ impl Seat {
             });
             Uploading(task.abort_handle())
         });
-        let inflow = Inflow::http2(recv, &head.headers);
-        Ok(Response::from_parts(head, (inflow, Held { _upload: upload, _seat: self })))
+        let arrived = Box::new((Stream::new(recv, &head.headers), Held { _upload: upload, _seat: self }));
+        Ok(Response::from_parts(head, arrived))
     }
 
     /// Sends a request for a tunnel, and waits for the head of the answer.
@@ -128,8 +131,8 @@ impl Seat {
     ) -> Result<Response<Connected>, StreamError> {
         let (response, stream) = self.begin(request, credential, false).await?;
         let (head, recv) = head(response, &mut None, activity, early).await?.into_parts();
-        let inflow = Inflow::http2(recv, &head.headers);
-        Ok(Response::from_parts(head, (inflow, stream, self)))
+        let recv = Stream::new(recv, &head.headers);
+        Ok(Response::from_parts(head, (recv, stream, self)))
     }
 
     /// Begins a request as soon as the connection takes one.
@@ -139,7 +142,7 @@ impl Seat {
         credential: Credential,
         bodiless: bool,
     ) -> Result<(ResponseFuture, SendStream<Bytes>), StreamError> {
-        let mut sender = self.connection.sender().clone();
+        let mut sender = self.connection.sender();
         poll_fn(|cx| sender.poll_ready(cx)).await.map_err(|_gone| StreamError::Unsent)?;
         let (response, stream) = sender.send_request(request, bodiless).map_err(|error| classify(&error))?;
         // Before anything can be written: that is done by another task of this thread.

@@ -17,8 +17,8 @@ use super::{
     connect::{self, ConnectError, Offer},
     http2::Multiplexed,
     limit::Permit,
-    line::Terms,
     seat::Seat,
+    terms::Terms,
 };
 
 /// Connections that end before anything was sent on them, for one request.

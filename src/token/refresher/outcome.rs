@@ -6,13 +6,13 @@ use tokio::time::Instant;
 
 use super::{Refresher, SKEW_TOLD};
 use crate::{
+    chance::chance,
     telemetry::metrics::RefreshOutcome,
     token::{
         answer::Lifetime,
         clock::Moment,
         credential::Phase,
         error::{Class, FetchError},
-        rand,
         schedule::{self, Failed},
         source::Fetched,
         status::LastError,
@@ -28,7 +28,7 @@ impl Refresher {
         self.shared.publish(token, now.after(left), now.after(lifetime - age));
         self.names.published(now.after(lifetime - age).wall);
         tracing::info!(credential = &*self.name, left_s = left.as_secs(), "the token in the store is used");
-        let wait = schedule::refresh_after(lifetime, rand::chance()).saturating_sub(age);
+        let wait = schedule::refresh_after(lifetime, chance()).saturating_sub(age);
         self.succeeded(lifetime, wait);
         Some(wait)
     }
@@ -119,7 +119,7 @@ impl Refresher {
         let held = self.held(self.shared.clock());
         let class = if error.leaves_another_way() { Class::Transient } else { class };
         let failed = Failed { count: self.progress.failures, class, retry_after: error.retry_after(), held };
-        let wait = schedule::retry_after(failed, rand::chance()).max(least);
+        let wait = schedule::retry_after(failed, chance()).max(least);
         let new_secret = std::mem::take(&mut self.progress.renewed);
         if self.progress.told.as_ref() != Some(&error) || new_secret {
             tracing::warn!(
