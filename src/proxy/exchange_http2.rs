@@ -6,8 +6,8 @@
 //!   (RFC 9110 §9.2.2).
 
 use http::{
-    Request, Response, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
+    HeaderMap, Request, Response, Uri, Version,
+    header::HOST,
     uri::{self, Authority, Scheme},
 };
 
@@ -19,7 +19,7 @@ use super::{
     outgoing::Outgoing,
     route::{Injected, Route},
     upgrade,
-    upstream::{self, Connected, Connection, Seat, Sharing, StreamError},
+    upstream::{self, Connected, Connection, Fields, Seat, Sharing, StreamError},
 };
 use crate::telemetry::metrics::UpstreamConnection;
 
@@ -52,10 +52,10 @@ pub(super) async fn send(
         }
         let kept = seat.was_used();
         caller.activity.awaiting(outgoing.time_limit(caller, route));
-        let request = head(outgoing, route, token.is_some())?;
+        let request = head(outgoing, route)?;
+        let fields = fields(outgoing, outgoing.headers, route, token);
         let early = |answer| caller.early.has_come(answer, token);
-        let sent =
-            seat.send(request, route.credential(token), outgoing.body(), &caller.activity, &early).await;
+        let sent = seat.send(request, fields, outgoing.body(), &caller.activity, &early).await;
         caller.activity.serving();
         let again = match sent {
             // The library lets lines pass that say the same length twice.
@@ -85,13 +85,15 @@ pub(super) async fn connect(
     outgoing: &Outgoing<'_>,
     token: &mut Injected,
 ) -> Result<Option<Response<Connected>>, Error> {
+    let mut headers = outgoing.headers.clone();
     for _ in 0..MAX_SENDINGS {
         let Some(seat) = connecting_seat(caller, route, token).await? else { return Ok(None) };
-        let mut request = head(outgoing, route, token.is_some())?;
-        upgrade::ask_by_connect(&mut request);
+        let mut request = head(outgoing, route)?;
+        upgrade::ask_by_connect(&mut request, &mut headers);
         caller.activity.awaiting(outgoing.time_limit(caller, route));
+        let fields = fields(outgoing, &headers, route, token);
         let early = |answer| caller.early.has_come(answer, token);
-        let sent = seat.connect(request, route.credential(token), &caller.activity, &early).await;
+        let sent = seat.connect(request, fields, &caller.activity, &early).await;
         caller.activity.serving();
         match sent {
             Ok(response) => return Ok(Some(response)),
@@ -150,26 +152,15 @@ async fn seat(caller: &Caller, route: &Route, token: &mut Injected) -> Result<Sh
     Ok(sharing)
 }
 
-/// The head as HTTP/2 has it (RFC 9113 §8.2.2, §8.3.1), but for the credential that attaché `injects`.
-fn head(outgoing: &Outgoing<'_>, route: &Route, injects: bool) -> Result<Request<()>, Reason> {
+/// The head as HTTP/2 has it (RFC 9113 §8.3.1), but for its [`fields`].
+fn head(outgoing: &Outgoing<'_>, route: &Route) -> Result<Request<()>, Reason> {
     let mut request = Request::new(());
     *request.version_mut() = Version::HTTP_2;
     *request.method_mut() = outgoing.method.clone();
-    let headers = request.headers_mut();
-    headers.clone_from(outgoing.headers);
-    headers.remove(CONNECTION);
-    headers.remove(TRANSFER_ENCODING);
-    if let Some((_, Some(length))) = &outgoing.upload {
-        headers.insert(CONTENT_LENGTH, (*length).into());
-    }
-    if injects {
-        // Of an earlier sending, over HTTP/1.1.
-        route.uninject(headers);
-    }
-    let host = headers.remove(HOST).ok_or(Reason::MalformedHost)?;
+    let host = outgoing.headers.get(HOST).ok_or(Reason::MalformedHost)?;
     let mut parts = uri::Parts::default();
     parts.scheme = Some(if route.upstream.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP });
-    parts.authority = Some(if host == route.upstream.authority {
+    parts.authority = Some(if *host == route.upstream.authority {
         route.upstream.uri_authority.clone()
     } else {
         Authority::try_from(host.as_bytes()).map_err(|_| Reason::MalformedHost)?
@@ -179,48 +170,12 @@ fn head(outgoing: &Outgoing<'_>, route: &Route, injects: bool) -> Result<Request
     Ok(request)
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use http::{HeaderMap, HeaderValue, Method, header::AUTHORIZATION, uri::PathAndQuery};
-    use tokio::sync::Notify;
-
-    use super::*;
-    use crate::{
-        proxy::{
-            RouteConfig,
-            upstream::{Target, Upstream},
-        },
-        telemetry::metrics::Metrics,
-    };
-
-    #[test]
-    fn no_credential_of_an_earlier_sending_is_beside_the_one_that_is_injected() {
-        let (config, metrics) = (RouteConfig::new("http://127.0.0.1:1", "orders"), Metrics::new());
-        let target = Target::parse(&config).unwrap();
-        let upstream =
-            Upstream::build(0, &target, &config, 65_536, &metrics, &Arc::new(Notify::new())).unwrap();
-        let route =
-            Route::build("orders", &config, &target, Arc::new(upstream), None, metrics.route("orders"))
-                .unwrap();
-        let mut headers = HeaderMap::new();
-        headers.insert(HOST, HeaderValue::from_static("127.0.0.1:1"));
-        headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer refused"));
-        let outgoing = Outgoing {
-            method: &Method::GET,
-            target: PathAndQuery::from_static("/v1"),
-            headers: &mut headers,
-            upload: None,
-            repeatable: true,
-            replayable: true,
-            upgrade: false,
-            call: false,
-            trailers: false,
-        };
-        let sent = |injects| head(&outgoing, &route, injects).unwrap().headers().get(AUTHORIZATION).cloned();
-        assert_eq!(sent(true), None);
-        // Where attaché injects nothing, it is the caller's own.
-        assert_eq!(sent(false), Some(HeaderValue::from_static("Bearer refused")));
-    }
+fn fields<'a>(
+    outgoing: &Outgoing<'_>,
+    headers: &'a HeaderMap,
+    route: &'a Route,
+    token: &'a Injected,
+) -> Fields<'a> {
+    let length = outgoing.upload.as_ref().and_then(|(_, length)| *length);
+    Fields { headers, length, credential: route.credential(token) }
 }

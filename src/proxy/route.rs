@@ -122,14 +122,11 @@ impl Route {
     }
 
     /// What is set, for whoever writes it elsewhere.
-    pub(super) fn credential(&self, injected: &Injected) -> Option<(HeaderName, HeaderValue)> {
-        let current = injected.as_ref()?;
-        Some((self.injection.name().clone(), current.header().clone()))
-    }
-
-    /// Takes off what was set.
-    pub(super) fn uninject(&self, headers: &mut HeaderMap) {
-        headers.remove(self.injection.name());
+    pub(super) fn credential<'a>(
+        &'a self,
+        injected: &'a Injected,
+    ) -> Option<(&'a HeaderName, &'a HeaderValue)> {
+        Some((self.injection.name(), injected.as_ref()?.header()))
     }
 }
 

@@ -39,8 +39,8 @@ pub(super) fn as_http_1_has_it(parts: &mut Parts) {
 }
 
 /// Makes a request one that asks for a tunnel over HTTP/2 (RFC 8441 §4), where there are no keys (§5).
-pub(super) fn ask_by_connect(request: &mut Request<()>) {
-    request.headers_mut().remove(SEC_WEBSOCKET_KEY);
+pub(super) fn ask_by_connect(request: &mut Request<()>, headers: &mut HeaderMap) {
+    headers.remove(SEC_WEBSOCKET_KEY);
     *request.method_mut() = Method::CONNECT;
     request.extensions_mut().insert(Protocol::from_static(WEBSOCKET));
 }

@@ -1,23 +1,24 @@
-//! Puts credentials into the heads of requests that the HTTP/2 library has written, on their way to the socket.
+//! Puts header fields into the heads of requests that the HTTP/2 library has written, on their way to the socket.
 //!
-//! The library codes every value by Huffman (RFC 7541 §5.2), bit by bit, for each request: of a token of 900 bytes that was a
-//! third of what a request cost. Here it is copied instead, as a literal that is never indexed (§6.2.3). One may stand at the
-//! end of any header block, because it changes no table. So the library never meets a token.
+//! The library writes the pseudo-header fields only. It would look every field up in its table, and code every value by Huffman
+//! (RFC 7541 §5.2) bit by bit: of a token of 900 bytes that was a third of what a request cost. Here they are copied instead, as
+//! literals that are not indexed (§6.2.2, §6.2.3). These may stand at the end of any header block, because they change no table.
+//! So the library never meets a token.
 
 use std::{
     cell::RefCell,
     collections::VecDeque,
     fmt,
     io::{self, IoSlice},
+    mem,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
 };
 
-use http::{HeaderName, HeaderValue};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::hpack::literal;
+use super::fields::Fields;
 use crate::proxy::http2::{CONTINUATION, END_HEADERS, FRAME_HEADER_LEN, HEADERS};
 
 /// No peer takes less in a frame (RFC 9113 §4.2).
@@ -29,39 +30,64 @@ const COPIED: usize = 4 * 1024;
 /// A buffer that once held more than this is not kept: the heads of as many requests as a connection has at once.
 const KEPT: usize = 128 * 1024;
 
-/// The credentials of requests whose heads have not been written yet, in the order of their streams.
-#[derive(Debug, Default)]
-pub(super) struct Credentials(RefCell<VecDeque<(u32, HeaderName, HeaderValue)>>);
+/// So many blocks are kept for reuse, of at most so many bytes.
+const SPARES: (usize, usize) = (64, 4 * 1024);
 
-impl Credentials {
-    /// The head of this stream will have a credential. It must not have been written yet: the library writes when its connection
+/// The fields of requests whose heads have not been written yet.
+#[derive(Default)]
+pub(super) struct Heads(RefCell<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    // In the order of their streams.
+    blocks: VecDeque<(u32, Vec<u8>)>,
+    spares: Vec<Vec<u8>>,
+}
+
+impl Heads {
+    /// The head of this stream will have these fields. It must not have been written yet: the library writes when its connection
     /// is polled, not when it is given a request.
-    pub(super) fn add(&self, stream: u32, name: HeaderName, value: HeaderValue) {
-        self.0.borrow_mut().push_back((stream, name, value));
+    pub(super) fn add(&self, stream: u32, fields: &Fields<'_>) {
+        let mut waiting = self.0.borrow_mut();
+        let mut block = waiting.spares.pop().unwrap_or_default();
+        fields.write(&mut block);
+        waiting.blocks.push_back((stream, block));
     }
 
-    /// The head of this stream is written. Those of lower numbers cannot be any more (RFC 9113 §5.1.1): their requests were
-    /// given up before.
-    fn take(&self, stream: u32) -> Option<(HeaderName, HeaderValue)> {
+    /// The head of this stream is written: exchanges the block of its fields for one that is not needed any more. Those of lower
+    /// streams cannot be written any more (RFC 9113 §5.1.1): their requests were given up before.
+    fn take(&self, stream: u32, block: &mut Vec<u8>) {
+        block.clear();
         let mut waiting = self.0.borrow_mut();
-        while waiting.front().is_some_and(|(earlier, ..)| *earlier < stream) {
-            waiting.pop_front();
+        while let Some((first, mut found)) = waiting.blocks.pop_front_if(|(first, _)| *first <= stream) {
+            if first == stream {
+                mem::swap(block, &mut found);
+            }
+            found.clear();
+            if waiting.spares.len() < SPARES.0 && found.capacity() <= SPARES.1 {
+                waiting.spares.push(found);
+            }
         }
-        let (_, name, value) = waiting.pop_front_if(|(first, ..)| *first == stream)?;
-        Some((name, value))
+    }
+}
+
+/// Tokens wait here: no bytes of them are shown.
+impl fmt::Debug for Heads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Heads").field("waiting", &self.0.borrow().blocks.len()).finish_non_exhaustive()
     }
 }
 
 /// A stream to an upstream whose frames are completed on their way.
 pub(super) struct Attaching<S> {
     stream: S,
-    credentials: Rc<Credentials>,
+    heads: Rc<Heads>,
     // What has come of the header of a frame, and how much is still to come of its payload.
     header: [u8; FRAME_HEADER_LEN],
     header_len: usize,
     payload: usize,
     // What is added to the header block that is passing, and where.
-    literal: Vec<u8>,
+    literals: Vec<u8>,
     place: Place,
     // What is on its way, and how much of it is written.
     out: Vec<u8>,
@@ -77,7 +103,7 @@ impl<S: fmt::Debug> fmt::Debug for Attaching<S> {
     }
 }
 
-/// Where the literal goes.
+/// Where the literals go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     /// Not behind this frame.
@@ -89,15 +115,15 @@ enum Place {
 }
 
 impl<S> Attaching<S> {
-    pub(super) fn new(stream: S, credentials: Rc<Credentials>) -> Self {
+    pub(super) fn new(stream: S, heads: Rc<Heads>) -> Self {
         Self {
             stream,
-            credentials,
+            heads,
             header: [0; FRAME_HEADER_LEN],
             // The preface (§3.4) is passed like a payload.
             header_len: 0,
             payload: crate::proxy::http2::PREFACE_LEN,
-            literal: Vec::new(),
+            literals: Vec::new(),
             place: Place::Elsewhere,
             out: Vec::new(),
             at: 0,
@@ -136,15 +162,12 @@ impl<S> Attaching<S> {
         let [a, b, c, kind, flags, stream @ ..] = self.header;
         let length = u32::from_be_bytes([0, a, b, c]) as usize;
         if kind == HEADERS {
-            self.literal.clear();
-            if let Some((name, value)) = self.credentials.take(u32::from_be_bytes(stream)) {
-                literal(&name, value.as_bytes(), &mut self.literal);
-            }
+            self.heads.take(u32::from_be_bytes(stream), &mut self.literals);
         }
         // The library neither pads a header block nor gives it a priority: what ends its last frame ends the block.
         let ends = matches!(kind, HEADERS | CONTINUATION) && flags & END_HEADERS != 0;
-        let whole = length + self.literal.len();
-        self.place = if !ends || self.literal.is_empty() {
+        let whole = length + self.literals.len();
+        self.place = if !ends || self.literals.is_empty() {
             Place::Elsewhere
         } else if whole <= MAX_FRAME {
             self.header[..3].copy_from_slice(&(whole as u32).to_be_bytes()[1..]);
@@ -164,11 +187,11 @@ impl<S> Attaching<S> {
         if self.payload > 0 {
             return;
         }
-        match std::mem::replace(&mut self.place, Place::Elsewhere) {
+        match mem::replace(&mut self.place, Place::Elsewhere) {
             Place::Elsewhere => return,
-            Place::Within => self.out.extend_from_slice(&self.literal),
+            Place::Within => self.out.extend_from_slice(&self.literals),
             Place::Behind => {
-                let mut left = self.literal.chunks(MAX_FRAME);
+                let mut left = self.literals.chunks(MAX_FRAME);
                 while let Some(piece) = left.next() {
                     let flags = if left.len() == 0 { END_HEADERS } else { 0 };
                     self.out.extend_from_slice(&(piece.len() as u32).to_be_bytes()[1..]);
@@ -178,7 +201,7 @@ impl<S> Attaching<S> {
                 }
             }
         }
-        self.literal.clear();
+        self.literals.clear();
     }
 
     /// So much of what is on its way has been written; what is left of the count.

@@ -1,15 +1,24 @@
-//! What attaché itself writes in the header compression of HTTP/2 (RFC 7541): fields that are never indexed.
+//! What attaché itself writes in the header compression of HTTP/2 (RFC 7541): fields that change no table.
 
 use http::{HeaderName, header::AUTHORIZATION};
 
-/// A literal that is never indexed (RFC 7541 §6.2.3), not coded by Huffman.
-pub(super) fn literal(name: &HeaderName, value: &[u8], into: &mut Vec<u8>) {
+/// Whether others on the way may put a field into their tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Indexing {
+    /// A literal without indexing (RFC 7541 §6.2.2).
+    Without = 0x00,
+    /// One that is never indexed (§6.2.3): a secret (§7.1.3).
+    Never = 0x10,
+}
+
+/// A field, not coded by Huffman.
+pub(super) fn literal(name: &HeaderName, value: &[u8], indexing: Indexing, into: &mut Vec<u8>) {
     /// Of `authorization` in the static table (appendix A).
     const INDEX: usize = 23;
     if *name == AUTHORIZATION {
-        integer(0x10, 4, INDEX, into);
+        integer(indexing as u8, 4, INDEX, into);
     } else {
-        into.push(0x10);
+        into.push(indexing as u8);
         string(name.as_str().as_bytes(), into);
     }
     string(value, into);

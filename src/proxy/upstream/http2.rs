@@ -17,7 +17,7 @@ use h2::client::{self, SendRequest};
 
 use super::{
     Shared, Upstream, UpstreamStream,
-    attach::{Attaching, Credentials},
+    attach::{Attaching, Heads},
     seat::Seat,
     terms::Terms,
 };
@@ -42,7 +42,7 @@ pub(in crate::proxy) struct Multiplexed {
     // What sends for each request is a copy of it. It never sends itself, and so never waits.
     sender: RefCell<SendRequest<Bytes>>,
     driver: Rc<Driver>,
-    credentials: Rc<Credentials>,
+    heads: Rc<Heads>,
     terms: Terms,
     ticks: Rc<Ticks>,
     streams: Cell<usize>,
@@ -70,7 +70,7 @@ impl Multiplexed {
         owner: &Rc<Shared>,
         terms: Terms,
     ) -> Result<Rc<Self>, h2::Error> {
-        let credentials = Rc::new(Credentials::default());
+        let heads = Rc::new(Heads::default());
         let (sender, mut connection) = client::Builder::new()
             .enable_push(false)
             .initial_max_send_streams(UNTOLD)
@@ -83,7 +83,7 @@ impl Multiplexed {
             .max_concurrent_reset_streams(MAX_STREAMS)
             // A reset that the upstream has not seen yet must not make what it still sends an error.
             .reset_stream_duration(Duration::from_secs(10))
-            .handshake(Attaching::new(stream, Rc::clone(&credentials)))
+            .handshake(Attaching::new(stream, Rc::clone(&heads)))
             .await?;
         poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
             Poll::Ready(ended) => Poll::Ready(ended),
@@ -102,7 +102,7 @@ impl Multiplexed {
         Ok(Rc::new(Self {
             sender: RefCell::new(sender),
             driver,
-            credentials,
+            heads,
             terms,
             ticks,
             streams: Cell::new(0),
@@ -159,9 +159,9 @@ impl Multiplexed {
         }
     }
 
-    /// Where the credentials of requests wait for their heads.
-    pub(super) fn credentials(&self) -> &Credentials {
-        &self.credentials
+    /// Where the fields of requests wait for their heads.
+    pub(super) fn heads(&self) -> &Heads {
+        &self.heads
     }
 
     /// What sends on it.

@@ -15,6 +15,7 @@ mod attach;
 mod connect;
 mod connection;
 mod dial;
+mod fields;
 mod hpack;
 mod http2;
 mod http_proxy;
@@ -40,6 +41,7 @@ pub(super) use self::{
     acquire::{Wanted, acquire},
     connect::{ConnectError, Offer, establish},
     connection::{Connection, Lease},
+    fields::Fields,
     limit::{Limit, Permit},
     line::SendError,
     pool::Pool,

@@ -14,10 +14,10 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture};
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use tokio::task::AbortHandle;
 
-use super::http2::Multiplexed;
+use super::{fields::Fields, http2::Multiplexed};
 use crate::proxy::{
     activity::Activity,
     http2::{Broken, Pump},
@@ -34,9 +34,6 @@ pub(in crate::proxy) struct Seat {
     connection: Rc<Multiplexed>,
     was_used: bool,
 }
-
-/// What is put into the head of a request when it is written.
-pub(in crate::proxy) type Credential = Option<(HeaderName, HeaderValue)>;
 
 /// What an answer needs until its end.
 #[derive(Debug)]
@@ -101,13 +98,13 @@ impl Seat {
     pub(in crate::proxy) async fn send(
         self,
         request: Request<()>,
-        credential: Credential,
+        fields: Fields<'_>,
         body: RequestBody,
         activity: &Activity,
         early: &dyn Fn(Response<()>),
     ) -> Result<Response<Arrived>, StreamError> {
         let bodiless = matches!(body, RequestBody::Empty);
-        let (response, stream) = self.begin(request, credential, bodiless).await?;
+        let (response, stream) = self.begin(request, fields, bodiless).await?;
         let mut upload = (!bodiless).then(|| Pump::new(body, stream));
         let (head, recv) = head(response, &mut upload, activity, early).await?.into_parts();
         let upload = upload.map(|mut pump| {
@@ -125,11 +122,11 @@ impl Seat {
     pub(in crate::proxy) async fn connect(
         self,
         request: Request<()>,
-        credential: Credential,
+        fields: Fields<'_>,
         activity: &Activity,
         early: &dyn Fn(Response<()>),
     ) -> Result<Response<Connected>, StreamError> {
-        let (response, stream) = self.begin(request, credential, false).await?;
+        let (response, stream) = self.begin(request, fields, false).await?;
         let (head, recv) = head(response, &mut None, activity, early).await?.into_parts();
         let recv = Stream::new(recv, &head.headers);
         Ok(Response::from_parts(head, (recv, stream, self)))
@@ -139,16 +136,14 @@ impl Seat {
     async fn begin(
         &self,
         request: Request<()>,
-        credential: Credential,
+        fields: Fields<'_>,
         bodiless: bool,
     ) -> Result<(ResponseFuture, SendStream<Bytes>), StreamError> {
         let mut sender = self.connection.sender();
         poll_fn(|cx| sender.poll_ready(cx)).await.map_err(|_gone| StreamError::Unsent)?;
         let (response, stream) = sender.send_request(request, bodiless).map_err(|error| classify(&error))?;
         // Before anything can be written: that is done by another task of this thread.
-        if let Some((name, value)) = credential {
-            self.connection.credentials().add(stream.stream_id().as_u32(), name, value);
-        }
+        self.connection.heads().add(stream.stream_id().as_u32(), &fields);
         Ok((response, stream))
     }
 }

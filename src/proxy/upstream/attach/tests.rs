@@ -2,12 +2,20 @@
 
 use bytes::Bytes;
 use h2::{client, server};
-use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::AUTHORIZATION};
 
 use super::*;
 
+type Credential = Option<(HeaderName, HeaderValue)>;
+
+/// A caller's fields, and what is injected.
+fn fields<'a>(headers: &'a HeaderMap, credential: &'a Credential) -> Fields<'a> {
+    let credential = credential.as_ref().map(|(name, value)| (name, value));
+    Fields { headers, length: None, credential }
+}
+
 /// What a server gets of requests with these credentials, over a pipe that takes so much at once.
-async fn heads(room: usize, requests: Vec<(Option<(HeaderName, HeaderValue)>, usize)>) -> Vec<HeaderMap> {
+async fn heads(room: usize, requests: Vec<(Credential, usize)>) -> Vec<HeaderMap> {
     let (ours, theirs) = tokio::io::duplex(room);
     let server = tokio::spawn(async move {
         let mut connection: server::Connection<_, Bytes> =
@@ -34,9 +42,11 @@ async fn heads(room: usize, requests: Vec<(Option<(HeaderName, HeaderValue)>, us
         }
         seen
     });
-    let credentials = Rc::new(Credentials::default());
+    let waiting = Rc::new(Heads::default());
     let (mut sender, connection) =
-        client::handshake(Attaching::new(ours, Rc::clone(&credentials))).await.unwrap();
+        client::handshake(Attaching::new(ours, Rc::clone(&waiting))).await.unwrap();
+    let callers =
+        HeaderMap::from_iter([(HeaderName::from_static("x-of-the-caller"), HeaderValue::from_static("one"))]);
     tokio::task::LocalSet::new()
         .run_until(async move {
             tokio::task::spawn_local(async move { connection.await.unwrap() });
@@ -44,12 +54,9 @@ async fn heads(room: usize, requests: Vec<(Option<(HeaderName, HeaderValue)>, us
             for (credential, len) in requests {
                 let mut request = Request::new(());
                 *request.uri_mut() = "http://localhost/path".parse().unwrap();
-                request.headers_mut().insert("x-of-the-caller", HeaderValue::from_static("one"));
                 sender = sender.ready().await.unwrap();
                 let (answer, mut stream) = sender.send_request(request, len == 0).unwrap();
-                if let Some((name, value)) = credential {
-                    credentials.add(stream.stream_id().as_u32(), name, value);
-                }
+                waiting.add(stream.stream_id().as_u32(), &fields(&callers, &credential));
                 if len > 0 {
                     stream.send_data(vec![b'x'; len].into(), false).unwrap();
                     let trailers = HeaderMap::from_iter([(HeaderName::from_static("length"), len.into())]);
@@ -60,7 +67,7 @@ async fn heads(room: usize, requests: Vec<(Option<(HeaderName, HeaderValue)>, us
             for answer in answers {
                 assert_eq!(answer.await.unwrap().status(), 200);
             }
-            assert!(credentials.0.borrow().is_empty());
+            assert!(waiting.0.borrow().blocks.is_empty());
         })
         .await;
     server.await.unwrap()
@@ -107,37 +114,63 @@ async fn a_head_of_any_length_can_have_one() {
 
 #[test]
 fn a_head_that_is_never_written_leaves_nothing_behind() {
-    let credentials = Credentials::default();
+    let heads = Heads::default();
+    let headers = HeaderMap::new();
     for stream in [1, 3, 7] {
-        credentials.add(stream, AUTHORIZATION, HeaderValue::from(stream));
+        heads.add(stream, &fields(&headers, &Some((AUTHORIZATION, HeaderValue::from(stream)))));
     }
-    assert_eq!(credentials.take(3).unwrap().1, "3");
-    // Trailers, or a request without one.
-    assert!(credentials.take(3).is_none() && credentials.take(5).is_none());
-    assert_eq!(credentials.take(7).unwrap().1, "7");
-    assert!(credentials.0.borrow().is_empty());
+    let mut block = Vec::new();
+    let mut taken = |stream| {
+        heads.take(stream, &mut block);
+        block.clone()
+    };
+    assert_eq!(taken(3), b"\x1f\x08\x013");
+    // Trailers, or a request without fields.
+    assert_eq!((taken(3), taken(5)), (Vec::new(), Vec::new()));
+    assert_eq!(taken(7), b"\x1f\x08\x017");
+    assert!(heads.0.borrow().blocks.is_empty());
 }
 
 #[test]
-fn a_credential_is_told_never_to_be_indexed() {
-    // RFC 7541 §6.2.3: 0001, and 23 or the name.
-    for (name, expected) in
-        [(AUTHORIZATION, &b"\x1f\x08\x03abc"[..]), (HeaderName::from_static("x"), b"\x10\x01x\x03abc")]
-    {
-        let mut written = Vec::new();
-        literal(&name, b"abc", &mut written);
-        assert_eq!(written, expected);
+fn no_field_of_one_request_is_in_another() {
+    let heads = Heads::default();
+    let mut block = Vec::new();
+    for stream in [1, 3, 5, 7] {
+        let headers = HeaderMap::from_iter([(HeaderName::from_static("n"), HeaderValue::from(stream))]);
+        heads.add(stream, &fields(&headers, &None));
+        if stream == 5 {
+            // The request of stream 3 was given up.
+            for stream in [1, 5] {
+                heads.take(stream, &mut block);
+                assert_eq!(block, [b"\x00\x01n\x01", stream.to_string().as_bytes()].concat());
+            }
+        }
     }
+    heads.take(7, &mut block);
+    assert_eq!(block, b"\x00\x01n\x017");
+}
+
+#[test]
+fn no_more_is_kept_for_reuse_than_requests_at_once_need() {
+    let heads = Heads::default();
+    let (short, long) = (HeaderMap::new(), HeaderValue::from_str(&"x".repeat(SPARES.1 + 1)).unwrap());
+    let mut block = Vec::new();
+    for stream in 0..200 {
+        let token = if stream < 100 { long.clone() } else { HeaderValue::from(stream) };
+        heads.add(stream, &fields(&short, &Some((AUTHORIZATION, token))));
+    }
+    heads.take(199, &mut block);
+    let kept = &heads.0.borrow().spares;
+    assert_eq!(kept.len(), SPARES.0);
+    assert!(kept.iter().all(|block| block.is_empty() && block.capacity() <= SPARES.1));
 }
 
 #[test]
 fn nothing_of_what_waits_is_shown() {
-    let credentials = Rc::new(Credentials::default());
-    let mut attaching = Attaching::new((), Rc::clone(&credentials));
-    let mut value = HeaderValue::from_static("secret");
-    value.set_sensitive(true);
-    credentials.add(1, AUTHORIZATION, value);
-    assert!(!format!("{credentials:?}").contains("secret"));
+    let heads = Rc::new(Heads::default());
+    let mut attaching = Attaching::new((), Rc::clone(&heads));
+    heads.add(1, &fields(&HeaderMap::new(), &Some((AUTHORIZATION, HeaderValue::from_static("secret")))));
+    assert_eq!(format!("{heads:?}"), "Heads { waiting: 1, .. }");
     attaching.take(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     attaching.take(&[0, 0, 1, HEADERS, END_HEADERS, 0, 0, 0, 1, 0x82]);
     let waiting = crate::proxy::http2::PREFACE_LEN + FRAME_HEADER_LEN + 1 + 2 + 1 + "secret".len();
