@@ -10,7 +10,6 @@ use std::{
 
 use crate::{
     engine::{self, Engine, Limit, Load, Plan},
-    machine::Cores,
     site::{self, GRPC, SIZES},
     stats::Spread,
     target::{Kind, Target, Way},
@@ -145,11 +144,12 @@ impl Scenario {
         engine.connect(to, self.connections, &plan)
     }
 
+    /// `cpus` are the processors of the generator and of the targets.
     pub fn run(
         &self,
         engine: &mut Engine,
         targets: &[Target],
-        cores: Cores,
+        cpus: &[usize],
         rounds: usize,
     ) -> io::Result<Vec<Outcome>> {
         let chosen: Vec<&Target> = self
@@ -172,7 +172,7 @@ impl Scenario {
             for _ in 0..self.turns {
                 for index in orders.next() {
                     let time = self.slice / self.turns;
-                    taken[*index].add(engine, &loads[*index], &chosen[*index].pids(), cores, time)?;
+                    taken[*index].add(engine, &loads[*index], &chosen[*index].pids(), cpus, time)?;
                 }
             }
             if round > 0 {
@@ -273,14 +273,17 @@ impl Sample {
         engine: &mut Engine,
         load: &Load,
         pids: &[u32],
-        cores: Cores,
+        cpus: &[usize],
         time: Duration,
     ) -> io::Result<()> {
-        let cpus = [cores.generator, cores.proxy];
+        let stolen = |cpu: &usize| usage::stolen(*cpu);
         let before = usage::cpu(pids);
-        let stolen = usage::stolen(&cpus);
+        let stolen_before: Vec<u64> = cpus.iter().map(stolen).collect();
         let tally = engine.run(load, Limit::Until(Instant::now() + time))?;
-        self.stolen += (usage::stolen(&cpus) - stolen) as f64;
+        // Two processors that were taken at the same time were taken once.
+        let lost =
+            cpus.iter().map(stolen).zip(stolen_before).map(|(after, before)| after.saturating_sub(before));
+        self.stolen += lost.max().unwrap_or(0) as f64;
         // The kernel has counted the time of a thread when it sleeps, and it does not yet when the last answer arrives.
         engine.serve(Duration::from_millis(1))?;
         self.cpu += (usage::cpu(pids) - before) as f64;
@@ -318,6 +321,14 @@ impl Sample {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stolen_time_is_no_idleness() {
+        let sample = Sample { cpu: 270.0, wall: 400.0, stolen: 100.0, ..Sample::default() };
+        assert!((sample.busy() - 0.9).abs() < 1e-9);
+        let untouched = Sample { stolen: 0.0, ..sample };
+        assert!((untouched.busy() - 0.675).abs() < 1e-9);
+    }
 
     #[test]
     fn two_targets_take_turns_at_being_first() {

@@ -75,7 +75,8 @@ pub fn run(wish: &Wish) -> io::Result<bool> {
     if !scenarios.is_empty() {
         let targets = start(&scenarios, &site, &mut engine, cores, cores.proxy, &mut report)?;
         for scenario in &scenarios {
-            let outcomes = scenario.run(&mut engine, &targets, cores, wish.rounds)?;
+            let outcomes =
+                scenario.run(&mut engine, &targets, &[cores.generator, cores.proxy], wish.rounds)?;
             report.scenario(scenario, &outcomes);
             judge(scenario.id, &outcomes, &mut report);
         }
@@ -303,7 +304,7 @@ fn latency(
     };
     let targets = start(std::slice::from_ref(&scenario), site, engine, cores, cores.generator, report)?;
     engine.busy = false;
-    let outcomes = scenario.run(engine, &targets, cores, wish.rounds)?;
+    let outcomes = scenario.run(engine, &targets, &[cores.generator], wish.rounds)?;
     engine.busy = true;
     report.scenario(&scenario, &outcomes);
     let find = |kind: Kind| outcomes.iter().find(|outcome| outcome.kind == kind);

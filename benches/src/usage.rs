@@ -27,22 +27,18 @@ pub fn ticks(pids: &[u32]) -> (u64, u64) {
     total
 }
 
-/// Time that the hypervisor has kept from processors, in nanoseconds: counted in clock ticks, so only the sum of many differences
+/// Time that the hypervisor has kept from a processor, in nanoseconds: counted in clock ticks, so only the sum of many differences
 /// means anything. On real hardware it is nothing.
-pub fn stolen(cpus: &[usize]) -> u64 {
-    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
-    stolen_in(&text, cpus)
+pub fn stolen(cpu: usize) -> u64 {
+    stolen_in(&fs::read_to_string("/proc/stat").unwrap_or_default(), cpu)
 }
 
 /// The eighth number of a processor's line (proc_stat(5)), in hundredths of a second.
-fn stolen_in(text: &str, cpus: &[usize]) -> u64 {
-    let of = |line: &str| {
-        let mut fields = line.strip_prefix("cpu")?.split(' ');
-        let cpu: usize = fields.next()?.parse().ok()?;
-        cpus.contains(&cpu).then_some(())?;
-        fields.nth(7)?.parse::<u64>().ok()
-    };
-    text.lines().filter_map(of).sum::<u64>() * 10_000_000
+fn stolen_in(text: &str, cpu: usize) -> u64 {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("cpu")?.split_once(' '));
+    let numbers = lines.find_map(|(name, numbers)| (name.parse() == Ok(cpu)).then_some(numbers));
+    let stolen = numbers.and_then(|numbers| numbers.split(' ').nth(7)?.parse::<u64>().ok());
+    stolen.unwrap_or(0) * 10_000_000
 }
 
 /// Resident memory in kB: that of one process, or of several without counting shared pages twice.
@@ -74,10 +70,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stolen_time_is_that_of_the_processors_in_question() {
-        let text = "cpu  1 2 3 4 5 6 7 90 0 0\ncpu0 1 2 3 4 5 6 7 30 0 0\ncpu1 1 2 3 4 5 6 7 60 0 0\ncpu10 1 2 3 4 5 6 7 5 0 0\nintr 8";
-        assert_eq!(stolen_in(text, &[0]), 300_000_000);
-        assert_eq!(stolen_in(text, &[0, 1]), 900_000_000);
-        assert_eq!(stolen_in("", &[0]), 0);
+    fn stolen_time_is_that_of_the_processor_in_question() {
+        let text = "cpu  1 2 3 4 5 6 7 90 0 0\ncpu0 1 2 3 4 5 6 7 30 0 0\ncpu10 1 2 3 4 5 6 7 5 0 0\ncpu1 1 2 3 4 5 6 7 60 0 0\n";
+        assert_eq!(stolen_in(text, 0), 300_000_000);
+        assert_eq!(stolen_in(text, 1), 600_000_000);
+        assert_eq!((stolen_in(text, 2), stolen_in("", 0)), (0, 0));
     }
 }

@@ -21,7 +21,7 @@ use super::{
     upgrade,
     upstream::{self, Connected, Connection, Fields, Seat, Sharing, StreamError},
 };
-use crate::telemetry::metrics::UpstreamConnection;
+use crate::{telemetry::metrics::UpstreamConnection, token::Current};
 
 /// How often one request is sent at most.
 const MAX_SENDINGS: usize = 3;
@@ -85,10 +85,9 @@ pub(super) async fn connect(
     outgoing: &Outgoing<'_>,
     token: &mut Injected,
 ) -> Result<Option<Response<Connected>>, Error> {
-    let mut headers = outgoing.headers.clone();
     for _ in 0..MAX_SENDINGS {
         let Some(seat) = connecting_seat(caller, route, token).await? else { return Ok(None) };
-        let mut request = head(outgoing, route)?;
+        let (mut request, mut headers) = (head(outgoing, route)?, outgoing.headers.clone());
         upgrade::ask_by_connect(&mut request, &mut headers);
         caller.activity.awaiting(outgoing.time_limit(caller, route));
         let fields = fields(outgoing, &headers, route, token);
@@ -176,6 +175,10 @@ fn fields<'a>(
     route: &'a Route,
     token: &'a Injected,
 ) -> Fields<'a> {
-    let length = outgoing.upload.as_ref().and_then(|(_, length)| *length);
-    Fields { headers, length, credential: route.credential(token) }
+    Fields {
+        headers,
+        length: outgoing.upload.as_ref().and_then(|(_, length)| *length),
+        injected: route.injected(),
+        credential: token.as_ref().map(Current::header),
+    }
 }

@@ -121,12 +121,9 @@ impl Route {
         }
     }
 
-    /// What is set, for whoever writes it elsewhere.
-    pub(super) fn credential<'a>(
-        &'a self,
-        injected: &'a Injected,
-    ) -> Option<(&'a HeaderName, &'a HeaderValue)> {
-        Some((self.injection.name(), injected.as_ref()?.header()))
+    /// Where it is set, for whoever does so elsewhere.
+    pub(super) fn injected(&self) -> &HeaderName {
+        self.injection.name()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Puts header fields into the heads of requests that the HTTP/2 library has written, on their way to the socket.
 //!
-//! The library writes the pseudo-header fields only. It would look every field up in its table, and code every value by Huffman
+//! Of a request's head, the library writes the pseudo-header fields only. It would look every field up in its table, and code every value by Huffman
 //! (RFC 7541 §5.2) bit by bit: of a token of 900 bytes that was a third of what a request cost. Here they are copied instead, as
 //! literals that are not indexed (§6.2.2, §6.2.3). These may stand at the end of any header block, because they change no table.
 //! So the library never meets a token.
@@ -27,11 +27,11 @@ const MAX_FRAME: usize = 16 * 1024;
 /// Payloads that are longer are not copied.
 const COPIED: usize = 4 * 1024;
 
-/// A buffer that once held more than this is not kept: the heads of as many requests as a connection has at once.
-const KEPT: usize = 128 * 1024;
+/// So many blocks of fields are kept for reuse, of at most so many bytes: those of as many requests as a connection has at once.
+const SPARES: (usize, usize) = (64, 8 * 1024);
 
-/// So many blocks are kept for reuse, of at most so many bytes.
-const SPARES: (usize, usize) = (64, 4 * 1024);
+/// No more is taken from the library while so much is on its way. A buffer that has become larger is not kept.
+const MAX_OUT: usize = 256 * 1024;
 
 /// The fields of requests whose heads have not been written yet.
 #[derive(Default)]
@@ -54,27 +54,35 @@ impl Heads {
         waiting.blocks.push_back((stream, block));
     }
 
-    /// The head of this stream is written: exchanges the block of its fields for one that is not needed any more. Those of lower
-    /// streams cannot be written any more (RFC 9113 §5.1.1): their requests were given up before.
-    fn take(&self, stream: u32, block: &mut Vec<u8>) {
+    /// So many heads wait, those of requests that were given up among them: the library writes them nevertheless.
+    pub(super) fn waiting(&self) -> usize {
+        self.0.borrow().blocks.len()
+    }
+
+    /// The head of this stream is written: exchanges the block of its fields for one that is not needed any more, and tells
+    /// whether there was one. Heads of lower streams cannot be written any more (RFC 9113 §5.1.1).
+    fn take(&self, stream: u32, block: &mut Vec<u8>) -> bool {
         block.clear();
+        let mut taken = false;
         let mut waiting = self.0.borrow_mut();
         while let Some((first, mut found)) = waiting.blocks.pop_front_if(|(first, _)| *first <= stream) {
             if first == stream {
                 mem::swap(block, &mut found);
+                taken = true;
             }
             found.clear();
             if waiting.spares.len() < SPARES.0 && found.capacity() <= SPARES.1 {
                 waiting.spares.push(found);
             }
         }
+        taken
     }
 }
 
 /// Tokens wait here: no bytes of them are shown.
 impl fmt::Debug for Heads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Heads").field("waiting", &self.0.borrow().blocks.len()).finish_non_exhaustive()
+        f.debug_struct("Heads").field("waiting", &self.waiting()).finish_non_exhaustive()
     }
 }
 
@@ -86,6 +94,8 @@ pub(super) struct Attaching<S> {
     header: [u8; FRAME_HEADER_LEN],
     header_len: usize,
     payload: usize,
+    // The last stream that was begun.
+    last: u32,
     // What is added to the header block that is passing, and where.
     literals: Vec<u8>,
     place: Place,
@@ -123,6 +133,7 @@ impl<S> Attaching<S> {
             // The preface (§3.4) is passed like a payload.
             header_len: 0,
             payload: crate::proxy::http2::PREFACE_LEN,
+            last: 0,
             literals: Vec::new(),
             place: Place::Elsewhere,
             out: Vec::new(),
@@ -130,10 +141,10 @@ impl<S> Attaching<S> {
         }
     }
 
-    /// Takes bytes from the library, up to a long payload, and tells how many.
-    fn take(&mut self, bytes: &[u8]) -> usize {
+    /// Takes bytes from the library, up to a long payload or until much is on its way, and tells how many.
+    fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut taken = 0;
-        while taken < bytes.len() {
+        while taken < bytes.len() && self.out.len() < MAX_OUT {
             let rest = &bytes[taken..];
             if self.payload > 0 {
                 let here = rest.len().min(self.payload);
@@ -149,20 +160,27 @@ impl<S> Attaching<S> {
                 self.header_len += here;
                 taken += here;
                 if self.header_len == FRAME_HEADER_LEN {
-                    self.frame();
+                    self.frame()?;
                 }
             }
         }
-        taken
+        Ok(taken)
     }
 
     /// The header of a frame is whole.
-    fn frame(&mut self) {
+    fn frame(&mut self) -> io::Result<()> {
         self.header_len = 0;
         let [a, b, c, kind, flags, stream @ ..] = self.header;
         let length = u32::from_be_bytes([0, a, b, c]) as usize;
         if kind == HEADERS {
-            self.heads.take(u32::from_be_bytes(stream), &mut self.literals);
+            let stream = u32::from_be_bytes(stream);
+            let has_fields = self.heads.take(stream, &mut self.literals);
+            // The library writes the heads of requests in the order in which it was given them. If it ever did not, one would go
+            // out without its fields.
+            if stream > self.last && !has_fields {
+                return Err(io::Error::other("the head of a request has no fields"));
+            }
+            self.last = self.last.max(stream);
         }
         // The library neither pads a header block nor gives it a priority: what ends its last frame ends the block.
         let ends = matches!(kind, HEADERS | CONTINUATION) && flags & END_HEADERS != 0;
@@ -179,6 +197,7 @@ impl<S> Attaching<S> {
         self.out.extend_from_slice(&self.header);
         self.payload = length;
         self.passed(0);
+        Ok(())
     }
 
     /// So much of a payload has gone by.
@@ -202,6 +221,7 @@ impl<S> Attaching<S> {
             }
         }
         self.literals.clear();
+        self.literals.shrink_to(SPARES.1);
     }
 
     /// So much of what is on its way has been written; what is left of the count.
@@ -211,7 +231,7 @@ impl<S> Attaching<S> {
         if self.at == self.out.len() {
             self.at = 0;
             self.out.clear();
-            if self.out.capacity() > KEPT {
+            if self.out.capacity() > 2 * MAX_OUT {
                 self.out = Vec::new();
             }
         }
@@ -257,7 +277,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Attaching<S> {
         ready!(this.poll_out(cx))?;
         let mut taken = 0;
         for bytes in buffers {
-            let here = this.take(bytes);
+            let here = this.take(bytes)?;
             taken += here;
             if here < bytes.len() {
                 return match this.poll_long(&bytes[here..], cx) {

@@ -2,10 +2,11 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING},
+    header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING},
 };
 
 use super::hpack::{Indexing, literal};
+use crate::proxy::seen::Seen;
 
 /// What is put into the head of a request when it is written.
 #[derive(Clone, Copy)]
@@ -13,8 +14,10 @@ pub(in crate::proxy) struct Fields<'a> {
     pub(in crate::proxy) headers: &'a HeaderMap,
     /// Of the body, if it is known.
     pub(in crate::proxy) length: Option<u64>,
-    /// What attaché injects. Any other field of that name is of an earlier sending, over HTTP/1.1.
-    pub(in crate::proxy) credential: Option<(&'a HeaderName, &'a HeaderValue)>,
+    /// Where the route's credential is, also when it is the caller's own.
+    pub(in crate::proxy) injected: &'a HeaderName,
+    /// What attaché injects there. Any other field of that name is of an earlier sending, over HTTP/1.1.
+    pub(in crate::proxy) credential: Option<&'a HeaderValue>,
 }
 
 impl Fields<'_> {
@@ -24,10 +27,15 @@ impl Fields<'_> {
         for (name, value) in self.headers {
             let is_of_http_1 = *name == HOST || *name == CONNECTION || *name == TRANSFER_ENCODING;
             let is_replaced = (self.length.is_some() && *name == CONTENT_LENGTH)
-                || self.credential.is_some_and(|(injected, _)| injected == name);
+                || (self.credential.is_some() && name == self.injected);
             if !is_of_http_1 && !is_replaced {
+                // The library would refuse them; it does not see them.
+                debug_assert!(
+                    !Seen::is_of_hop(name.as_str()) || (*name == TE && *value == "trailers"),
+                    "{name}"
+                );
                 // Which fields a caller over HTTP/2 has marked, the library does not tell.
-                let is_secret = *name == AUTHORIZATION || *name == COOKIE;
+                let is_secret = *name == AUTHORIZATION || *name == COOKIE || name == self.injected;
                 let indexing = if is_secret { Indexing::Never } else { Indexing::Without };
                 literal(name, value.as_bytes(), indexing, into);
             }
@@ -35,8 +43,8 @@ impl Fields<'_> {
         if let Some(length) = self.length {
             literal(&CONTENT_LENGTH, HeaderValue::from(length).as_bytes(), Indexing::Without, into);
         }
-        if let Some((name, value)) = self.credential {
-            literal(name, value.as_bytes(), Indexing::Never, into);
+        if let Some(value) = self.credential {
+            literal(self.injected, value.as_bytes(), Indexing::Never, into);
         }
     }
 }
@@ -47,9 +55,15 @@ mod tests {
 
     use super::*;
 
-    fn written(fields: Fields<'_>) -> Vec<u8> {
+    fn written(
+        headers: &HeaderMap,
+        length: Option<u64>,
+        injected: &HeaderName,
+        value: Option<&str>,
+    ) -> Vec<u8> {
+        let value = value.map(|value| HeaderValue::from_str(value).unwrap());
         let mut block = Vec::new();
-        fields.write(&mut block);
+        Fields { headers, length, injected, credential: value.as_ref() }.write(&mut block);
         block
     }
 
@@ -60,21 +74,32 @@ mod tests {
     #[test]
     fn no_credential_of_an_earlier_sending_is_beside_the_one_that_is_injected() {
         let headers = map([(AUTHORIZATION, "refused")]);
-        let fresh = HeaderValue::from_static("fresh");
         // RFC 7541 §6.2.3: 0001, and 23.
-        let credential = Some((&AUTHORIZATION, &fresh));
-        assert_eq!(written(Fields { headers: &headers, length: None, credential }), b"\x1f\x08\x05fresh");
+        assert_eq!(written(&headers, None, &AUTHORIZATION, Some("fresh")), b"\x1f\x08\x05fresh");
         // Where attaché injects nothing, it is the caller's own.
-        let without = Fields { headers: &headers, length: None, credential: None };
-        assert_eq!(written(without), b"\x1f\x08\x07refused");
+        assert_eq!(written(&headers, None, &AUTHORIZATION, None), b"\x1f\x08\x07refused");
     }
 
     #[test]
-    fn a_credential_is_told_never_to_be_indexed_whatever_its_name() {
-        let (name, value) = (HeaderName::from_static("x"), HeaderValue::from_static("abc"));
-        let headers = HeaderMap::new();
-        let fields = Fields { headers: &headers, length: None, credential: Some((&name, &value)) };
-        assert_eq!(written(fields), b"\x10\x01x\x03abc");
+    fn a_credential_is_told_never_to_be_indexed_whatever_its_name_and_whosever_it_is() {
+        let name = HeaderName::from_static("x");
+        assert_eq!(written(&HeaderMap::new(), None, &name, Some("abc")), b"\x10\x01x\x03abc");
+        assert_eq!(written(&map([(name.clone(), "abc")]), None, &name, None), b"\x10\x01x\x03abc");
+    }
+
+    #[test]
+    fn lines_of_one_name_keep_their_order_and_empty_ones_stay() {
+        let mut headers = map([(ACCEPT, "b")]);
+        headers.append(ACCEPT, HeaderValue::from_static(""));
+        headers.append(ACCEPT, HeaderValue::from_static("a"));
+        let expected = b"\x00\x06accept\x01b\x00\x06accept\x00\x00\x06accept\x01a";
+        assert_eq!(written(&headers, None, &AUTHORIZATION, None), expected);
+    }
+
+    #[test]
+    #[should_panic(expected = "keep-alive")]
+    fn what_must_not_cross_a_hop_would_be_noticed() {
+        written(&map([(HeaderName::from_static("keep-alive"), "1")]), None, &AUTHORIZATION, None);
     }
 
     #[test]
@@ -87,7 +112,7 @@ mod tests {
             (COOKIE, "a"),
             (ACCEPT, "b"),
         ]);
-        let with = |length| written(Fields { headers: &headers, length, credential: None });
+        let with = |length| written(&headers, length, &AUTHORIZATION, None);
         assert_eq!(with(Some(12)), b"\x10\x06cookie\x01a\x00\x06accept\x01b\x00\x0econtent-length\x0212");
         assert_eq!(with(None), b"\x00\x0econtent-length\x017\x10\x06cookie\x01a\x00\x06accept\x01b");
     }

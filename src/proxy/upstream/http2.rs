@@ -139,9 +139,16 @@ impl Multiplexed {
             && matches!(sender.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
     }
 
-    /// Whether another request can begin at once. The first one always can.
+    /// Whether another request can begin at once. The first one always can, unless the upstream reads so little that as many heads
+    /// wait to be written as there may be requests: those of requests that were given up wait, too.
     pub(super) fn has_room(&self) -> bool {
-        self.streams.get() < self.sender.borrow().current_max_send_streams().clamp(1, MAX_STREAMS)
+        self.heads.waiting() < MAX_STREAMS
+            && self.streams.get() < self.sender.borrow().current_max_send_streams().clamp(1, MAX_STREAMS)
+    }
+
+    /// Whether the upstream takes requests for tunnels (RFC 8441 §3).
+    pub(super) fn takes_tunnels(&self) -> bool {
+        self.sender.borrow().is_extended_connect_protocol_enabled()
     }
 
     /// A place for a request.

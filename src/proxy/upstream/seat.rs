@@ -91,7 +91,7 @@ impl Seat {
 
     /// Whether the upstream takes requests for tunnels (RFC 8441 §3).
     pub(in crate::proxy) fn may_connect(&self) -> bool {
-        self.connection.sender().is_extended_connect_protocol_enabled()
+        self.connection.takes_tunnels()
     }
 
     /// Sends a request and waits for the head of the answer; the body is still to come. Interim answers go to `early`.

@@ -1,16 +1,22 @@
 //! Limits where HTTP/2 is spoken: streams that wait for a full connection, and callers that are too many.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
 };
 
 use h2::{Reason, server::Builder};
+use http::HeaderValue;
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::support::{
-    Caller, FakeServer, Http2Caller, Http2Server, PATIENCE, Sidecar, credential, echo, http2_request,
-    provider,
+    Caller, FakeServer, Http2Caller, Http2Server, PATIENCE, Sidecar, block, credential, echo, frame,
+    http2_request, provider,
 };
 
 /// An upstream that takes one stream at a time, and holds it until it is let go.
@@ -136,4 +142,71 @@ fn limited(provider: &FakeServer, upstream: &FakeServer) -> Sidecar {
         credential(provider),
         upstream.url()
     ))
+}
+
+/// An upstream that speaks HTTP/2 and reads nothing until it is told to. Then it answers what asks for it in its head.
+fn mute(listener: TcpListener, accepted: Arc<AtomicUsize>, silence: Arc<Mutex<()>>) {
+    for stream in listener.incoming() {
+        let (mut stream, silence) = (stream.unwrap(), Arc::clone(&silence));
+        accepted.fetch_add(1, Ordering::AcqRel);
+        thread::spawn(move || {
+            stream.write_all(&[frame(4, 0, 0, b""), frame(4, 1, 0, b"")].concat()).unwrap();
+            drop(silence.lock().unwrap());
+            stream.read_exact(&mut [0; 24]).unwrap();
+            let (mut head, mut payload) = ([0; 9], Vec::new());
+            while stream.read_exact(&mut head).is_ok() {
+                let [a, b, c, kind, _, id @ ..] = head;
+                payload.resize(u32::from_be_bytes([0, a, b, c]) as usize, 0);
+                stream.read_exact(&mut payload).unwrap();
+                if kind == 1 && payload.windows(9).any(|bytes| bytes == b"answer-me") {
+                    stream
+                        .write_all(&frame(1, 5, u32::from_be_bytes(id), &block(&[(":status", "200")])))
+                        .unwrap();
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn heads_that_an_upstream_does_not_read_are_limited_also_those_of_requests_that_were_given_up() {
+    let provider = provider();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    socket2::SockRef::from(&listener).set_recv_buffer_size(4096).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (accepted, silence) = <(Arc<AtomicUsize>, Arc<Mutex<()>>)>::default();
+    let silent = silence.lock().unwrap();
+    let (counted, kept) = (Arc::clone(&accepted), Arc::clone(&silence));
+    thread::spawn(move || mute(listener, counted, kept));
+    let sidecar = Sidecar::to(&url, &provider, "protocol = \"h2c\"");
+    sidecar.ready();
+    let until = |holds: &dyn Fn() -> bool| {
+        let begun = Instant::now();
+        while !holds() {
+            assert!(begun.elapsed() < PATIENCE);
+            thread::yield_now();
+        }
+    };
+    let (long, in_flight) = ("x".repeat(60_000), "attache_requests_in_flight{route=\"main\"}");
+    let mut caller = Http2Caller::connect(sidecar.proxy);
+    let mut given_up = 0;
+    // The kernel takes some of them, and then the connection of one of the two workers is full.
+    while accepted.load(Ordering::Acquire) < 3 {
+        if given_up % 16 == 0 {
+            caller = Http2Caller::connect(sidecar.proxy);
+        }
+        let mut request = http2_request("GET", "/");
+        request.headers_mut().insert("x", HeaderValue::from_str(&long).unwrap());
+        let exchange = caller.begin(request, None);
+        until(&|| sidecar.metric(in_flight) > 0.5);
+        drop(exchange);
+        until(&|| sidecar.metric(in_flight) < 0.5);
+        given_up += 1;
+        assert!(given_up < 5_000, "there is no end to what a connection takes");
+    }
+    // It is used again as soon as they are read.
+    let mut caller = Caller::connect(sidecar.proxy);
+    caller.send("GET / HTTP/1.1\r\nHost: localhost\r\nanswer-me: now\r\n\r\n");
+    drop(silent);
+    assert_eq!(caller.answer().status, 200);
 }

@@ -71,7 +71,11 @@ pub fn http2_request(method: &str, path: &str) -> Request<()> {
 
 impl Http2Caller {
     pub fn connect(address: SocketAddr) -> Self {
-        Self::over(TcpStream::connect(address))
+        Self::over(async move {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        })
     }
 
     /// Connects to a Unix socket.

@@ -6,16 +6,20 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::AUTHOR
 
 use super::*;
 
-type Credential = Option<(HeaderName, HeaderValue)>;
+/// Where a request goes, what is injected into it, and how long its body is.
+type Asked = (String, Option<(HeaderName, HeaderValue)>, usize);
 
-/// A caller's fields, and what is injected.
-fn fields<'a>(headers: &'a HeaderMap, credential: &'a Credential) -> Fields<'a> {
-    let credential = credential.as_ref().map(|(name, value)| (name, value));
-    Fields { headers, length: None, credential }
+fn fields<'a>(headers: &'a HeaderMap, credential: Option<&'a (HeaderName, HeaderValue)>) -> Fields<'a> {
+    let injected = credential.map_or(&AUTHORIZATION, |(name, _)| name);
+    Fields { headers, length: None, injected, credential: credential.map(|(_, value)| value) }
 }
 
-/// What a server gets of requests with these credentials, over a pipe that takes so much at once.
-async fn heads(room: usize, requests: Vec<(Credential, usize)>) -> Vec<HeaderMap> {
+fn token(value: HeaderValue) -> (HeaderName, HeaderValue) {
+    (AUTHORIZATION, value)
+}
+
+/// What a server gets of requests, over a pipe that takes so much at once.
+async fn heads(room: usize, requests: Vec<Asked>) -> Vec<(String, HeaderMap)> {
     let (ours, theirs) = tokio::io::duplex(room);
     let server = tokio::spawn(async move {
         let mut connection: server::Connection<_, Bytes> =
@@ -38,7 +42,7 @@ async fn heads(room: usize, requests: Vec<(Credential, usize)>) -> Vec<HeaderMap
                 assert!(trailers.is_none_or(|trailers| trailers.len() == 1));
                 respond.send_response(Response::new(()), true).unwrap();
             });
-            seen.push(head.headers);
+            seen.push((head.uri.path().to_owned(), head.headers));
         }
         seen
     });
@@ -51,12 +55,12 @@ async fn heads(room: usize, requests: Vec<(Credential, usize)>) -> Vec<HeaderMap
         .run_until(async move {
             tokio::task::spawn_local(async move { connection.await.unwrap() });
             let mut answers = Vec::new();
-            for (credential, len) in requests {
+            for (path, credential, len) in requests {
                 let mut request = Request::new(());
-                *request.uri_mut() = "http://localhost/path".parse().unwrap();
+                *request.uri_mut() = format!("http://localhost{path}").parse().unwrap();
                 sender = sender.ready().await.unwrap();
                 let (answer, mut stream) = sender.send_request(request, len == 0).unwrap();
-                waiting.add(stream.stream_id().as_u32(), &fields(&callers, &credential));
+                waiting.add(stream.stream_id().as_u32(), &fields(&callers, credential.as_ref()));
                 if len > 0 {
                     stream.send_data(vec![b'x'; len].into(), false).unwrap();
                     let trailers = HeaderMap::from_iter([(HeaderName::from_static("length"), len.into())]);
@@ -75,24 +79,30 @@ async fn heads(room: usize, requests: Vec<(Credential, usize)>) -> Vec<HeaderMap
 
 #[tokio::test]
 async fn every_head_has_its_own_credential_however_little_is_taken_at_once() {
-    let token = |letter: &str, len| HeaderValue::from_str(&letter.repeat(len)).unwrap();
-    let own = HeaderName::from_static("x-api-key");
-    let wanted = vec![
-        (Some((AUTHORIZATION, token("a", 900))), 0),
-        (None, 0),
-        (Some((own, token("b", 5))), 70_000),
+    let token = |letter: &str, len| Some(token(HeaderValue::from_str(&letter.repeat(len)).unwrap()));
+    let own = (HeaderName::from_static("x-api-key"), HeaderValue::from_static("b"));
+    let path = |len| format!("/{}", "p".repeat(len));
+    let wanted: Vec<Asked> = vec![
+        (path(3), token("a", 900), 0),
+        (path(0), None, 0),
+        (path(1), Some(own), 70_000),
         // More than one frame holds, more than two do, and as much as just fits or just does not.
-        (Some((AUTHORIZATION, token("c", 16_384))), 10),
-        (Some((AUTHORIZATION, token("d", 40_000))), 5_000),
-        (Some((AUTHORIZATION, token("e", 16_300))), 0),
-        (Some((AUTHORIZATION, token("f", 126))), 0),
-        (Some((AUTHORIZATION, token("g", 127))), 0),
-        (Some((AUTHORIZATION, token("h", 128))), 0),
+        (path(2), token("c", 16_384), 10),
+        (path(3), token("d", 40_000), 5_000),
+        (path(3), token("e", 16_300), 0),
+        (path(3), token("f", 126), 0),
+        (path(3), token("g", 127), 0),
+        (path(3), token("h", 128), 0),
+        // What the library writes itself is long, fills a frame, and needs more than one.
+        (path(8_000), token("i", 900), 10),
+        (path(25_000), token("j", 900), 0),
+        (path(40_000), token("k", 900), 70_000),
     ];
     for room in [1, 10, 1000, 1 << 20] {
         let seen = heads(room, wanted.clone()).await;
         assert_eq!(seen.len(), wanted.len());
-        for (headers, (credential, _)) in seen.iter().zip(&wanted) {
+        for ((found, headers), (path, credential, _)) in seen.iter().zip(&wanted) {
+            assert_eq!(found, path);
             assert_eq!(headers["x-of-the-caller"], "one");
             assert_eq!(headers.len(), 1 + usize::from(credential.is_some()), "{headers:?}");
             if let Some((name, value)) = credential {
@@ -104,12 +114,83 @@ async fn every_head_has_its_own_credential_however_little_is_taken_at_once() {
 
 #[tokio::test]
 async fn a_head_of_any_length_can_have_one() {
-    // Each of these lengths puts the end of the frame elsewhere.
+    // Each of these lengths puts the end of the frame elsewhere. Of the path, eight letters become five bytes.
     for len in (16_300..16_400).step_by(7) {
         let value = HeaderValue::from_str(&"x".repeat(len)).unwrap();
-        let seen = heads(1 << 20, vec![(Some((AUTHORIZATION, value.clone())), 0)]).await;
-        assert_eq!(seen[0][AUTHORIZATION], value);
+        let path = format!("/{}", "e".repeat((len - 3) * 8 / 5));
+        let asked = vec![
+            ("/path".into(), Some(token(value.clone())), 0),
+            (path.clone(), Some(token(value.clone())), 0),
+        ];
+        let seen = heads(1 << 20, asked).await;
+        assert_eq!(seen[0].1[AUTHORIZATION], value);
+        assert_eq!((&seen[1].0, &seen[1].1[AUTHORIZATION]), (&path, &value));
     }
+}
+
+#[tokio::test]
+async fn a_request_that_is_given_up_takes_nothing_from_those_behind_it() {
+    let (ours, theirs) = tokio::io::duplex(1 << 20);
+    let server = tokio::spawn(async move {
+        let mut connection: server::Connection<_, Bytes> =
+            server::Builder::new().max_concurrent_streams(1).handshake(theirs).await.unwrap();
+        let mut seen = Vec::new();
+        while let Some(request) = connection.accept().await {
+            let (request, mut respond) = request.unwrap();
+            seen.push((request.uri().path().to_owned(), request.headers()["n"].to_str().unwrap().to_owned()));
+            // One that was given up may be reset by now.
+            let _ = respond.send_response(Response::new(()), true);
+        }
+        seen
+    });
+    let waiting = Rc::new(Heads::default());
+    let (mut sender, connection) = client::Builder::new()
+        .initial_max_send_streams(1)
+        .handshake::<_, Bytes>(Attaching::new(ours, Rc::clone(&waiting)))
+        .await
+        .unwrap();
+    tokio::task::LocalSet::new()
+        .run_until(async move {
+            tokio::task::spawn_local(async move { connection.await.unwrap() });
+            let mut answers = Vec::new();
+            for number in 0..20 {
+                let mut request = Request::new(());
+                *request.uri_mut() = format!("http://localhost/{number}").parse().unwrap();
+                // Beyond what the server allows: they wait in the library.
+                let (answer, stream) = sender.send_request(request, true).unwrap();
+                let headers =
+                    HeaderMap::from_iter([(HeaderName::from_static("n"), HeaderValue::from(number))]);
+                waiting.add(stream.stream_id().as_u32(), &fields(&headers, None));
+                if number % 3 == 0 {
+                    answers.push(answer);
+                }
+                sender = sender.clone();
+            }
+            for answer in answers {
+                assert_eq!(answer.await.unwrap().status(), 200);
+            }
+            assert_eq!(waiting.waiting(), 0);
+        })
+        .await;
+    let seen = server.await.unwrap();
+    assert!(seen.len() >= 7 && seen.iter().all(|(path, number)| *path == format!("/{number}")), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_head_without_fields_is_not_sent() {
+    let (ours, theirs) = tokio::io::duplex(1 << 20);
+    let server = tokio::spawn(async move {
+        let mut connection: server::Connection<_, Bytes> = server::handshake(theirs).await.unwrap();
+        connection.accept().await.is_none_or(|request| request.is_err())
+    });
+    let (sender, connection) = client::handshake(Attaching::new(ours, Rc::default())).await.unwrap();
+    let asking = async {
+        let mut sender = sender.ready().await.unwrap();
+        sender.send_request(Request::new(()), true).unwrap().0.await
+    };
+    let (ended, answer) = tokio::join!(connection, asking);
+    assert!(ended.is_err() && answer.is_err());
+    assert!(server.await.unwrap());
 }
 
 #[test]
@@ -117,7 +198,7 @@ fn a_head_that_is_never_written_leaves_nothing_behind() {
     let heads = Heads::default();
     let headers = HeaderMap::new();
     for stream in [1, 3, 7] {
-        heads.add(stream, &fields(&headers, &Some((AUTHORIZATION, HeaderValue::from(stream)))));
+        heads.add(stream, &fields(&headers, Some(&token(HeaderValue::from(stream)))));
     }
     let mut block = Vec::new();
     let mut taken = |stream| {
@@ -137,7 +218,7 @@ fn no_field_of_one_request_is_in_another() {
     let mut block = Vec::new();
     for stream in [1, 3, 5, 7] {
         let headers = HeaderMap::from_iter([(HeaderName::from_static("n"), HeaderValue::from(stream))]);
-        heads.add(stream, &fields(&headers, &None));
+        heads.add(stream, &fields(&headers, None));
         if stream == 5 {
             // The request of stream 3 was given up.
             for stream in [1, 5] {
@@ -156,8 +237,8 @@ fn no_more_is_kept_for_reuse_than_requests_at_once_need() {
     let (short, long) = (HeaderMap::new(), HeaderValue::from_str(&"x".repeat(SPARES.1 + 1)).unwrap());
     let mut block = Vec::new();
     for stream in 0..200 {
-        let token = if stream < 100 { long.clone() } else { HeaderValue::from(stream) };
-        heads.add(stream, &fields(&short, &Some((AUTHORIZATION, token))));
+        let value = if stream < 100 { long.clone() } else { HeaderValue::from(stream) };
+        heads.add(stream, &fields(&short, Some(&token(value))));
     }
     heads.take(199, &mut block);
     let kept = &heads.0.borrow().spares;
@@ -169,10 +250,32 @@ fn no_more_is_kept_for_reuse_than_requests_at_once_need() {
 fn nothing_of_what_waits_is_shown() {
     let heads = Rc::new(Heads::default());
     let mut attaching = Attaching::new((), Rc::clone(&heads));
-    heads.add(1, &fields(&HeaderMap::new(), &Some((AUTHORIZATION, HeaderValue::from_static("secret")))));
+    heads.add(1, &fields(&HeaderMap::new(), Some(&token(HeaderValue::from_static("secret")))));
     assert_eq!(format!("{heads:?}"), "Heads { waiting: 1, .. }");
-    attaching.take(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-    attaching.take(&[0, 0, 1, HEADERS, END_HEADERS, 0, 0, 0, 1, 0x82]);
+    attaching.take(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+    attaching.take(&[0, 0, 1, HEADERS, END_HEADERS, 0, 0, 0, 1, 0x82]).unwrap();
     let waiting = crate::proxy::http2::PREFACE_LEN + FRAME_HEADER_LEN + 1 + 2 + 1 + "secret".len();
     assert_eq!(format!("{attaching:?}"), format!("Attaching {{ stream: (), waiting: {waiting}, .. }}"));
+}
+
+#[test]
+fn not_more_than_a_certain_amount_is_on_its_way() {
+    let heads = Rc::new(Heads::default());
+    let mut attaching = Attaching::new((), Rc::clone(&heads));
+    attaching.take(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+    let value = token(HeaderValue::from_str(&"x".repeat(10_000)).unwrap());
+    let mut given = Vec::new();
+    for stream in (1..201_u32).step_by(2) {
+        heads.add(stream, &fields(&HeaderMap::new(), Some(&value)));
+        given.extend_from_slice(&[0, 0, 1, HEADERS, END_HEADERS]);
+        given.extend_from_slice(&stream.to_be_bytes());
+        given.push(0x82);
+    }
+    let taken = attaching.take(&given).unwrap();
+    assert!(attaching.out.len() < MAX_OUT + 20_000, "{}", attaching.out.len());
+    // When that is written, the rest is taken, and every head has its fields.
+    attaching.written(attaching.out.len());
+    let rest = attaching.take(&given[taken..]).unwrap();
+    attaching.written(attaching.out.len());
+    assert!(rest > 0 && rest < given.len() - taken && heads.waiting() > 0);
 }
