@@ -114,8 +114,14 @@ fn a_caller_of_http_2_above_the_limit_is_told_so_in_http_2() {
     let mut kept = Caller::connect(sidecar.proxy);
     kept.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(kept.answer().status, 200);
-    let ended = Http2Caller::connect(sidecar.proxy).ended().unwrap_err();
-    assert!(ended.is_go_away() && ended.is_remote(), "{ended}");
+    // A caller that is late with its first bytes, on a busy machine, is answered as one of HTTP/1.1.
+    let mut refused = 1.0;
+    let mut ended = Http2Caller::connect(sidecar.proxy).ended().unwrap_err();
+    while !ended.is_go_away() || !ended.is_remote() {
+        assert!(refused < 100.0, "{ended}");
+        refused += 1.0;
+        ended = Http2Caller::connect(sidecar.proxy).ended().unwrap_err();
+    }
     assert_eq!(ended.reason(), Some(Reason::ENHANCE_YOUR_CALM));
     assert!(ended.to_string().contains("too_many_connections"), "{ended}");
     // One that says nothing is answered as one of HTTP/1.1, and soon.
@@ -123,7 +129,7 @@ fn a_caller_of_http_2_above_the_limit_is_told_so_in_http_2() {
     assert_eq!(silent.answer().status, 503);
     assert!(silent.is_closed());
     let series = "attache_own_answers_total{reason=\"too_many_connections\",route=\"(none)\"}";
-    assert!((sidecar.metric(series) - 2.0).abs() < f64::EPSILON);
+    assert!((sidecar.metric(series) - 1.0 - refused).abs() < f64::EPSILON);
     drop(kept);
     let begun = Instant::now();
     loop {

@@ -71,11 +71,7 @@ pub fn http2_request(method: &str, path: &str) -> Request<()> {
 
 impl Http2Caller {
     pub fn connect(address: SocketAddr) -> Self {
-        Self::over(async move {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            Ok(stream)
-        })
+        Self::over(TcpStream::connect(address))
     }
 
     /// Connects to a Unix socket.
