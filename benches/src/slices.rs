@@ -35,8 +35,8 @@ pub struct Scenario {
     pub traced: bool,
     /// How long a target has the machine in a round, and in how many turns. What the neighbours of a virtual machine do lasts
     /// longer than a turn of 25 ms: so it meets all targets, where it would meet one slice of 0.4 s and miss the next. Fewer turns
-    /// where a request waits long for its answer, because a turn ends when all are answered, where the slowest one in a hundred
-    /// counts, because the first ones of a turn are slow, and where something happens by the clock.
+    /// where a request waits long for its answer, because a turn ends when all are answered, and where something happens by the
+    /// clock.
     pub slice: Duration,
     pub turns: u32,
 }
@@ -57,6 +57,9 @@ pub struct Outcome {
     /// CPU a request and requests a second, of each round.
     pub cpus: Vec<f64>,
     pub rates: Vec<f64>,
+    /// Latencies in seconds, of each round.
+    pub p50s: Vec<f64>,
+    pub p99s: Vec<f64>,
     /// One connection is served one request at a time: nothing saturates, and nothing is meant to.
     saturates: bool,
 }
@@ -215,6 +218,8 @@ impl Scenario {
                 example: own.iter().find_map(|sample| sample.example.clone()),
                 cpus: own.iter().map(Sample::cpu).collect(),
                 rates: own.iter().map(Sample::rate).collect(),
+                p50s: own.iter().map(|sample| sample.latency(0.5)).collect(),
+                p99s: own.iter().map(|sample| sample.latency(0.99)).collect(),
                 saturates: self.connections > 1,
             }
         };
@@ -260,7 +265,8 @@ struct Sample {
     requests: f64,
     cpu: f64,
     wall: f64,
-    stolen: f64,
+    // Of each processor.
+    stolen: Vec<f64>,
     latencies: Vec<Duration>,
     errors: u64,
     example: Option<String>,
@@ -280,10 +286,10 @@ impl Sample {
         let before = usage::cpu(pids);
         let stolen_before: Vec<u64> = cpus.iter().map(stolen).collect();
         let tally = engine.run(load, Limit::Until(Instant::now() + time))?;
-        // Two processors that were taken at the same time were taken once.
-        let lost =
-            cpus.iter().map(stolen).zip(stolen_before).map(|(after, before)| after.saturating_sub(before));
-        self.stolen += lost.max().unwrap_or(0) as f64;
+        self.stolen.resize(cpus.len(), 0.0);
+        for (sum, (after, before)) in self.stolen.iter_mut().zip(cpus.iter().map(stolen).zip(stolen_before)) {
+            *sum += after.saturating_sub(before) as f64;
+        }
         // The kernel has counted the time of a thread when it sleeps, and it does not yet when the last answer arrives.
         engine.serve(Duration::from_millis(1))?;
         self.cpu += (usage::cpu(pids) - before) as f64;
@@ -307,9 +313,10 @@ impl Sample {
     }
 
     /// Which part of its time it worked. What the hypervisor took of its core was not its time, and while the generator's core was
-    /// taken, it had nothing to do.
+    /// taken, it had nothing to do. Both may be at the same time: the longer one counts.
     fn busy(&self) -> f64 {
-        (self.cpu / (self.wall - self.stolen).max(1.0)).min(1.0)
+        let stolen = self.stolen.iter().copied().fold(0.0, f64::max);
+        (self.cpu / (self.wall - stolen).max(1.0)).min(1.0)
     }
 
     /// Requests a second.
@@ -324,9 +331,9 @@ mod tests {
 
     #[test]
     fn stolen_time_is_no_idleness() {
-        let sample = Sample { cpu: 270.0, wall: 400.0, stolen: 100.0, ..Sample::default() };
+        let sample = Sample { cpu: 270.0, wall: 400.0, stolen: vec![40.0, 100.0], ..Sample::default() };
         assert!((sample.busy() - 0.9).abs() < 1e-9);
-        let untouched = Sample { stolen: 0.0, ..sample };
+        let untouched = Sample { stolen: vec![0.0, 0.0], ..sample };
         assert!((untouched.busy() - 0.675).abs() < 1e-9);
     }
 

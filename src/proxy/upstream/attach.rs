@@ -30,7 +30,7 @@ const COPIED: usize = 4 * 1024;
 /// So many blocks of fields are kept for reuse, of at most so many bytes: those of as many requests as a connection has at once.
 const SPARES: (usize, usize) = (64, 8 * 1024);
 
-/// No more is taken from the library while so much is on its way. A buffer that has become larger is not kept.
+/// No more is taken from the library while so much is on its way. A buffer that has become twice as large is not kept.
 const MAX_OUT: usize = 256 * 1024;
 
 /// The fields of requests whose heads have not been written yet.
@@ -175,8 +175,7 @@ impl<S> Attaching<S> {
         if kind == HEADERS {
             let stream = u32::from_be_bytes(stream);
             let has_fields = self.heads.take(stream, &mut self.literals);
-            // The library writes the heads of requests in the order in which it was given them. If it ever did not, one would go
-            // out without its fields.
+            // Every request was given a block, if only an empty one: this one would go out without its fields and its credential.
             if stream > self.last && !has_fields {
                 return Err(io::Error::other("the head of a request has no fields"));
             }

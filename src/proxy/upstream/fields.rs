@@ -2,11 +2,10 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING},
+    header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING},
 };
 
 use super::hpack::{Indexing, literal};
-use crate::proxy::seen::Seen;
 
 /// What is put into the head of a request when it is written.
 #[derive(Clone, Copy)]
@@ -29,11 +28,7 @@ impl Fields<'_> {
             let is_replaced = (self.length.is_some() && *name == CONTENT_LENGTH)
                 || (self.credential.is_some() && name == self.injected);
             if !is_of_http_1 && !is_replaced {
-                // The library would refuse them; it does not see them.
-                debug_assert!(
-                    !Seen::is_of_hop(name.as_str()) || (*name == TE && *value == "trailers"),
-                    "{name}"
-                );
+                debug_assert!(may_cross(name, value), "{name}");
                 // Which fields a caller over HTTP/2 has marked, the library does not tell.
                 let is_secret = *name == AUTHORIZATION || *name == COOKIE || name == self.injected;
                 let indexing = if is_secret { Indexing::Never } else { Indexing::Without };
@@ -46,6 +41,15 @@ impl Fields<'_> {
         if let Some(value) = self.credential {
             literal(self.injected, value.as_bytes(), Indexing::Never, into);
         }
+    }
+}
+
+/// Whether HTTP/2 may carry a field (RFC 9113 §8.2.2). The library would refuse those that it may not; it does not see them.
+fn may_cross(name: &HeaderName, value: &HeaderValue) -> bool {
+    match name.as_str() {
+        "keep-alive" | "proxy-connection" | "upgrade" => false,
+        "te" => value == "trailers",
+        _ => true,
     }
 }
 

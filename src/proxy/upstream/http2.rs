@@ -43,7 +43,7 @@ pub(in crate::proxy) struct Multiplexed {
     sender: RefCell<SendRequest<Bytes>>,
     driver: Rc<Driver>,
     heads: Rc<Heads>,
-    terms: Terms,
+    terms: Rc<Terms>,
     ticks: Rc<Ticks>,
     streams: Cell<usize>,
     used: Cell<bool>,
@@ -93,9 +93,22 @@ impl Multiplexed {
         .await?;
         let driver = Rc::new(Driver { connection: RefCell::new(Some(connection)), task: RefCell::default() });
         let driving = Rc::clone(&driver);
+        // The permit is that of the socket, which may be open for longer than requests may begin on it.
+        let terms = Rc::new(terms);
+        let (unwritten, owned, told, slot) =
+            (Rc::clone(&heads), Rc::clone(&terms), Rc::downgrade(owner), upstream.slot);
         tokio::task::spawn_local(poll_fn(move |cx| {
             *driving.task.borrow_mut() = Some(cx.waker().clone());
-            driving.poll(cx)
+            let before = unwritten.waiting();
+            let polled = driving.poll(cx);
+            if before >= MAX_STREAMS
+                && unwritten.waiting() < MAX_STREAMS
+                && let Some(owner) = told.upgrade()
+            {
+                owner.hand_over(slot);
+            }
+            let _owned = &owned;
+            polled
         }));
         let ticks = Rc::clone(owner.ticks());
         let quiet = Cell::new(ticks.now());
@@ -139,11 +152,16 @@ impl Multiplexed {
             && matches!(sender.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
     }
 
-    /// Whether another request can begin at once. The first one always can, unless the upstream reads so little that as many heads
-    /// wait to be written as there may be requests: those of requests that were given up wait, too.
+    /// Whether another request can begin at once. The first one always can, unless the connection is crowded.
     pub(super) fn has_room(&self) -> bool {
-        self.heads.waiting() < MAX_STREAMS
+        !self.is_crowded()
             && self.streams.get() < self.sender.borrow().current_max_send_streams().clamp(1, MAX_STREAMS)
+    }
+
+    /// Whether as many heads wait to be written as there may be requests. Those of requests that were given up wait, too: the
+    /// upstream reads too little.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.heads.waiting() >= MAX_STREAMS
     }
 
     /// Whether the upstream takes requests for tunnels (RFC 8441 §3).

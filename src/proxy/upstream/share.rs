@@ -22,7 +22,7 @@ use super::{
 };
 
 /// Connections that end before anything was sent on them, for one request.
-const MAX_DIALS: usize = 3;
+const MAX_CLOSED: usize = 3;
 
 /// What a request is sent on.
 pub(in crate::proxy) enum Sharing {
@@ -39,7 +39,8 @@ pub(in crate::proxy) async fn share(
     shared: &Rc<Shared>,
 ) -> Result<Sharing, Rc<ConnectError>> {
     let slot = upstream.slot;
-    for _ in 0..=MAX_DIALS {
+    let mut closed = 0;
+    while closed <= MAX_CLOSED {
         if let Some(seat) = shared.seat(slot) {
             return Ok(Sharing::Seat(seat));
         }
@@ -63,6 +64,8 @@ pub(in crate::proxy) async fn share(
             }
         };
         attempt.await?;
+        // Where others were faster, there is a connection; it has no room for this one.
+        closed += usize::from(!shared.is_connected(slot));
     }
     let closed = io::Error::new(io::ErrorKind::ConnectionAborted, "it closes as soon as it is open");
     Err(Rc::new(ConnectError::Unreachable(closed)))

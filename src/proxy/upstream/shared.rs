@@ -54,6 +54,12 @@ impl Shared {
         self.place(slots.get_mut(slot)?)
     }
 
+    /// Whether there is a connection that takes requests, now or later.
+    pub(super) fn is_connected(&self, slot: usize) -> bool {
+        let slots = self.slots.borrow();
+        slots.get(slot).is_some_and(|slot| slot.connections.iter().any(|connection| connection.is_usable()))
+    }
+
     fn place(&self, slot: &mut Slot) -> Option<Seat> {
         let now = self.ticks.now();
         slot.connections.retain(|connection| {
@@ -142,8 +148,10 @@ impl Shared {
     /// Requests wait for connections somewhere: lets go of those that are unused here.
     pub(in crate::proxy) fn relieve(&self) {
         for slot in self.slots.borrow_mut().iter_mut() {
-            slot.connections
-                .retain(|connection| connection.quiet_since().is_none() || connection.waiting() == 0);
+            // One that cannot even write what it has would not end, either.
+            slot.connections.retain(|connection| {
+                connection.quiet_since().is_none() || connection.waiting() == 0 || connection.is_crowded()
+            });
         }
     }
 

@@ -210,7 +210,7 @@ fn heads_that_an_upstream_does_not_read_are_limited_also_those_of_requests_that_
         given_up += 1;
         assert!(given_up < 5_000, "there is no end to what a connection takes");
     }
-    // It is used again as soon as they are read.
+    // Others are served.
     let mut caller = Caller::connect(sidecar.proxy);
     caller.send("GET / HTTP/1.1\r\nHost: localhost\r\nanswer-me: now\r\n\r\n");
     drop(silent);

@@ -206,10 +206,22 @@ fn a_head_that_is_never_written_leaves_nothing_behind() {
         block.clone()
     };
     assert_eq!(taken(3), b"\x1f\x08\x013");
-    // Trailers, or a request without fields.
+    // Trailers.
     assert_eq!((taken(3), taken(5)), (Vec::new(), Vec::new()));
     assert_eq!(taken(7), b"\x1f\x08\x017");
     assert!(heads.0.borrow().blocks.is_empty());
+}
+
+#[tokio::test]
+async fn more_than_is_taken_at_once_arrives_whole() {
+    let long = |number: usize| HeaderValue::from_str(&format!("{number}").repeat(8_000)).unwrap();
+    let asked: Vec<Asked> =
+        (10..60).map(|number| (format!("/{number}"), Some(token(long(number))), number % 3 * 100)).collect();
+    let seen = heads(10_000, asked).await;
+    assert_eq!(seen.len(), 50);
+    for (number, (path, headers)) in (10..).zip(&seen) {
+        assert_eq!((path, &headers[AUTHORIZATION]), (&format!("/{number}"), &long(number)));
+    }
 }
 
 #[test]
@@ -220,7 +232,7 @@ fn no_field_of_one_request_is_in_another() {
         let headers = HeaderMap::from_iter([(HeaderName::from_static("n"), HeaderValue::from(stream))]);
         heads.add(stream, &fields(&headers, None));
         if stream == 5 {
-            // The request of stream 3 was given up.
+            // That of stream 3 is not written: its body broke off before.
             for stream in [1, 5] {
                 heads.take(stream, &mut block);
                 assert_eq!(block, [b"\x00\x01n\x01", stream.to_string().as_bytes()].concat());
@@ -273,7 +285,7 @@ fn not_more_than_a_certain_amount_is_on_its_way() {
     }
     let taken = attaching.take(&given).unwrap();
     assert!(attaching.out.len() < MAX_OUT + 20_000, "{}", attaching.out.len());
-    // When that is written, the rest is taken, and every head has its fields.
+    // When that is written, more is taken, and no more than before.
     attaching.written(attaching.out.len());
     let rest = attaching.take(&given[taken..]).unwrap();
     attaching.written(attaching.out.len());
