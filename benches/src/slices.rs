@@ -35,8 +35,7 @@ pub struct Scenario {
     pub traced: bool,
     /// How long a target has the machine in a round, and in how many turns. What the neighbours of a virtual machine do lasts
     /// longer than a turn of 25 ms: so it meets all targets, where it would meet one slice of 0.4 s and miss the next. Fewer turns
-    /// where a request waits long for its answer, because a turn ends when all are answered, and where something happens by the
-    /// clock.
+    /// where a request waits long for its answer, because a turn ends when all are answered.
     pub slice: Duration,
     pub turns: u32,
 }

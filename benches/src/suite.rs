@@ -131,7 +131,7 @@ pub fn train(wish: &Wish) -> io::Result<bool> {
 }
 
 fn scenarios() -> Vec<Scenario> {
-    let slice = Duration::from_millis(400);
+    let slice = Duration::from_millis(800);
     let peers = [OURS, Kind::Nginx, Kind::NginxLogged, Kind::Haproxy, Kind::Envoy, Kind::Relay, Kind::Direct]
         .to_vec();
     let large =
@@ -147,13 +147,13 @@ fn scenarios() -> Vec<Scenario> {
         base: Kind::Nginx,
         traced: false,
         slice,
-        turns: 16,
+        turns: 32,
     };
     let body = |id, title, size| Scenario {
         size,
         targets: large.clone(),
         base: Kind::NginxLarge,
-        turns: if size == "1m" { 8 } else { 16 },
+        turns: if size == "1m" { 16 } else { 32 },
         ..small(id, title, if size == "1m" { 4 } else { 16 })
     };
     let with_http2 = vec![OURS, Kind::Haproxy, Kind::Envoy];
@@ -162,7 +162,7 @@ fn scenarios() -> Vec<Scenario> {
         small("small-64", "128 bytes, 64 connections", 64),
         small("small-1", "128 bytes, 1 connection", 1),
         small("small-16", "128 bytes, 16 connections", 16),
-        Scenario { turns: 8, ..small("small-256", "128 bytes, 256 connections", 256) },
+        Scenario { turns: 16, ..small("small-256", "128 bytes, 256 connections", 256) },
         Scenario {
             way: Way::Tls,
             targets: with_tls,
@@ -199,7 +199,7 @@ fn scenarios() -> Vec<Scenario> {
             targets: vec![OURS, REFRESHING],
             base: OURS,
             slice: Duration::from_millis(1200),
-            turns: 1,
+            turns: 48,
             ..small("refresh", "a refresh about every second, 128 bytes, 64 connections", 64)
         },
         Scenario {
@@ -300,8 +300,8 @@ fn latency(
         targets: vec![OURS, Kind::Nginx, Kind::Haproxy, Kind::Envoy, Kind::Relay, Kind::Direct],
         base: Kind::Nginx,
         traced: false,
-        slice: Duration::from_millis(400),
-        turns: 16,
+        slice: Duration::from_millis(800),
+        turns: 32,
     };
     let targets = start(std::slice::from_ref(&scenario), site, engine, cores, cores.generator, report)?;
     engine.busy = false;
