@@ -5,7 +5,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    future::{Future as _, poll_fn},
+    future::{Future, poll_fn},
     pin::Pin,
     rc::{Rc, Weak},
     task::{Context, Poll, Waker, ready},
@@ -43,7 +43,7 @@ pub(in crate::proxy) struct Multiplexed {
     sender: RefCell<SendRequest<Bytes>>,
     driver: Rc<Driver>,
     heads: Rc<Heads>,
-    terms: Rc<Terms>,
+    terms: Terms,
     ticks: Rc<Ticks>,
     streams: Cell<usize>,
     used: Cell<bool>,
@@ -59,6 +59,8 @@ pub(in crate::proxy) struct Multiplexed {
 struct Driver {
     connection: RefCell<Option<client::Connection<Attaching<UpstreamStream>, Bytes>>>,
     task: RefCell<Option<Waker>>,
+    // Somebody was, because too many heads waited. When they are written, those that wait are told.
+    turned_away: Cell<bool>,
 }
 
 impl Multiplexed {
@@ -91,28 +93,14 @@ impl Multiplexed {
             Poll::Pending => Poll::Ready(Ok(())),
         })
         .await?;
-        let driver = Rc::new(Driver { connection: RefCell::new(Some(connection)), task: RefCell::default() });
-        let driving = Rc::clone(&driver);
-        // The permit is that of the socket, which may be open for longer than requests may begin on it.
-        let terms = Rc::new(terms);
-        let (unwritten, owned, told, slot) =
-            (Rc::clone(&heads), Rc::clone(&terms), Rc::downgrade(owner), upstream.slot);
-        tokio::task::spawn_local(poll_fn(move |cx| {
-            *driving.task.borrow_mut() = Some(cx.waker().clone());
-            let before = unwritten.waiting();
-            let polled = driving.poll(cx);
-            if before >= MAX_STREAMS
-                && unwritten.waiting() < MAX_STREAMS
-                && let Some(owner) = told.upgrade()
-            {
-                owner.hand_over(slot);
-            }
-            let _owned = &owned;
-            polled
-        }));
+        let driver = Rc::new(Driver {
+            connection: RefCell::new(Some(connection)),
+            task: RefCell::default(),
+            turned_away: Cell::new(false),
+        });
         let ticks = Rc::clone(owner.ticks());
         let quiet = Cell::new(ticks.now());
-        Ok(Rc::new(Self {
+        let this = Rc::new(Self {
             sender: RefCell::new(sender),
             driver,
             heads,
@@ -123,7 +111,35 @@ impl Multiplexed {
             quiet,
             owner: Rc::downgrade(owner),
             slot: upstream.slot,
-        }))
+        });
+        tokio::task::spawn_local(this.driven());
+        Ok(this)
+    }
+
+    /// Drives it to its end. When nobody has it any more, it ends: what it cannot write then is of requests that were given up.
+    fn driven(self: &Rc<Self>) -> impl Future<Output = ()> + use<> {
+        let (driver, heads, owned) = (Rc::clone(&self.driver), Rc::clone(&self.heads), Rc::downgrade(self));
+        let mut closing = false;
+        poll_fn(move |cx| {
+            *driver.task.borrow_mut() = Some(cx.waker().clone());
+            if driver.poll(cx).is_ready() || closing {
+                driver.connection.take();
+                return Poll::Ready(());
+            }
+            match owned.upgrade() {
+                // It may have more to say than can be said at once, but not more than twice.
+                None => {
+                    closing = true;
+                    cx.waker().wake_by_ref();
+                }
+                Some(this) if driver.turned_away.get() && heads.waiting() < MAX_STREAMS => {
+                    driver.turned_away.set(false);
+                    this.tell();
+                }
+                Some(_) => {}
+            }
+            Poll::Pending
+        })
     }
 
     /// How many requests wait for a connection.
@@ -152,16 +168,14 @@ impl Multiplexed {
             && matches!(sender.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
     }
 
-    /// Whether another request can begin at once. The first one always can, unless the connection is crowded.
+    /// Whether another request can begin at once. The first one always can, unless as many heads wait to be written as there may be
+    /// requests. Those of requests that were given up wait, too: the upstream reads too little.
     pub(super) fn has_room(&self) -> bool {
-        !self.is_crowded()
-            && self.streams.get() < self.sender.borrow().current_max_send_streams().clamp(1, MAX_STREAMS)
-    }
-
-    /// Whether as many heads wait to be written as there may be requests. Those of requests that were given up wait, too: the
-    /// upstream reads too little.
-    pub(super) fn is_crowded(&self) -> bool {
-        self.heads.waiting() >= MAX_STREAMS
+        if self.heads.waiting() >= MAX_STREAMS {
+            self.driver.turned_away.set(true);
+            return false;
+        }
+        self.streams.get() < self.sender.borrow().current_max_send_streams().clamp(1, MAX_STREAMS)
     }
 
     /// Whether the upstream takes requests for tunnels (RFC 8441 §3).
@@ -179,6 +193,11 @@ impl Multiplexed {
     pub(super) fn left(&self) {
         self.streams.set(self.streams.get() - 1);
         self.quiet.set(self.ticks.now());
+        self.tell();
+    }
+
+    /// Tells those that wait that there may be room.
+    fn tell(&self) {
         if let Some(owner) = self.owner.upgrade() {
             owner.hand_over(self.slot);
         }
@@ -210,7 +229,7 @@ impl Driver {
     fn look(&self) {
         let task = self.task.borrow().clone();
         let waker = task.as_ref().unwrap_or(Waker::noop());
-        if self.poll(&mut Context::from_waker(waker)).is_ready() {
+        if self.poll(&mut Context::from_waker(waker)).is_ready() || self.turned_away.get() {
             waker.wake_by_ref();
         }
     }

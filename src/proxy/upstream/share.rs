@@ -6,7 +6,11 @@
 //!    its worker gives up.
 //! 3. If it turns out to speak HTTP/1.1, each has a connection of its own from then on.
 
-use std::{io, rc::Rc, sync::Arc};
+use std::{
+    io,
+    rc::{Rc, Weak},
+    sync::Arc,
+};
 
 use futures_util::FutureExt as _;
 use tokio::time;
@@ -63,9 +67,9 @@ pub(in crate::proxy) async fn share(
                 }
             }
         };
-        attempt.await?;
-        // Where others were faster, there is a connection; it has no room for this one.
-        closed += usize::from(!shared.is_connected(slot));
+        // If it is alive, others were faster, and there was no room for this one.
+        let opened = attempt.await?.upgrade();
+        closed += usize::from(!opened.is_some_and(|connection| connection.is_usable()));
     }
     let closed = io::Error::new(io::ErrorKind::ConnectionAborted, "it closes as soon as it is open");
     Err(Rc::new(ConnectError::Unreachable(closed)))
@@ -110,7 +114,7 @@ async fn open(
     pool: Rc<Pool>,
     shared: Rc<Shared>,
     permit: Permit,
-) -> Result<(), ConnectError> {
+) -> Result<Weak<Multiplexed>, ConnectError> {
     let connect::Established { stream, edition, http2 } = connect::establish(&upstream, Offer::Any).await?;
     let ticks = shared.ticks();
     let terms = Terms { permit, edition, born: ticks.now() };
@@ -120,10 +124,12 @@ async fn open(
         let not_http2 =
             |error: h2::Error| ConnectError::NotHttp2(error.reason().unwrap_or(h2::Reason::PROTOCOL_ERROR));
         let connection = connection.map_err(|_| ConnectError::Timeout)?.map_err(not_http2)?;
+        let opened = Rc::downgrade(&connection);
         shared.learn(upstream.slot, Some(connection));
+        Ok(opened)
     } else {
         shared.learn(upstream.slot, None);
         pool.put(upstream.slot, Connection::new(stream, &upstream, terms));
+        Ok(Weak::new())
     }
-    Ok(())
 }

@@ -1,6 +1,10 @@
 //! The HTTP/2 connections of a worker.
 
-use std::{cell::RefCell, collections::VecDeque, rc::Rc};
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    rc::{Rc, Weak},
+};
 
 use futures_util::{
     FutureExt as _,
@@ -16,8 +20,8 @@ use super::{
 };
 use crate::proxy::ticks::Ticks;
 
-/// An attempt to open a connection, for whose outcome several requests wait.
-pub(super) type Dial = Joint<LocalBoxFuture<'static, Result<(), Rc<ConnectError>>>>;
+/// An attempt to open a connection, for whose outcome several requests wait: the connection, if it is one that they share.
+pub(super) type Dial = Joint<LocalBoxFuture<'static, Result<Weak<Multiplexed>, Rc<ConnectError>>>>;
 
 /// The HTTP/2 connections of all upstreams, by slot, kept as long as those of HTTP/1.1 (`pool`).
 #[derive(Debug)]
@@ -52,12 +56,6 @@ impl Shared {
     pub(super) fn seat(&self, slot: usize) -> Option<Seat> {
         let mut slots = self.slots.borrow_mut();
         self.place(slots.get_mut(slot)?)
-    }
-
-    /// Whether there is a connection that takes requests, now or later.
-    pub(super) fn is_connected(&self, slot: usize) -> bool {
-        let slots = self.slots.borrow();
-        slots.get(slot).is_some_and(|slot| slot.connections.iter().any(|connection| connection.is_usable()))
     }
 
     fn place(&self, slot: &mut Slot) -> Option<Seat> {
@@ -124,7 +122,7 @@ impl Shared {
     pub(super) fn dial(
         &self,
         slot: usize,
-        attempt: LocalBoxFuture<'static, Result<(), Rc<ConnectError>>>,
+        attempt: LocalBoxFuture<'static, Result<Weak<Multiplexed>, Rc<ConnectError>>>,
     ) -> Dial {
         let dial = attempt.shared();
         of(&mut self.slots.borrow_mut(), slot).dial = Some(dial.clone());
@@ -148,10 +146,8 @@ impl Shared {
     /// Requests wait for connections somewhere: lets go of those that are unused here.
     pub(in crate::proxy) fn relieve(&self) {
         for slot in self.slots.borrow_mut().iter_mut() {
-            // One that cannot even write what it has would not end, either.
-            slot.connections.retain(|connection| {
-                connection.quiet_since().is_none() || connection.waiting() == 0 || connection.is_crowded()
-            });
+            slot.connections
+                .retain(|connection| connection.quiet_since().is_none() || connection.waiting() == 0);
         }
     }
 
