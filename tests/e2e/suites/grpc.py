@@ -72,7 +72,8 @@ class Server:
     async def deadline(self, message, context):
         self.look(context)
         left = context.time_remaining()
-        return b"none" if left is None or left > 1e6 else b"%d" % round(left)
+        # gRPC's library writes a long timeout in steps of ten seconds, rounded up: an hour may be 3610 seconds.
+        return b"none" if left is None or left > 1e6 else b"%d minutes" % round(left / 60)
 
     async def metadata(self, message, context):
         fields = self.look(context)
