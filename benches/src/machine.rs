@@ -42,7 +42,7 @@ pub fn pin(cpu: usize) {
 }
 
 /// Starts a program on one processor, in a session of its own: the scheduler groups by session, so that what is measured
-/// and the generator never share a group. It is ended when the generator is, whatever ends that.
+/// and the generator never share a group. It is told to end (SIGTERM) when the generator does, whatever ends that.
 pub fn spawn(command: &mut Command, cores: Cores, cpu: usize) -> std::io::Result<Child> {
     // SAFETY: `setsid` and `prctl` are async-signal-safe and touch no memory of this process.
     unsafe {

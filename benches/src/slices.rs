@@ -1,4 +1,4 @@
-//! Interleaved slices: in each round every target has the machine for 0.4 s, in turns of 25 ms and an order that is another one
+//! Interleaved slices: in each round every target has the machine for 0.8 s, in turns of 25 ms and an order that is another one
 //! each time. Whatever else the machine does meets all of them alike, and only ratios within one round are compared.
 
 use std::{

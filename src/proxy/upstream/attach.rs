@@ -1,9 +1,9 @@
 //! Puts header fields into the heads of requests that the HTTP/2 library has written, on their way to the socket.
 //!
-//! Of a request's head, the library writes the pseudo-header fields only. It would look every field up in its table, and code every value by Huffman
-//! (RFC 7541 §5.2) bit by bit: of a token of 900 bytes that was a third of what a request cost. Here they are copied instead, as
-//! literals that are not indexed (§6.2.2, §6.2.3). These may stand at the end of any header block, because they change no table.
-//! So the library never meets a token.
+//! Of a request's head, the library writes the pseudo-header fields only. It would look every field up in its table, and code every
+//! value by Huffman (RFC 7541 §5.2) bit by bit: of a token of 900 bytes that was a third of what a request cost. Here they are copied
+//! instead, as literals that are not indexed (§6.2.2, §6.2.3). These may stand at the end of any header block, because they change no
+//! table. So the library never meets a token.
 
 use std::{
     cell::RefCell,

@@ -150,6 +150,20 @@ fn limited(provider: &FakeServer, upstream: &FakeServer) -> Sidecar {
     ))
 }
 
+#[test]
+fn requests_that_begin_together_get_the_connections_that_they_need() {
+    let (provider, (upstream, gate, _)) = (provider(), one_at_a_time());
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "protocol = \"h2c\"");
+    let mut caller = Http2Caller::connect(sidecar.proxy);
+    let exchanges: Vec<_> = (0..12).map(|_| caller.begin(http2_request("GET", "/wait"), None)).collect();
+    upstream.wait_for(12);
+    assert_eq!(upstream.connections(), 12);
+    gate.add_permits(12);
+    for exchange in exchanges {
+        assert_eq!(caller.rest(exchange).status, 200);
+    }
+}
+
 /// An upstream that speaks HTTP/2 and reads nothing until it is told to. Then it answers what asks for it in its head.
 fn mute(listener: TcpListener, accepted: Arc<AtomicUsize>, silence: Arc<Mutex<()>>) {
     for stream in listener.incoming() {

@@ -147,31 +147,6 @@ fn requests_share_a_connection_and_open_another_when_its_limit_is_reached() {
 }
 
 #[test]
-fn requests_that_begin_together_get_the_connections_that_they_need() {
-    let provider = provider();
-    let gate = Arc::new(Semaphore::new(0));
-    let mut settings = Builder::new();
-    settings.max_concurrent_streams(1);
-    let closed = Arc::clone(&gate);
-    let upstream = Http2Server::with(settings, None, move |mut asked| {
-        let gate = Arc::clone(&closed);
-        async move {
-            gate.acquire().await.unwrap().forget();
-            asked.answer(200, b"ok");
-        }
-    });
-    let sidecar = Sidecar::to(&upstream.url(), &provider, H2C);
-    let mut caller = Http2Caller::connect(sidecar.proxy);
-    let exchanges: Vec<_> = (0..12).map(|_| caller.begin(http2_request("GET", "/"), None)).collect();
-    upstream.wait_for(12);
-    assert_eq!(upstream.connections(), 12);
-    gate.add_permits(12);
-    for exchange in exchanges {
-        assert_eq!(caller.rest(exchange).status, 200);
-    }
-}
-
-#[test]
 fn with_max_connections_in_use_a_stream_waits_for_another_to_end() {
     let provider = provider();
     let gate = Arc::new(Semaphore::new(0));
