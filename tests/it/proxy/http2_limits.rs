@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -164,69 +164,134 @@ fn requests_that_begin_together_get_the_connections_that_they_need() {
     }
 }
 
-/// An upstream that speaks HTTP/2 and reads nothing until it is told to. Then it answers what asks for it in its head.
-fn mute(listener: TcpListener, accepted: Arc<AtomicUsize>, silence: Arc<Mutex<()>>) {
-    for stream in listener.incoming() {
-        let (mut stream, silence) = (stream.unwrap(), Arc::clone(&silence));
-        accepted.fetch_add(1, Ordering::AcqRel);
+/// An upstream that speaks HTTP/2 and reads nothing as long as its lock is held. Then it answers what asks for it in its head.
+struct Mute {
+    url: String,
+    accepted: Arc<AtomicUsize>,
+    silence: Arc<Mutex<()>>,
+}
+
+impl Mute {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (accepted, silence) = <(Arc<AtomicUsize>, Arc<Mutex<()>>)>::default();
+        let (counted, kept) = (Arc::clone(&accepted), Arc::clone(&silence));
         thread::spawn(move || {
-            stream.write_all(&[frame(4, 0, 0, b""), frame(4, 1, 0, b"")].concat()).unwrap();
-            drop(silence.lock().unwrap());
-            stream.read_exact(&mut [0; 24]).unwrap();
-            let (mut head, mut payload) = ([0; 9], Vec::new());
-            while stream.read_exact(&mut head).is_ok() {
-                let [a, b, c, kind, _, id @ ..] = head;
-                payload.resize(u32::from_be_bytes([0, a, b, c]) as usize, 0);
-                stream.read_exact(&mut payload).unwrap();
-                if kind == 1 && payload.windows(9).any(|bytes| bytes == b"answer-me") {
-                    stream
-                        .write_all(&frame(1, 5, u32::from_be_bytes(id), &block(&[(":status", "200")])))
-                        .unwrap();
-                }
+            for stream in listener.incoming() {
+                let (stream, silence) = (stream.unwrap(), Arc::clone(&kept));
+                counted.fetch_add(1, Ordering::AcqRel);
+                thread::spawn(move || serve_mutely(stream, &silence));
             }
         });
+        Self { url, accepted, silence }
     }
 }
 
-#[test]
-fn heads_that_an_upstream_does_not_read_are_limited_also_those_of_requests_that_were_given_up() {
-    let provider = provider();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    socket2::SockRef::from(&listener).set_recv_buffer_size(4096).unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let (accepted, silence) = <(Arc<AtomicUsize>, Arc<Mutex<()>>)>::default();
-    let silent = silence.lock().unwrap();
-    let (counted, kept) = (Arc::clone(&accepted), Arc::clone(&silence));
-    thread::spawn(move || mute(listener, counted, kept));
-    let sidecar = Sidecar::to(&url, &provider, "protocol = \"h2c\"");
-    sidecar.ready();
-    let until = |holds: &dyn Fn() -> bool| {
-        let begun = Instant::now();
-        while !holds() {
-            assert!(begun.elapsed() < PATIENCE);
-            thread::yield_now();
+fn serve_mutely(mut stream: TcpStream, silence: &Mutex<()>) {
+    stream.write_all(&[frame(4, 0, 0, b""), frame(4, 1, 0, b"")].concat()).unwrap();
+    drop(silence.lock().unwrap());
+    stream.read_exact(&mut [0; 24]).unwrap();
+    let (mut head, mut payload) = ([0; 9], Vec::new());
+    while stream.read_exact(&mut head).is_ok() {
+        let [a, b, c, kind, _, id @ ..] = head;
+        payload.resize(u32::from_be_bytes([0, a, b, c]) as usize, 0);
+        stream.read_exact(&mut payload).unwrap();
+        if kind == 1 && payload.windows(9).any(|bytes| bytes == b"answer-me") {
+            let answer = frame(1, 5, u32::from_be_bytes(id), &block(&[(":status", "200")]));
+            stream.write_all(&answer).unwrap();
         }
-    };
-    let (long, in_flight) = ("x".repeat(60_000), "attache_requests_in_flight{route=\"main\"}");
+    }
+}
+
+fn until(holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE);
+        thread::yield_now();
+    }
+}
+
+fn in_flight(sidecar: &Sidecar) -> f64 {
+    sidecar.metric("attache_requests_in_flight{route=\"main\"}")
+}
+
+/// Begins requests with long heads and gives them up, until one is the last.
+fn fill(sidecar: &Sidecar, is_last: impl Fn() -> bool) {
+    let (long, others) = ("x".repeat(60_000), in_flight(sidecar));
     let mut caller = Http2Caller::connect(sidecar.proxy);
-    let mut given_up = 0;
-    // The kernel takes some of them, and then the connection of one of the two workers is full.
-    while accepted.load(Ordering::Acquire) < 3 {
+    for given_up in 1..5_000 {
         if given_up % 16 == 0 {
             caller = Http2Caller::connect(sidecar.proxy);
         }
         let mut request = http2_request("GET", "/");
         request.headers_mut().insert("x", HeaderValue::from_str(&long).unwrap());
         let exchange = caller.begin(request, None);
-        until(&|| sidecar.metric(in_flight) > 0.5);
+        until(|| in_flight(sidecar) > others + 0.5);
+        let is_last = is_last();
         drop(exchange);
-        until(&|| sidecar.metric(in_flight) < 0.5);
-        given_up += 1;
-        assert!(given_up < 5_000, "there is no end to what a connection takes");
+        until(|| in_flight(sidecar) < others + 0.5);
+        if is_last {
+            return;
+        }
     }
+    panic!("there is no end to what a connection takes");
+}
+
+#[test]
+fn heads_that_an_upstream_does_not_read_are_limited_also_those_of_requests_that_were_given_up() {
+    let (provider, upstream) = (provider(), Mute::start());
+    let silent = upstream.silence.lock().unwrap();
+    let sidecar = Sidecar::to(&upstream.url, &provider, "protocol = \"h2c\"");
+    sidecar.ready();
+    // The kernel takes some of them, and then the connection of one of the two workers is full.
+    fill(&sidecar, || upstream.accepted.load(Ordering::Acquire) == 3);
     // Others are served.
     let mut caller = Caller::connect(sidecar.proxy);
     caller.send("GET / HTTP/1.1\r\nHost: localhost\r\nanswer-me: now\r\n\r\n");
     drop(silent);
     assert_eq!(caller.answer().status, 200);
+}
+
+#[test]
+fn requests_that_wait_for_heads_to_be_written_go_on_when_they_are() {
+    let (provider, upstream) = (provider(), Mute::start());
+    let silent = upstream.silence.lock().unwrap();
+    let lines = format!(
+        "{}[routes.main]\nupstream = \"{}\"\ncredential = \"main\"\nprotocol = \"h2c\"\n\
+         max_connections = 1\nwait_timeout = \"20s\"\n",
+        credential(&provider),
+        upstream.url
+    );
+    // Another one would have no connection.
+    let sidecar = Sidecar::with_workers("1", &lines);
+    sidecar.ready();
+    let series = format!(
+        "attache_upstream_requests_waiting{{upstream=\"{}\"}}",
+        upstream.url.trim_start_matches("http://")
+    );
+    let waits = || sidecar.metric(&series) > 0.5;
+    let begin = |name| {
+        let mut caller = Http2Caller::connect(sidecar.proxy);
+        let mut request = http2_request("GET", "/");
+        request.headers_mut().insert(name, HeaderValue::from_static("now"));
+        let exchange = caller.begin(request, None);
+        (caller, exchange)
+    };
+    // One that goes on: a connection that nothing is under way on would make room for another one, and one that ends would tell
+    // the others.
+    let _held = begin("not-me");
+    until(|| in_flight(&sidecar) > 0.5);
+    let (caller, exchange) = loop {
+        until(|| in_flight(&sidecar) < 1.5);
+        fill(&sidecar, waits);
+        let asking = begin("answer-me");
+        until(|| in_flight(&sidecar) > 1.5);
+        // Unless the kernel has taken some more meanwhile.
+        if waits() {
+            break asking;
+        }
+    };
+    drop(silent);
+    assert_eq!(caller.rest(exchange).status, 200);
 }

@@ -31,11 +31,16 @@ pub fn credential(provider: &FakeServer) -> String {
 impl Sidecar {
     /// Runs what the configuration says, on port 0 unless it says otherwise.
     pub fn run(configuration: &str) -> Self {
+        Self::with_workers("2", configuration)
+    }
+
+    /// The same with so many workers, which share nothing of a request.
+    pub fn with_workers(workers: &str, configuration: &str) -> Self {
         let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
         file.write_all(configuration.as_bytes()).unwrap();
         let environment = [
             ("ATTACHE__PROXY__LISTEN", "127.0.0.1:0"),
-            ("ATTACHE__PROXY__WORKERS", "2"),
+            ("ATTACHE__PROXY__WORKERS", workers),
             ("ATTACHE__ADMIN__LISTEN", "127.0.0.1:0"),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
