@@ -6,8 +6,6 @@
 //! table. So the library never meets a token.
 
 use std::{
-    cell::RefCell,
-    collections::VecDeque,
     fmt,
     io::{self, IoSlice},
     mem,
@@ -18,7 +16,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::fields::Fields;
+use super::heads::{Heads, KEPT};
 use crate::proxy::http2::{CONTINUATION, END_HEADERS, FRAME_HEADER_LEN, HEADERS};
 
 /// No peer takes less in a frame (RFC 9113 §4.2).
@@ -27,64 +25,8 @@ const MAX_FRAME: usize = 16 * 1024;
 /// Payloads that are longer are not copied.
 const COPIED: usize = 4 * 1024;
 
-/// So many blocks of fields are kept for reuse, of at most so many bytes: those of as many requests as a connection has at once.
-const SPARES: (usize, usize) = (64, 8 * 1024);
-
 /// No more is taken from the library while so much is on its way. A buffer that has become twice as large is not kept.
 const MAX_OUT: usize = 256 * 1024;
-
-/// The fields of requests whose heads have not been written yet.
-#[derive(Default)]
-pub(super) struct Heads(RefCell<Waiting>);
-
-#[derive(Default)]
-struct Waiting {
-    // In the order of their streams.
-    blocks: VecDeque<(u32, Vec<u8>)>,
-    spares: Vec<Vec<u8>>,
-}
-
-impl Heads {
-    /// The head of this stream will have these fields. It must not have been written yet: the library writes when its connection
-    /// is polled, not when it is given a request.
-    pub(super) fn add(&self, stream: u32, fields: &Fields<'_>) {
-        let mut waiting = self.0.borrow_mut();
-        let mut block = waiting.spares.pop().unwrap_or_default();
-        fields.write(&mut block);
-        waiting.blocks.push_back((stream, block));
-    }
-
-    /// So many heads wait, those of requests that were given up among them: the library writes them nevertheless.
-    pub(super) fn waiting(&self) -> usize {
-        self.0.borrow().blocks.len()
-    }
-
-    /// The head of this stream is written: exchanges the block of its fields for one that is not needed any more, and tells
-    /// whether there was one. Heads of lower streams cannot be written any more (RFC 9113 §5.1.1).
-    fn take(&self, stream: u32, block: &mut Vec<u8>) -> bool {
-        block.clear();
-        let mut taken = false;
-        let mut waiting = self.0.borrow_mut();
-        while let Some((first, mut found)) = waiting.blocks.pop_front_if(|(first, _)| *first <= stream) {
-            if first == stream {
-                mem::swap(block, &mut found);
-                taken = true;
-            }
-            found.clear();
-            if waiting.spares.len() < SPARES.0 && found.capacity() <= SPARES.1 {
-                waiting.spares.push(found);
-            }
-        }
-        taken
-    }
-}
-
-/// Tokens wait here: no bytes of them are shown.
-impl fmt::Debug for Heads {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Heads").field("waiting", &self.waiting()).finish_non_exhaustive()
-    }
-}
 
 /// A stream to an upstream whose frames are completed on their way.
 pub(super) struct Attaching<S> {
@@ -220,7 +162,7 @@ impl<S> Attaching<S> {
             }
         }
         self.literals.clear();
-        self.literals.shrink_to(SPARES.1);
+        self.literals.shrink_to(KEPT);
     }
 
     /// So much of what is on its way has been written; what is left of the count.

@@ -15,12 +15,7 @@ use std::{
 use bytes::Bytes;
 use h2::client::{self, SendRequest};
 
-use super::{
-    Shared, Upstream, UpstreamStream,
-    attach::{Attaching, Heads},
-    seat::Seat,
-    terms::Terms,
-};
+use super::{Shared, Upstream, UpstreamStream, attach::Attaching, heads::Heads, seat::Seat, terms::Terms};
 use crate::proxy::ticks::Ticks;
 
 /// Requests at once on one connection, however many more the upstream allows.

@@ -16,6 +16,7 @@ mod connect;
 mod connection;
 mod dial;
 mod fields;
+mod heads;
 mod hpack;
 mod http2;
 mod http_proxy;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use h2::{client, server};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::AUTHORIZATION};
 
-use super::*;
+use super::{super::fields::Fields, *};
 
 /// Where a request goes, what is injected into it, and how long its body is.
 type Asked = (String, Option<(HeaderName, HeaderValue)>, usize);
@@ -71,7 +71,7 @@ async fn heads(room: usize, requests: Vec<Asked>) -> Vec<(String, HeaderMap)> {
             for answer in answers {
                 assert_eq!(answer.await.unwrap().status(), 200);
             }
-            assert!(waiting.0.borrow().blocks.is_empty());
+            assert_eq!(waiting.waiting(), 0);
         })
         .await;
     server.await.unwrap()
@@ -193,25 +193,6 @@ async fn a_head_without_fields_is_not_sent() {
     assert!(server.await.unwrap());
 }
 
-#[test]
-fn a_head_that_is_never_written_leaves_nothing_behind() {
-    let heads = Heads::default();
-    let headers = HeaderMap::new();
-    for stream in [1, 3, 7] {
-        heads.add(stream, &fields(&headers, Some(&token(HeaderValue::from(stream)))));
-    }
-    let mut block = Vec::new();
-    let mut taken = |stream| {
-        heads.take(stream, &mut block);
-        block.clone()
-    };
-    assert_eq!(taken(3), b"\x1f\x08\x013");
-    // Trailers.
-    assert_eq!((taken(3), taken(5)), (Vec::new(), Vec::new()));
-    assert_eq!(taken(7), b"\x1f\x08\x017");
-    assert!(heads.0.borrow().blocks.is_empty());
-}
-
 #[tokio::test]
 async fn more_than_is_taken_at_once_arrives_whole() {
     let long = |number: usize| HeaderValue::from_str(&format!("{number}").repeat(8_000)).unwrap();
@@ -222,40 +203,6 @@ async fn more_than_is_taken_at_once_arrives_whole() {
     for (number, (path, headers)) in (10..).zip(&seen) {
         assert_eq!((path, &headers[AUTHORIZATION]), (&format!("/{number}"), &long(number)));
     }
-}
-
-#[test]
-fn no_field_of_one_request_is_in_another() {
-    let heads = Heads::default();
-    let mut block = Vec::new();
-    for stream in [1, 3, 5, 7] {
-        let headers = HeaderMap::from_iter([(HeaderName::from_static("n"), HeaderValue::from(stream))]);
-        heads.add(stream, &fields(&headers, None));
-        if stream == 5 {
-            // That of stream 3 is not written: its body broke off before.
-            for stream in [1, 5] {
-                heads.take(stream, &mut block);
-                assert_eq!(block, [b"\x00\x01n\x01", stream.to_string().as_bytes()].concat());
-            }
-        }
-    }
-    heads.take(7, &mut block);
-    assert_eq!(block, b"\x00\x01n\x017");
-}
-
-#[test]
-fn no_more_is_kept_for_reuse_than_requests_at_once_need() {
-    let heads = Heads::default();
-    let (short, long) = (HeaderMap::new(), HeaderValue::from_str(&"x".repeat(SPARES.1 + 1)).unwrap());
-    let mut block = Vec::new();
-    for stream in 0..200 {
-        let value = if stream < 100 { long.clone() } else { HeaderValue::from(stream) };
-        heads.add(stream, &fields(&short, Some(&token(value))));
-    }
-    heads.take(199, &mut block);
-    let kept = &heads.0.borrow().spares;
-    assert_eq!(kept.len(), SPARES.0);
-    assert!(kept.iter().all(|block| block.is_empty() && block.capacity() <= SPARES.1));
 }
 
 #[test]
