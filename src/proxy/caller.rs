@@ -41,8 +41,6 @@ pub(super) struct Caller {
     pub(super) until_close: Cell<bool>,
     /// Interim answers to the request under way.
     pub(super) early: Early,
-    /// The fields of an earlier answer, without them: a place for those of the next.
-    pub(super) spare: RefCell<HeaderMap>,
     live: Live,
     // What the last request met.
     known: RefCell<LocalSite>,
@@ -51,9 +49,8 @@ pub(super) struct Caller {
 impl Caller {
     pub(super) fn new(worker: Rc<Worker>, live: Live, activity: Rc<Activity>) -> Self {
         let known = RefCell::new(Rc::new(live.load_full()));
-        let (facts, until_close, spare) = (Cell::default(), Cell::new(false), RefCell::default());
-        let early = Early::default();
-        Self { worker, is_http_1: true, facts, activity, until_close, early, spare, live, known }
+        let (facts, until_close, early) = (Cell::default(), Cell::new(false), Early::default());
+        Self { worker, is_http_1: true, facts, activity, until_close, early, live, known }
     }
 
     /// One stream of an HTTP/2 connection, with time limits of its own.
@@ -66,7 +63,6 @@ impl Caller {
             is_http_1: false,
             facts: Cell::default(),
             early: Early::default(),
-            spare: RefCell::default(),
             activity,
             until_close: Cell::new(false),
             live: Arc::clone(&self.live),

@@ -59,10 +59,7 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, _load: Load) {
     }
     while begun.is_some() {
         match Box::pin(converse(&caller, &wire)).await {
-            Ended::Quiet => {
-                wire.rest();
-                caller.spare.take();
-            }
+            Ended::Quiet => wire.rest(),
             Ended::Closed => return,
             Ended::Switched(tunnel) => {
                 let (mut stream, early) = wire.into_parts();

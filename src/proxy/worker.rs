@@ -4,7 +4,7 @@
 //! connections from its inbox, lets its coarse clock tick, and follows the process to its end.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     io,
     pin::pin,
     rc::Rc,
@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderMap;
 use tokio::{
     runtime::{Builder, LocalOptions, LocalRuntime},
     sync::{Notify, mpsc},
@@ -47,6 +48,8 @@ pub(super) struct Worker {
     pub(super) registry: Registry,
     pub(super) max_header_bytes: usize,
     pub(super) http2: h2::server::Builder,
+    /// The fields of an earlier answer, without them: a place for those of the next.
+    pub(super) spare: RefCell<HeaderMap>,
     stage: Cell<Stage>,
 }
 
@@ -100,6 +103,7 @@ impl Worker {
             registry: Registry::default(),
             max_header_bytes: limits.max_header_bytes,
             http2: http2::builder(limits.max_header_bytes),
+            spare: RefCell::default(),
             stage: Cell::new(Stage::Running),
         })
     }

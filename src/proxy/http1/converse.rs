@@ -6,7 +6,7 @@ use std::{
     rc::Rc,
 };
 
-use http::{HeaderMap, Method, Request, Version, header::CONNECTION, request::Parts};
+use http::{HeaderMap, Method, Request, Uri, Version, header::CONNECTION, request::Parts};
 
 use super::{
     Decoder, Incoming, Wire,
@@ -66,7 +66,9 @@ pub(in crate::proxy) async fn converse(caller: &Rc<Caller>, wire: &Rc<Wire>) -> 
             Told::Broken => return Ended::Gone,
             Told::Switched(tunnel) => return Ended::Switched(tunnel),
         }
+        // The rest of its head keeps the buffer that it came in.
         clear(&mut parts.headers);
+        parts.uri = Uri::default();
     }
 }
 

@@ -19,23 +19,41 @@ const LARGE: usize = 128 * 1024;
 /// Less than this does not keep a large buffer, of which it may be all that is needed for long: it is copied.
 const SMALL: usize = LARGE / 4;
 
-/// Less room than this is not worth a read.
+/// Less room than this is not worth the first read of a message.
+const WORTH_BEGINNING: usize = ROOM / 2;
+
+/// Less room than this is not worth a further read.
 const WORTH: usize = 1024;
 
 /// After so many small reads in a row, large ones are no longer expected.
 const PATIENCE: u8 = 4;
 
+/// A worker's buffers.
+///
+/// They are not each connection's: what a few hundred connections read into one after the other fits the processor's cache, and a
+/// buffer for each of them does not. A request stays in its buffer until it is answered, and the next one follows behind it; an
+/// answer is most often written before the next is read, which takes its place. So they have one each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Buffer {
+    Requests,
+    Answers,
+    /// For large bodies. One that is new each time costs more than the reads that it saves, because the kernel has to find and
+    /// clear its pages.
+    Large,
+}
+
 thread_local! {
-    /// A worker's large buffer, whoever uses it next. One that is new each time costs more than the reads that it saves, because
-    /// the kernel has to find and clear its pages.
-    static SPARE: Cell<Option<BytesMut>> = const { Cell::new(None) };
+    /// Those that nobody reads into just now.
+    static SPARE: [Cell<Option<BytesMut>>; 3] = const { [const { Cell::new(None) }; 3] };
 }
 
 /// What has come and has not been taken yet.
 pub(in crate::proxy) struct Inlet {
     pub(in crate::proxy) bytes: BytesMut,
-    // `bytes` is a large buffer.
-    is_large: bool,
+    // Which one of the worker's `bytes` are, if they are one of them.
+    buffer: Option<Buffer>,
+    // Which one it is when no large ones are expected.
+    usual: Buffer,
     // How many reads more are to be large ones.
     large: u8,
 }
@@ -48,8 +66,9 @@ impl fmt::Debug for Inlet {
 }
 
 impl Inlet {
-    pub(in crate::proxy) fn new() -> Self {
-        Self { bytes: BytesMut::new(), is_large: false, large: 0 }
+    /// Reads into this buffer.
+    pub(in crate::proxy) fn new(usual: Buffer) -> Self {
+        Self { bytes: BytesMut::new(), buffer: None, usual, large: 0 }
     }
 
     /// Reads once; 0 at the end of the connection.
@@ -58,15 +77,12 @@ impl Inlet {
         stream: &mut S,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        if self.bytes.is_empty() && self.large > 0 {
-            if !self.is_large {
-                self.bytes = SPARE.take().unwrap_or_default();
-                self.is_large = true;
-            }
-            // In the same place, unless somebody still has a piece of it.
-            self.bytes.reserve(LARGE);
+        if self.bytes.is_empty() {
+            self.make_room();
         } else if self.bytes.capacity() - self.bytes.len() < WORTH {
+            // It may become larger than any other message needs, so it goes with this one.
             self.bytes.reserve(ROOM);
+            self.buffer = None;
         }
         let room = self.bytes.capacity() - self.bytes.len();
         let count = match pin!(stream.read_buf(&mut self.bytes)).poll(cx) {
@@ -76,33 +92,49 @@ impl Inlet {
                 return other;
             }
         };
-        if self.is_large && self.bytes.len() < SMALL {
+        let is_large = self.buffer == Some(Buffer::Large);
+        if is_large && self.bytes.len() < SMALL {
             self.large = self.large.saturating_sub(1);
             let copy = BytesMut::from(&self.bytes[..]);
             self.bytes.clear();
             self.put_back();
             self.bytes = copy;
-        } else if self.is_large || count == room {
+        } else if is_large || count == room {
             self.large = PATIENCE;
         }
         Poll::Ready(Ok(count))
     }
 
-    /// Gives a large buffer back that holds nothing, as when a message is over. The next one is likely to be as large.
+    /// Room for the beginning of a message.
+    fn make_room(&mut self) {
+        let (buffer, room) = if self.large > 0 { (Buffer::Large, LARGE) } else { (self.usual, ROOM) };
+        if self.buffer != Some(buffer) {
+            self.put_back();
+            self.bytes = SPARE.with(|spare| spare[buffer as usize].take()).unwrap_or_default();
+            self.buffer = Some(buffer);
+        }
+        // From its beginning, unless somebody still has a piece of it. Then a small message goes behind that.
+        if !self.bytes.try_reclaim(room)
+            && (buffer == Buffer::Large || self.bytes.capacity() < WORTH_BEGINNING)
+        {
+            self.bytes.reserve(room);
+        }
+    }
+
+    /// Gives back a buffer that holds nothing, as when a message has been taken.
     pub(in crate::proxy) fn put_back(&mut self) {
-        if self.is_large && self.bytes.is_empty() {
+        if self.bytes.is_empty() {
             let bytes = std::mem::take(&mut self.bytes);
-            self.is_large = false;
-            // A head that came slowly may have made it larger than any other message needs.
-            if bytes.capacity() <= LARGE {
-                SPARE.set(Some(bytes));
+            if let Some(buffer) = self.buffer.take() {
+                SPARE.with(|spare| spare[buffer as usize].set(Some(bytes)));
             }
         }
     }
 
     /// What has come, for whoever reads on from here.
     pub(in crate::proxy) fn into_bytes(self) -> Bytes {
-        self.bytes.freeze()
+        // Nothing is not a piece of a buffer.
+        if self.bytes.is_empty() { Bytes::new() } else { self.bytes.freeze() }
     }
 }
 
@@ -125,7 +157,7 @@ mod tests {
     #[tokio::test]
     async fn large_messages_are_read_at_once_and_share_a_buffer() {
         let (mut ours, mut theirs) = tokio::io::duplex(1 << 20);
-        let mut inlet = Inlet::new();
+        let mut inlet = Inlet::new(Buffer::Answers);
         let mut places = Vec::new();
         for turn in 0..3 {
             theirs.write_all(&vec![b'x'; 60_000]).await.unwrap();
@@ -142,17 +174,73 @@ mod tests {
         assert!(places[1] == places[2] && places[2] == places[3], "{places:?}");
     }
 
+    #[tokio::test]
+    async fn a_large_buffer_that_is_read_full_is_used_again() {
+        let (mut ours, mut theirs) = tokio::io::duplex(1 << 20);
+        let mut inlet = Inlet::new(Buffer::Answers);
+        inlet.large = PATIENCE;
+        let mut places = Vec::new();
+        for _ in 0..3 {
+            theirs.write_all(&[b'x'; LARGE]).await.unwrap();
+            assert_eq!(fill(&mut inlet, &mut ours).await, LARGE);
+            places.push(inlet.bytes.split().as_ptr());
+        }
+        assert!(places[0] == places[1] && places[1] == places[2], "{places:?}");
+        inlet.put_back();
+        assert!(SPARE.with(|spare| spare[Buffer::Large as usize].take()).is_some());
+    }
+
     #[test]
     fn nothing_of_what_waits_is_shown() {
-        let mut inlet = Inlet::new();
+        let mut inlet = Inlet::new(Buffer::Answers);
         inlet.bytes.extend_from_slice(b"secret");
         assert_eq!(format!("{inlet:?}"), "Inlet { waiting: 6, .. }");
     }
 
     #[tokio::test]
+    async fn small_messages_share_a_buffer_and_what_is_held_of_one_stays() {
+        let (mut ours, mut theirs) = tokio::io::duplex(1 << 20);
+        let mut inlets = [Inlet::new(Buffer::Requests), Inlet::new(Buffer::Requests)];
+        let mut at = Vec::new();
+        for turn in [0, 1, 0] {
+            let inlet = &mut inlets[turn];
+            theirs.write_all(b"message").await.unwrap();
+            fill(inlet, &mut ours).await;
+            let message = inlet.bytes.split();
+            at.push(message.as_ptr());
+            inlet.put_back();
+        }
+        assert!(at[0] == at[1] && at[1] == at[2], "{at:?}");
+        // Held, as by requests that wait for their answers: each has its own place, and all are as they came.
+        let ([one, _], mut held) = (&mut inlets, Vec::new());
+        for turn in 0..2000_u32 {
+            theirs.write_all(&turn.to_be_bytes()).await.unwrap();
+            fill(one, &mut ours).await;
+            held.push(one.bytes.split().freeze());
+            one.put_back();
+        }
+        assert!(held.iter().zip(0_u32..).all(|(message, turn)| message[..] == turn.to_be_bytes()));
+        assert_eq!(held[1].as_ptr() as usize - held[0].as_ptr() as usize, 4, "one after the other");
+    }
+
+    #[tokio::test]
+    async fn a_buffer_that_grew_with_a_message_goes_with_it() {
+        let (mut ours, mut theirs) = tokio::io::duplex(1 << 20);
+        let mut inlet = Inlet::new(Buffer::Requests);
+        for _ in 0..16 {
+            theirs.write_all(&[b'x'; ROOM]).await.unwrap();
+            fill(&mut inlet, &mut ours).await;
+        }
+        assert_eq!(inlet.bytes.split().len(), 16 * ROOM);
+        inlet.put_back();
+        assert!(SPARE.with(|spare| spare.iter().all(|place| place.take().is_none())));
+        assert_eq!(inlet.bytes.capacity(), 0);
+    }
+
+    #[tokio::test]
     async fn little_never_keeps_a_large_buffer() {
         let (mut ours, mut theirs) = tokio::io::duplex(1 << 20);
-        let mut inlet = Inlet::new();
+        let mut inlet = Inlet::new(Buffer::Answers);
         theirs.write_all(&[b'x'; ROOM]).await.unwrap();
         fill(&mut inlet, &mut ours).await;
         inlet.bytes.clear();

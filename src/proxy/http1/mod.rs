@@ -36,7 +36,7 @@ pub(super) use self::{
     framing::{Decoder, Piece},
     head::{Phrase, Said, take_answer},
     incoming::Incoming,
-    inlet::Inlet,
+    inlet::{Buffer, Inlet},
     out::Out,
     wire::Wire,
 };

@@ -1,6 +1,7 @@
 //! Bytes on their way to a socket.
 
 use std::{
+    cell::Cell,
     fmt,
     io::{self, IoSlice},
     pin::Pin,
@@ -18,6 +19,12 @@ const ENOUGH: usize = 32 * 1024;
 
 /// A buffer that once held more than this is not kept.
 const KEPT: usize = 16 * 1024;
+
+thread_local! {
+    /// A worker's buffer, whoever writes next: most often all of a message is written at once, and then one buffer, which stays
+    /// in the processor's cache, is enough for all connections.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// What waits to be written, in order: copied bytes, one large piece that is not copied, and what ends it.
 #[derive(Default)]
@@ -59,14 +66,18 @@ impl Out {
     /// Where heads and the like are written. Only as long as there is no large piece, which would come before it.
     pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
         debug_assert!(self.large.is_empty() && self.tail.is_empty(), "written before what comes first");
+        if self.copied.capacity() == 0 {
+            self.copied = SPARE.take();
+        }
         &mut self.copied
     }
 
     /// A piece of a body, and what ends it.
     pub(super) fn piece(&mut self, piece: Bytes, tail: &'static [u8]) {
         if piece.len() < COPIED {
-            self.copied.extend_from_slice(&piece);
-            self.copied.extend_from_slice(tail);
+            let buffer = self.buffer();
+            buffer.extend_from_slice(&piece);
+            buffer.extend_from_slice(tail);
         } else {
             self.large = piece;
             self.tail = tail;
@@ -117,9 +128,10 @@ impl Out {
         count -= step;
         if self.at == self.copied.len() {
             self.at = 0;
-            self.copied.clear();
-            if self.copied.capacity() > KEPT {
-                self.copied = Vec::new();
+            let mut buffer = std::mem::take(&mut self.copied);
+            if (1..=KEPT).contains(&buffer.capacity()) {
+                buffer.clear();
+                SPARE.set(buffer);
             }
         }
         let step = count.min(self.large.len());

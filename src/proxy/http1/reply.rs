@@ -72,7 +72,7 @@ pub(super) async fn reply(
     // Its end may look like one.
     caller.until_close.set(false);
     clear(&mut head.headers);
-    caller.spare.replace(head.headers);
+    caller.worker.spare.replace(head.headers);
     if keep && wire.has_whole_request() { Told::Kept } else { Told::Over }
 }
 

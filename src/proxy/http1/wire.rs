@@ -14,7 +14,7 @@ use http::{HeaderMap, header::EXPECT, request::Parts};
 use http_body::Frame;
 
 use super::{
-    Decoder, Ending, Inlet, Out, Piece,
+    Buffer, Decoder, Ending, Inlet, Out, Piece,
     head::{self, Malformed, Said},
 };
 use crate::{
@@ -63,7 +63,7 @@ impl Wire {
         Rc::new(Self {
             inner: RefCell::new(Inner {
                 stream,
-                inlet: Inlet::new(),
+                inlet: Inlet::new(Buffer::Requests),
                 out: Out::default(),
                 ending: Ending::default(),
                 body: Decoder::Done,
@@ -102,7 +102,7 @@ impl Wire {
     /// Gives back the memory of a connection that is quiet.
     pub(in crate::proxy) fn rest(&self) {
         let mut inner = self.inner.borrow_mut();
-        (inner.inlet, inner.out) = (Inlet::new(), Out::default());
+        (inner.inlet, inner.out) = (Inlet::new(Buffer::Requests), Out::default());
     }
 
     /// No further request is waited for.
@@ -125,7 +125,10 @@ impl Wire {
         loop {
             if !inlet.bytes.is_empty() {
                 match head::take_request(&mut inlet.bytes, ending, max, parts) {
-                    Ok(Some(said)) => return Poll::Ready(Ok(said)),
+                    Ok(Some(said)) => {
+                        inlet.put_back();
+                        return Poll::Ready(Ok(said));
+                    }
                     Err(malformed) => return Poll::Ready(Err(NoRequest::Malformed(malformed))),
                     Ok(None) => self.activity.received(!inlet.bytes.is_empty()),
                 }
@@ -243,7 +246,9 @@ impl Inner {
             self.out.buffer().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         loop {
-            match self.body.take(&mut self.inlet.bytes) {
+            let taken = self.body.take(&mut self.inlet.bytes);
+            self.inlet.put_back();
+            match taken {
                 Ok(Piece::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
                 Ok(Piece::Trailers(trailers)) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
                 Ok(Piece::End) => return Poll::Ready(None),

@@ -15,6 +15,9 @@ use crate::proxy::body::{Alongside, BodyError};
 /// that head and body of a small request would go out one after the other. The library keeps the piece instead of us.
 const FIRST: usize = 16 * 1024;
 
+/// Smaller pieces than this, about half of what is read into, are copied.
+const COPIED: usize = 4 * 1024;
+
 /// Sends a body to its end. Dropping it before resets the stream.
 #[derive(Debug)]
 pub(in crate::proxy) struct Pump<B> {
@@ -112,8 +115,13 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Alongside + Unpin> Pump<B> {
     }
 
     fn send(&mut self, data: Bytes, last: bool) -> Result<(), Broken> {
-        self.stream.send_data(data, last).map_err(|_| Broken::Stream)
+        self.stream.send_data(apart(data), last).map_err(|_| Broken::Stream)
     }
+}
+
+/// A piece that may wait in the library for long: a small one is copied, because it would keep all of the buffer that it came in.
+fn apart(piece: Bytes) -> Bytes {
+    if piece.len() < COPIED { Bytes::copy_from_slice(&piece) } else { piece }
 }
 
 impl BodyError {
@@ -128,5 +136,18 @@ impl BodyError {
             ) => Reason::INTERNAL_ERROR,
             Self::Upstream(Some(reason)) => *reason,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_piece_does_not_keep_the_buffer_that_it_came_in() {
+        let buffer = Bytes::from(vec![7; 2 * COPIED]);
+        let sent = [apart(buffer.slice(..1)), apart(buffer.slice(..0))];
+        assert!(buffer.is_unique() && sent[0] == buffer[..1] && sent[1].is_empty());
+        assert_eq!(apart(buffer.clone()).as_ptr(), buffer.as_ptr());
     }
 }

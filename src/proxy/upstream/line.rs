@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use crate::proxy::{
     body::BodyError,
     caller::Caller,
     hop,
-    http1::{Decoder, Ending, Inlet, Length, Out, Piece, Said, encode_request, take_answer},
+    http1::{Buffer, Decoder, Ending, Inlet, Length, Out, Piece, Said, encode_request, take_answer},
     inflow::BrokenOff,
     outgoing::Outgoing,
     upload::RequestBody,
@@ -64,7 +64,7 @@ impl Line {
     pub(super) fn new(stream: UpstreamStream, max_header_bytes: usize, terms: Terms) -> Self {
         Self {
             stream,
-            inlet: Inlet::new(),
+            inlet: Inlet::new(Buffer::Answers),
             out: Out::default(),
             sending: None,
             answer: Decoder::Done,
@@ -102,10 +102,7 @@ impl Line {
 
     /// The same, looking at what the upstream did meanwhile.
     pub(super) fn is_quiet(&mut self) -> bool {
-        // Nobody needs to be told what happens to a connection that nobody uses.
-        let mut nobody = Context::from_waker(Waker::noop());
-        // Neither its end nor an answer that nobody has asked for.
-        self.inlet.poll_fill(&mut self.stream, &mut nobody).is_pending() && self.is_at_rest()
+        self.is_at_rest() && self.stream.is_silent()
     }
 
     /// A request is to be sent.
@@ -200,7 +197,7 @@ impl Line {
     ) -> Poll<Result<Response<()>, SendError>> {
         loop {
             if !self.inlet.bytes.is_empty() {
-                let spare = &mut *caller.spare.borrow_mut();
+                let spare = &mut *caller.worker.spare.borrow_mut();
                 match take_answer(&mut self.inlet.bytes, ending, self.max_header_bytes, spare) {
                     Ok(None) => {}
                     Err(_) => return Poll::Ready(Err(SendError::Invalid)),
