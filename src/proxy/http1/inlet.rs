@@ -92,7 +92,7 @@ impl Inlet {
                 return other;
             }
         };
-        let is_large = self.buffer == Some(Buffer::Large);
+        let is_large = self.is_large();
         if is_large && self.bytes.len() < SMALL {
             self.large = self.large.saturating_sub(1);
             let copy = BytesMut::from(&self.bytes[..]);
@@ -103,6 +103,11 @@ impl Inlet {
             self.large = PATIENCE;
         }
         Poll::Ready(Ok(count))
+    }
+
+    /// Whether it reads into the large buffer.
+    pub(super) fn is_large(&self) -> bool {
+        self.buffer == Some(Buffer::Large)
     }
 
     /// Room for the beginning of a message.

@@ -247,7 +247,10 @@ impl Inner {
         }
         loop {
             let taken = self.body.take(&mut self.inlet.bytes);
-            self.inlet.put_back();
+            // A large one stays: what is held of the body is a piece of it, and whoever read next would need a new one.
+            if !self.inlet.is_large() {
+                self.inlet.put_back();
+            }
             match taken {
                 Ok(Piece::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
                 Ok(Piece::Trailers(trailers)) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
