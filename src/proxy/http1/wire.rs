@@ -289,3 +289,6 @@ impl Look for Wire {
         presence::abort(self.inner.borrow().stream.as_fd());
     }
 }
+
+#[cfg(test)]
+mod tests;
