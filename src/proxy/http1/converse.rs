@@ -66,7 +66,7 @@ pub(in crate::proxy) async fn converse(caller: &Rc<Caller>, wire: &Rc<Wire>) -> 
             Told::Broken => return Ended::Gone,
             Told::Switched(tunnel) => return Ended::Switched(tunnel),
         }
-        // The rest of its head keeps the buffer that it came in.
+        // What is left of the head would keep the buffer that it came in.
         clear(&mut parts.headers);
         parts.uri = Uri::default();
     }

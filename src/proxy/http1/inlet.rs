@@ -50,7 +50,7 @@ thread_local! {
 /// What has come and has not been taken yet.
 pub(in crate::proxy) struct Inlet {
     pub(in crate::proxy) bytes: BytesMut,
-    // Which one of the worker's `bytes` are, if they are one of them.
+    // Which buffer of the worker `bytes` are, unless they are one of their own.
     buffer: Option<Buffer>,
     // Which one it is when no large ones are expected.
     usual: Buffer,
@@ -80,26 +80,23 @@ impl Inlet {
         if self.bytes.is_empty() {
             self.make_room();
         } else if self.bytes.capacity() - self.bytes.len() < WORTH {
+            self.put_back();
             // It may become larger than any other message needs, so it goes with this one.
             self.bytes.reserve(ROOM);
             self.buffer = None;
         }
         let room = self.bytes.capacity() - self.bytes.len();
         let count = match pin!(stream.read_buf(&mut self.bytes)).poll(cx) {
-            Poll::Ready(Ok(count)) => count,
+            Poll::Ready(Ok(count @ 1..)) => count,
             other => {
                 self.put_back();
                 return other;
             }
         };
-        let is_large = self.is_large();
-        if is_large && self.bytes.len() < SMALL {
+        if self.is_large() && self.bytes.len() < SMALL {
             self.large = self.large.saturating_sub(1);
-            let copy = BytesMut::from(&self.bytes[..]);
-            self.bytes.clear();
             self.put_back();
-            self.bytes = copy;
-        } else if is_large || count == room {
+        } else if self.is_large() || (count == room && room >= ROOM) {
             self.large = PATIENCE;
         }
         Poll::Ready(Ok(count))
@@ -126,10 +123,15 @@ impl Inlet {
         }
     }
 
-    /// Gives back a buffer that holds nothing, as when a message has been taken.
+    /// Gives back a buffer that holds nothing, as when a message has been taken, and a large one that holds little.
     pub(in crate::proxy) fn put_back(&mut self) {
-        if self.bytes.is_empty() {
-            let bytes = std::mem::take(&mut self.bytes);
+        let is_little = self.is_large() && self.bytes.len() < SMALL;
+        if self.bytes.is_empty() || is_little {
+            let mut bytes = std::mem::take(&mut self.bytes);
+            if is_little {
+                self.bytes = BytesMut::from(&bytes[..]);
+                bytes.clear();
+            }
             if let Some(buffer) = self.buffer.take() {
                 SPARE.with(|spare| spare[buffer as usize].set(Some(bytes)));
             }
@@ -151,6 +153,7 @@ mod tests {
 
     use super::*;
 
+    // Each test has a thread of its own, and so its own buffers.
     async fn fill(inlet: &mut Inlet, ours: &mut tokio::io::DuplexStream) -> usize {
         poll_fn(|cx| inlet.poll_fill(ours, cx)).await.unwrap()
     }
@@ -256,5 +259,25 @@ mod tests {
             assert!(inlet.bytes.capacity() <= ROOM);
         }
         assert_eq!(inlet.large, 0);
+        // Neither does what is left of much.
+        for much in [SMALL, LARGE] {
+            inlet = Inlet::new(Buffer::Answers);
+            inlet.large = PATIENCE;
+            theirs.write_all(&vec![b'x'; much]).await.unwrap();
+            fill(&mut inlet, &mut ours).await;
+            let _held = inlet.bytes.split_to(much - 1);
+            assert!(waits(&mut inlet, &mut ours));
+            assert!(inlet.bytes == "x" && inlet.bytes.capacity() < 2 * ROOM);
+            assert!(SPARE.with(|spare| spare[Buffer::Large as usize].take()).is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_leaves_its_buffer_to_others() {
+        let (mut ours, theirs) = tokio::io::duplex(100);
+        drop(theirs);
+        let mut inlet = Inlet::new(Buffer::Requests);
+        assert_eq!(fill(&mut inlet, &mut ours).await, 0);
+        assert!(SPARE.with(|spare| spare[Buffer::Requests as usize].take()).is_some());
     }
 }

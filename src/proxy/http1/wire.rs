@@ -170,6 +170,8 @@ impl Wire {
     pub(super) fn begin_answer(&self) {
         let mut inner = self.inner.borrow_mut();
         (inner.waits, inner.answering) = (false, true);
+        // What was held of the body is not any more, and an answer may take long.
+        inner.inlet.put_back();
     }
 
     /// What is on its way out.

@@ -13,7 +13,7 @@ use crate::proxy::{
 };
 
 #[tokio::test]
-async fn a_large_body_keeps_its_buffer_and_a_small_one_gives_it_back() {
+async fn a_large_body_keeps_its_buffer_until_the_answer_and_a_small_one_gives_it_back() {
     for (len, keeps) in [(100, false), (64 * 1024, true)] {
         let (mut theirs, ours) = UnixStream::pair().unwrap();
         let second = Duration::from_secs(1);
@@ -33,7 +33,13 @@ async fn a_large_body_keeps_its_buffer_and_a_small_one_gives_it_back() {
             held.push(frame.unwrap().into_data().unwrap());
         }
         assert_eq!(held.iter().map(Bytes::len).sum::<usize>(), len);
-        let inlet = &wire.inner.borrow().inlet;
-        assert_eq!((inlet.is_large(), inlet.bytes.capacity() > 0), (keeps, keeps));
+        let kept = {
+            let inlet = &wire.inner.borrow().inlet;
+            (inlet.is_large(), inlet.bytes.capacity() > 0)
+        };
+        assert_eq!(kept, (keeps, keeps));
+        drop(held);
+        wire.begin_answer();
+        assert_eq!(wire.inner.borrow().inlet.bytes.capacity(), 0);
     }
 }
