@@ -100,3 +100,91 @@ impl AsyncWrite for UpstreamStream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use rustls::{
+        ClientConfig, RootCertStore, ServerConfig,
+        pki_types::{CertificateDer, PrivateKeyDer},
+    };
+    use tokio::{io::AsyncWriteExt as _, net::TcpListener, time::timeout};
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::*;
+    use crate::tls;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (ours, listener.accept().await.unwrap().0)
+    }
+
+    /// Waits until something comes that is more than what TLS itself has to say.
+    async fn heard(stream: &mut UpstreamStream) {
+        let hearing = async {
+            loop {
+                match stream {
+                    UpstreamStream::Plain(stream) => stream.readable().await.unwrap(),
+                    UpstreamStream::Tls(stream) => stream.get_ref().0.readable().await.unwrap(),
+                }
+                if !stream.is_silent() {
+                    return;
+                }
+            }
+        };
+        timeout(Duration::from_secs(10), hearing).await.expect("what has come is heard");
+    }
+
+    #[tokio::test]
+    async fn an_upstream_that_speaks_unasked_or_ends_is_not_silent() {
+        for ends in [false, true] {
+            let (ours, mut theirs) = pair().await;
+            let mut stream = UpstreamStream::Plain(ours);
+            assert!(stream.is_silent());
+            if ends {
+                drop(theirs);
+            } else {
+                theirs.write_all(b"H").await.unwrap();
+            }
+            heard(&mut stream).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn inside_tls_tickets_are_silence_and_all_else_is_not() {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let certificate = CertificateDer::from(made.cert);
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let server = ServerConfig::builder_with_provider(tls::provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.clone()], key)
+            .unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate).unwrap();
+        let client = ClientConfig::builder_with_provider(tls::provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let (acceptor, connector) =
+            (TlsAcceptor::from(Arc::new(server)), TlsConnector::from(Arc::new(client)));
+        for ends in [false, true] {
+            let (ours, theirs) = pair().await;
+            let connecting = connector.connect("localhost".try_into().unwrap(), ours);
+            let (ours, theirs) = tokio::join!(connecting, acceptor.accept(theirs));
+            let (mut stream, mut theirs) = (UpstreamStream::Tls(Box::new(ours.unwrap())), theirs.unwrap());
+            // The tickets of the handshake (RFC 8446 §4.6.1) have come by now.
+            assert!(stream.is_silent());
+            if ends {
+                theirs.shutdown().await.unwrap();
+            } else {
+                theirs.write_all(b"H").await.unwrap();
+            }
+            heard(&mut stream).await;
+        }
+    }
+}

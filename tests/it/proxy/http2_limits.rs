@@ -282,7 +282,9 @@ fn requests_that_wait_for_heads_to_be_written_go_on_when_they_are() {
     // the others.
     let _held = begin("not-me");
     until(|| in_flight(&sidecar) > 0.5);
+    let begun = Instant::now();
     let (caller, exchange) = loop {
+        assert!(begun.elapsed() < PATIENCE, "the kernel takes whatever is written");
         until(|| in_flight(&sidecar) < 1.5);
         fill(&sidecar, waits);
         let asking = begin("answer-me");
