@@ -57,7 +57,7 @@ pub(super) enum Verdict {
     Close,
     /// The upstream has not begun its answer in time.
     Overdue,
-    /// The connection has been quiet for a while: take its buffers.
+    /// The connection has been quiet for a while: take its room for a request.
     Park,
 }
 
@@ -153,7 +153,7 @@ impl Activity {
         self.verdict.get() == Some(Verdict::Park) && self.state.get() == State::Idle && self.flushed.get()
     }
 
-    /// It has what a request needs, buffers among it, or not.
+    /// It has what a request needs, or not.
     pub(super) fn conversing(&self, is: bool) {
         let (was, count) = (self.conversing.replace(is), &self.ticks.conversing);
         match (was, is) {
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_connection_loses_its_buffers_once_what_was_written_is_out() {
+    fn a_quiet_connection_loses_its_room_for_a_request_once_what_was_written_is_out() {
         let (ticks, registry) = (ticks(), Registry::default());
         let activity = Rc::new(Activity::new(Rc::clone(&ticks)));
         registry.add(&activity);

@@ -47,7 +47,7 @@ pub fn take_all<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Taken> {
         let mut ending = Ending::default();
         let (mut parts, ()) = Request::new(()).into_parts();
         let said = loop {
-            match take_request(&mut came, &mut ending, 64 * 1024, &mut parts) {
+            match take_request(&mut came, &mut ending, 64 * 1024, false, &mut parts) {
                 Ok(Some(said)) => break said,
                 Ok(None) if more(&mut came) => {}
                 Ok(None) | Err(_) => return taken,

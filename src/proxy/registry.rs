@@ -36,7 +36,7 @@ impl Registry {
         }
     }
 
-    /// Finds the connections that have been quiet since the last time: they lose their buffers.
+    /// Finds the connections that have been quiet since the last time: they lose their room for a request.
     pub(super) fn settle(&self) {
         self.activities.borrow().iter().filter_map(Weak::upgrade).for_each(|activity| activity.settle());
     }

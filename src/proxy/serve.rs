@@ -48,8 +48,8 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, _load: Load) {
     let weak: Weak<Wire> = Rc::downgrade(&wire);
     activity.watches(weak);
     let caller = Rc::new(Caller::new(worker, live, activity));
-    // Without a request, a connection is nothing but this small future. Buffers, and room for a request, come with the
-    // first byte, and go when it has been quiet for a while.
+    // Without a request, a connection is nothing but this small future. Room for a request comes with the first byte, and
+    // goes when it has been quiet for a while.
     let mut begun = first_bytes(&wire, &caller.activity).await;
     if begun == Some(Opening::Unclear) {
         begun = Box::pin(http2::rest_of_preface(&wire, &caller.activity)).await;
@@ -59,7 +59,7 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, _load: Load) {
     }
     while begun.is_some() {
         match Box::pin(converse(&caller, &wire)).await {
-            Ended::Quiet => wire.rest(),
+            Ended::Quiet => {}
             Ended::Closed => return,
             Ended::Switched(tunnel) => {
                 let (mut stream, early) = wire.into_parts();

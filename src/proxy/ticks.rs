@@ -19,7 +19,7 @@ pub(super) struct Ticks {
     pub(super) head_limit: u32,
     pub(super) idle_limit: u32,
     pub(super) left_limit: u32,
-    // Connections that have buffers now, and who waits for one.
+    // Connections that have room for a request now, and who waits for one.
     pub(super) conversing: Cell<usize>,
     pub(super) begun: Notify,
 }
@@ -43,7 +43,7 @@ impl Ticks {
         ticks
     }
 
-    /// Waits until some connection has buffers.
+    /// Waits until some connection has room for a request.
     pub(super) async fn conversing(&self) {
         while self.conversing.get() == 0 {
             self.begun.notified().await;

@@ -33,7 +33,7 @@ use super::{
 };
 use crate::shutdown::{Shutdown, Stage};
 
-/// How long a connection is quiet at least before its buffers are given back, which are most of what it costs.
+/// How long a connection is quiet at least before its room for a request is given back, which is most of what it costs.
 const QUIET: Duration = Duration::from_millis(100);
 
 /// How long a quiet connection is left open once the process drains: a request that is on its way just now still finds
@@ -218,7 +218,7 @@ async fn work(
     }
 }
 
-/// Takes the buffers of connections that have been quiet for one to two of these. Sooner means less memory: what thousands of
+/// Takes the room for a request from connections that have been quiet for one to two of these. Sooner means less memory: what thousands of
 /// connections need at the same time is not given back by the allocator afterwards.
 async fn settle(worker: Rc<Worker>) {
     let mut quiet = Alarm::after(QUIET);

@@ -60,15 +60,15 @@ pub(in crate::proxy) async fn converse(caller: &Rc<Caller>, wire: &Rc<Wire>) -> 
             })
             .await
         };
+        // What is left of the head would keep the buffer that it came in, and an answer may take long.
+        clear(&mut parts.headers);
+        parts.uri = Uri::default();
         match reply::reply(caller, wire, response, manner).await {
             Told::Kept => {}
             Told::Over => return Ended::Over,
             Told::Broken => return Ended::Gone,
             Told::Switched(tunnel) => return Ended::Switched(tunnel),
         }
-        // What is left of the head would keep the buffer that it came in.
-        clear(&mut parts.headers);
-        parts.uri = Uri::default();
     }
 }
 

@@ -40,11 +40,13 @@ pub(in crate::proxy) struct Said {
 #[derive(Clone, Debug)]
 pub(in crate::proxy) struct Phrase(pub(in crate::proxy) Bytes);
 
-/// Takes the head of a request out of what has come, once it is whole, into `parts`, whose header fields are empty.
+/// Takes the head of a request out of what has come, once it is whole, into `parts`, whose header fields are empty. What it says
+/// stands in the buffer that it came in, and keeps it, or `apart`.
 pub(in crate::proxy) fn take_request(
     bytes: &mut BytesMut,
     ending: &mut Ending,
     max: usize,
+    apart: bool,
     parts: &mut Parts,
 ) -> Result<Option<Said>, Malformed> {
     let Some(end) = ending.find(bytes) else {
@@ -53,7 +55,7 @@ pub(in crate::proxy) fn take_request(
         let is_other = ending.beginning(bytes).first().is_some_and(|byte| !is_token(*byte));
         return incomplete(is_other, bytes.len(), max);
     };
-    let (head, found) = split_off(bytes, ending, end, max)?;
+    let (head, found) = split_off(bytes, ending, end, max, apart)?;
     let (line, from) = first_line(&head, &found)?;
     let method_end = memchr(b' ', line).ok_or(Malformed::Head)?;
     let target_end =
@@ -80,10 +82,12 @@ pub(in crate::proxy) fn take_request(
 }
 
 /// Takes the head of an answer out of what has come, once it is whole. Its header fields take the place of `spare`.
+/// `apart` as for [`take_request`].
 pub(in crate::proxy) fn take_answer(
     bytes: &mut BytesMut,
     ending: &mut Ending,
     max: usize,
+    apart: bool,
     spare: &mut HeaderMap,
 ) -> Result<Option<(Response<()>, Said)>, Malformed> {
     let Some(end) = ending.find(bytes) else {
@@ -91,7 +95,7 @@ pub(in crate::proxy) fn take_answer(
             !ending.beginning(bytes).iter().zip(b"HTTP/1.").all(|(byte, expected)| byte == expected);
         return incomplete(is_other, bytes.len(), max);
     };
-    let (head, found) = split_off(bytes, ending, end, max)?;
+    let (head, found) = split_off(bytes, ending, end, max, apart)?;
     let (line, from) = first_line(&head, &found)?;
     let (version, rest) = line.split_at_checked(VERSION_LEN).ok_or(Malformed::Head)?;
     let mut response = Response::new(());
@@ -129,13 +133,22 @@ fn split_off(
     ending: &mut Ending,
     end: usize,
     max: usize,
+    apart: bool,
 ) -> Result<(Bytes, Ending), Malformed> {
     let found = std::mem::take(ending);
     if end > max {
         return Err(Malformed::TooLarge);
     }
     bytes.advance(found.start());
-    Ok((bytes.split_to(end - found.start()).freeze(), found))
+    let len = end - found.start();
+    let head = if apart {
+        let copy = Bytes::copy_from_slice(&bytes[..len]);
+        bytes.advance(len);
+        copy
+    } else {
+        bytes.split_to(len).freeze()
+    };
+    Ok((head, found))
 }
 
 fn incomplete<T>(is_other: bool, len: usize, max: usize) -> Result<Option<T>, Malformed> {

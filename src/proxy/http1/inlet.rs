@@ -19,7 +19,7 @@ const LARGE: usize = 128 * 1024;
 /// Less than this does not keep a large buffer, of which it may be all that is needed for long: it is copied.
 const SMALL: usize = LARGE / 4;
 
-/// Less room than this is not worth the first read of a message.
+/// Less room than this is not worth a read into a buffer that holds nothing.
 const WORTH_BEGINNING: usize = ROOM / 2;
 
 /// Less room than this is not worth a further read.
@@ -55,7 +55,7 @@ pub(in crate::proxy) struct Inlet {
     // Which one it is when no large ones are expected.
     usual: Buffer,
     // How many reads more are to be large ones.
-    large: u8,
+    expected: u8,
 }
 
 /// Credentials of callers and what upstreams answer pass here: no bytes of them are shown.
@@ -68,7 +68,7 @@ impl fmt::Debug for Inlet {
 impl Inlet {
     /// Reads into this buffer.
     pub(in crate::proxy) fn new(usual: Buffer) -> Self {
-        Self { bytes: BytesMut::new(), buffer: None, usual, large: 0 }
+        Self { bytes: BytesMut::new(), buffer: None, usual, expected: 0 }
     }
 
     /// Reads once; 0 at the end of the connection.
@@ -94,22 +94,22 @@ impl Inlet {
             }
         };
         if self.is_large() && self.bytes.len() < SMALL {
-            self.large = self.large.saturating_sub(1);
+            self.expected = self.expected.saturating_sub(1);
             self.put_back();
         } else if self.is_large() || (count == room && room >= ROOM) {
-            self.large = PATIENCE;
+            self.expected = PATIENCE;
         }
         Poll::Ready(Ok(count))
     }
 
     /// Whether it reads into the large buffer.
-    pub(super) fn is_large(&self) -> bool {
+    pub(in crate::proxy) fn is_large(&self) -> bool {
         self.buffer == Some(Buffer::Large)
     }
 
-    /// Room for the beginning of a message.
+    /// Room to read into, while nothing waits.
     fn make_room(&mut self) {
-        let (buffer, room) = if self.large > 0 { (Buffer::Large, LARGE) } else { (self.usual, ROOM) };
+        let (buffer, room) = if self.expected > 0 { (Buffer::Large, LARGE) } else { (self.usual, ROOM) };
         if self.buffer != Some(buffer) {
             self.put_back();
             self.bytes = SPARE.with(|spare| spare[buffer as usize].take()).unwrap_or_default();
@@ -186,7 +186,7 @@ mod tests {
     async fn a_large_buffer_that_is_read_full_is_used_again() {
         let (mut ours, mut theirs) = tokio::io::duplex(1 << 20);
         let mut inlet = Inlet::new(Buffer::Answers);
-        inlet.large = PATIENCE;
+        inlet.expected = PATIENCE;
         let mut places = Vec::new();
         for _ in 0..3 {
             theirs.write_all(&[b'x'; LARGE]).await.unwrap();
@@ -258,11 +258,11 @@ mod tests {
             assert_eq!(inlet.bytes.split(), "head");
             assert!(inlet.bytes.capacity() <= ROOM);
         }
-        assert_eq!(inlet.large, 0);
+        assert_eq!(inlet.expected, 0);
         // Neither does what is left of much.
         for much in [SMALL, LARGE] {
             inlet = Inlet::new(Buffer::Answers);
-            inlet.large = PATIENCE;
+            inlet.expected = PATIENCE;
             theirs.write_all(&vec![b'x'; much]).await.unwrap();
             fill(&mut inlet, &mut ours).await;
             let _held = inlet.bytes.split_to(much - 1);

@@ -99,12 +99,6 @@ impl Wire {
         inner.inlet.bytes.is_empty() && inner.out.is_empty()
     }
 
-    /// Gives back the memory of a connection that is quiet.
-    pub(in crate::proxy) fn rest(&self) {
-        let mut inner = self.inner.borrow_mut();
-        (inner.inlet, inner.out) = (Inlet::new(Buffer::Requests), Out::default());
-    }
-
     /// No further request is waited for.
     pub(in crate::proxy) fn leave(&self) {
         self.inner.borrow_mut().leaving = true;
@@ -124,7 +118,8 @@ impl Wire {
         let Inner { stream, inlet, ending, leaving, .. } = &mut *self.inner.borrow_mut();
         loop {
             if !inlet.bytes.is_empty() {
-                match head::take_request(&mut inlet.bytes, ending, max, parts) {
+                let apart = inlet.is_large();
+                match head::take_request(&mut inlet.bytes, ending, max, apart, parts) {
                     Ok(Some(said)) => {
                         inlet.put_back();
                         return Poll::Ready(Ok(said));
@@ -208,7 +203,7 @@ impl Wire {
         false
     }
 
-    /// Ends the writing side, and reads on until the caller has ended its own.
+    /// Reads on until the caller has ended its side.
     pub(in crate::proxy) fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Inner { stream, inlet, .. } = &mut *self.inner.borrow_mut();
         inlet.bytes.clear();
@@ -249,8 +244,9 @@ impl Inner {
         }
         loop {
             let taken = self.body.take(&mut self.inlet.bytes);
-            // A large one stays: what is held of the body is a piece of it, and whoever read next would need a new one.
-            if !self.inlet.is_large() {
+            // A large one stays until the answer: what is held of the body may be a piece of it, and whoever read next would then
+            // need a new one.
+            if self.answering || !self.inlet.is_large() {
                 self.inlet.put_back();
             }
             match taken {

@@ -15,7 +15,7 @@ use crate::proxy::body::{Alongside, BodyError};
 /// that head and body of a small request would go out one after the other. The library keeps the piece instead of us.
 const FIRST: usize = 16 * 1024;
 
-/// Smaller pieces than this, about half of what is read into, are copied.
+/// Smaller pieces than this are copied: about half of what is read into, unless bodies are large.
 const COPIED: usize = 4 * 1024;
 
 /// Sends a body to its end. Dropping it before resets the stream.

@@ -197,8 +197,13 @@ impl Line {
     ) -> Poll<Result<Response<()>, SendError>> {
         loop {
             if !self.inlet.bytes.is_empty() {
-                let spare = &mut *caller.worker.spare.borrow_mut();
-                match take_answer(&mut self.inlet.bytes, ending, self.max_header_bytes, spare) {
+                // HTTP/2 remembers fields for as long as the caller's connection lives (RFC 7541 §2.3.2), and a body that is
+                // written slowly would otherwise keep a large buffer for a small head.
+                let apart = !caller.is_http_1 || self.inlet.is_large();
+                let max = self.max_header_bytes;
+                let spare = &caller.worker.spare;
+                let taken = take_answer(&mut self.inlet.bytes, ending, max, apart, &mut spare.borrow_mut());
+                match taken {
                     Ok(None) => {}
                     Err(_) => return Poll::Ready(Err(SendError::Invalid)),
                     Ok(Some((answer, said))) => {

@@ -10,7 +10,7 @@ type Read = Result<Option<(Parts, Said)>, Malformed>;
 
 fn take(bytes: &mut BytesMut, ending: &mut Ending) -> Read {
     let (mut parts, ()) = http::Request::new(()).into_parts();
-    Ok(take_request(bytes, ending, MAX, &mut parts)?.map(|said| (parts, said)))
+    Ok(take_request(bytes, ending, MAX, false, &mut parts)?.map(|said| (parts, said)))
 }
 
 fn request(bytes: &[u8]) -> Read {
@@ -46,10 +46,32 @@ fn an_answer_is_read_as_it_stands() {
     ] {
         let mut came = BytesMut::from(format!("{line}\r\nContent-Length: 0\r\n\r\n").as_bytes());
         let (answer, said) =
-            take_answer(&mut came, &mut Ending::default(), MAX, &mut HeaderMap::new()).unwrap().unwrap();
+            take_answer(&mut came, &mut Ending::default(), MAX, false, &mut HeaderMap::new())
+                .unwrap()
+                .unwrap();
         assert_eq!((answer.status().as_u16(), said.facts.lengths), (status, 1));
         let told = answer.extensions().get::<Phrase>().map(|phrase| phrase.0.as_ref());
         assert_eq!(told, phrase.map(str::as_bytes), "{line}");
+    }
+}
+
+#[test]
+fn a_head_keeps_the_buffer_that_it_came_in_unless_it_is_taken_apart() {
+    for apart in [false, true] {
+        let ending = &mut Ending::default();
+        let mut came = BytesMut::from("\r\nGET /a HTTP/1.1\r\nX: one\r\n\r\nabc");
+        let (mut parts, ()) = http::Request::new(()).into_parts();
+        take_request(&mut came, ending, MAX, apart, &mut parts).unwrap().unwrap();
+        assert_eq!(
+            (parts.uri.path(), parts.headers["x"].as_bytes(), &came[..]),
+            ("/a", &b"one"[..], &b"abc"[..])
+        );
+        let mut came = BytesMut::from("HTTP/1.1 200 Fine\r\nX: one\r\n\r\nabc");
+        let fields = &mut HeaderMap::new();
+        let (answer, _) = take_answer(&mut came, ending, MAX, apart, fields).unwrap().unwrap();
+        assert_eq!((answer.headers()["x"].as_bytes(), &came[..]), (&b"one"[..], &b"abc"[..]));
+        came.clear();
+        assert_eq!(came.try_reclaim(16), apart);
     }
 }
 
@@ -107,8 +129,13 @@ fn what_is_not_a_head_is_not_read() {
         "HTTP/1.1 2000 OK\r\n\r\n",
         "HTTP/1.1  200 OK\r\n\r\n",
     ] {
-        let answer =
-            take_answer(&mut BytesMut::from(bytes), &mut Ending::default(), MAX, &mut HeaderMap::new());
+        let answer = take_answer(
+            &mut BytesMut::from(bytes),
+            &mut Ending::default(),
+            MAX,
+            false,
+            &mut HeaderMap::new(),
+        );
         assert_eq!(answer.unwrap_err(), Malformed::Head, "{bytes:?}");
     }
     assert_eq!(request(b"GET /\x7f HTTP/1.1\r\n\r\n").unwrap_err(), Malformed::Target);

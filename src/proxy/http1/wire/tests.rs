@@ -14,7 +14,7 @@ use crate::proxy::{
 
 #[tokio::test]
 async fn a_large_body_keeps_its_buffer_until_the_answer_and_a_small_one_gives_it_back() {
-    for (len, keeps) in [(100, false), (64 * 1024, true)] {
+    for (len, answered, keeps) in [(100, false, false), (64 * 1024, false, true), (64 * 1024, true, false)] {
         let (mut theirs, ours) = UnixStream::pair().unwrap();
         let second = Duration::from_secs(1);
         let activity = Rc::new(Activity::new(Rc::new(Ticks::new(second, second, second))));
@@ -27,6 +27,9 @@ async fn a_large_body_keeps_its_buffer_until_the_answer_and_a_small_one_gives_it
         let (mut parts, ()) = Request::new(()).into_parts();
         let said = poll_fn(|cx| wire.poll_head(8 * 1024, &mut parts, cx)).await.unwrap();
         let mut body = Incoming::new(&wire, wire.begin(&parts.headers, request_decoder(said)));
+        if answered {
+            wire.begin_answer();
+        }
         // Held, as for another try.
         let mut held = Vec::new();
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
