@@ -218,8 +218,8 @@ async fn work(
     }
 }
 
-/// Takes the room for a request from connections that have been quiet for one to two of these. Sooner means less memory: what thousands of
-/// connections need at the same time is not given back by the allocator afterwards.
+/// Takes the room for a request from connections that have been quiet for one to two of these. Sooner means less memory: what
+/// thousands of connections need at the same time is not given back by the allocator afterwards.
 async fn settle(worker: Rc<Worker>) {
     let mut quiet = Alarm::after(QUIET);
     loop {

@@ -41,7 +41,7 @@ pub(in crate::proxy) struct Said {
 pub(in crate::proxy) struct Phrase(pub(in crate::proxy) Bytes);
 
 /// Takes the head of a request out of what has come, once it is whole, into `parts`, whose header fields are empty. What it says
-/// stands in the buffer that it came in, and keeps it, or `apart`.
+/// stays in the buffer that it came in, which lives as long; or is copied, to stand `apart` from it.
 pub(in crate::proxy) fn take_request(
     bytes: &mut BytesMut,
     ending: &mut Ending,

@@ -56,7 +56,7 @@ fn an_answer_is_read_as_it_stands() {
 }
 
 #[test]
-fn a_head_keeps_the_buffer_that_it_came_in_unless_it_is_taken_apart() {
+fn a_head_keeps_the_buffer_that_it_came_in_unless_it_is_copied() {
     for apart in [false, true] {
         let ending = &mut Ending::default();
         let mut came = BytesMut::from("\r\nGET /a HTTP/1.1\r\nX: one\r\n\r\nabc");
