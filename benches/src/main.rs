@@ -32,7 +32,7 @@ const USAGE: &str = "benches/run [--quick | --instructions | --train] [--only ID
 --only    one part: small-1, small-16, small-64, small-256, down-64k, down-1m, up-64k, tls-h1, tls-h2, h2c,
           grpc, routes, refresh, traces,
           latency, fixed
---rounds  rounds of 0.8 s a target, beside the first, which is dropped (default 12)";
+--rounds  rounds of 0.8 to 1.6 s a target, beside the first, which is dropped (default 12)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();

@@ -159,10 +159,10 @@ fn scenarios() -> Vec<Scenario> {
     let with_http2 = vec![OURS, Kind::Haproxy, Kind::Envoy];
     let with_tls = [OURS, Kind::Nginx, Kind::Haproxy, Kind::Envoy].to_vec();
     vec![
-        small("small-64", "128 bytes, 64 connections", 64),
+        Scenario { slice: slice * 2, turns: 64, ..small("small-64", "128 bytes, 64 connections", 64) },
         small("small-1", "128 bytes, 1 connection", 1),
         small("small-16", "128 bytes, 16 connections", 16),
-        Scenario { turns: 16, ..small("small-256", "128 bytes, 256 connections", 256) },
+        Scenario { slice: slice * 2, ..small("small-256", "128 bytes, 256 connections", 256) },
         Scenario {
             way: Way::Tls,
             targets: with_tls,
@@ -300,8 +300,10 @@ fn latency(
         targets: vec![OURS, Kind::Nginx, Kind::Haproxy, Kind::Envoy, Kind::Relay, Kind::Direct],
         base: Kind::Nginx,
         traced: false,
-        slice: Duration::from_millis(800),
-        turns: 32,
+        // Of a thousand requests ten are slower than the 99th percentile. What makes them so is most often the hypervisor, for a few
+        // milliseconds: only with turns as short as that it meets all targets alike.
+        slice: Duration::from_millis(1600),
+        turns: 640,
     };
     let targets = start(std::slice::from_ref(&scenario), site, engine, cores, cores.generator, report)?;
     engine.busy = false;
