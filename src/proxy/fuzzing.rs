@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, uri::PathAndQuer
 
 use super::{
     check, hop,
-    http1::{Ending, Length, Out, Piece, encode_request, request_decoder, take_request},
+    http1::{Ending, Length, Out, Piece, body_length, encode_request, take_request},
     inject::Injection,
     path,
     seen::Seen,
@@ -53,7 +53,7 @@ pub fn take_all<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Taken> {
                 Ok(None) | Err(_) => return taken,
             }
         };
-        let mut decoder = request_decoder(said);
+        let mut decoder = body_length::of_request(said);
         if check::check(&parts, said.facts, !decoder.is_done()).is_err() {
             return taken;
         }

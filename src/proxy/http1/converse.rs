@@ -9,7 +9,7 @@ use std::{
 use http::{HeaderMap, Method, Request, Uri, Version, header::CONNECTION, request::Parts};
 
 use super::{
-    Decoder, Incoming, Wire,
+    Incoming, Wire, body_length,
     head::{Malformed, Said},
     reply::{self, Manner, Told},
     wire::NoRequest,
@@ -46,7 +46,7 @@ pub(in crate::proxy) async fn converse(caller: &Rc<Caller>, wire: &Rc<Wire>) -> 
             Err(NoRequest::Closed) => return Ended::Gone,
         };
         let manner = manner(&parts, said);
-        let body = Incoming::new(wire, wire.begin(&parts.headers, request_decoder(said)));
+        let body = Incoming::new(wire, wire.begin(&parts.headers, body_length::of_request(said)));
         caller.facts.set(said.facts);
         let response = {
             let handling = pin!(handle(caller, &mut parts, Inflow::Http1(body)));
@@ -83,19 +83,6 @@ pub(super) fn clear(headers: &mut HeaderMap) {
 
 /// As many fields as a place is kept for.
 const ROOMY: usize = 32;
-
-/// How a request is framed. Of one that is ambiguous nothing is read: it is refused.
-pub(in crate::proxy) fn request_decoder(said: Said) -> Decoder {
-    let Said { facts, length, .. } = said;
-    if facts.is_ambiguous() {
-        Decoder::Done
-    } else if facts.encodings > 0 {
-        // A coding other than `chunked` is refused as well.
-        Decoder::chunked()
-    } else {
-        Decoder::length(length)
-    }
-}
 
 /// What the request says about how it is answered.
 fn manner(parts: &Parts, said: Said) -> Manner {

@@ -1,19 +1,21 @@
 //! HTTP/1.1 on the wire (RFC 9112), towards callers and towards upstreams.
 //!
-//! 1. `head` finds the end of a head and reads it; `framing` reads the body behind it. Both refuse what two readers could read
-//!    differently; what is left to the rest of the road to refuse stands in [`Facts`].
+//! 1. `head` finds the end of a head and reads it; `body_length` says by what the body behind it ends, and `framing` reads that
+//!    body. All refuse what two readers could read differently; what is left to the rest of the road to refuse stands in
+//!    [`Facts`].
 //! 2. `encode` writes heads and chunks, `out` holds what is on its way to the socket, `inlet` what has come from it.
 //! 3. `wire` is the connection of a caller, `converse` serves the requests on it, `reply` writes an answer. The connection to an
 //!    upstream is `upstream::Connection`.
 //!
 //! Everything about a request happens in one task, the one of the caller's connection: it reads the request, writes it to the
-//! upstream, reads the answer and writes it back (towards an HTTP/2 upstream, the connection has a task too). So nothing is handed from one task to another, nothing is locked, and nobody
-//! is woken but by a socket.
+//! upstream, reads the answer and writes it back (towards an HTTP/2 upstream, the connection has a task too). So nothing is
+//! handed from one task to another, nothing is locked, and nobody is woken but by a socket.
 //!
 //! Written by hand because it is what attaché exists for: a library mends silently what must be refused (a second reader of the
 //! same bytes had to find out), and its two halves of a connection cost as much as everything else outside the kernel
 //! (`benches/README.md`).
 
+pub(super) mod body_length;
 mod converse;
 mod encode;
 mod ending;
@@ -28,7 +30,7 @@ mod wire;
 use http::HeaderMap;
 
 #[cfg(fuzzing)]
-pub(super) use self::{converse::request_decoder, head::take_request};
+pub(super) use self::head::take_request;
 pub(super) use self::{
     converse::{Ended, converse},
     encode::{Length, request as encode_request},

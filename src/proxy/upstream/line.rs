@@ -6,18 +6,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, Method, Response, StatusCode, Version,
-    header::{CONNECTION, TRANSFER_ENCODING},
-};
+use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body as _, Frame};
 
 use super::{UpstreamStream, terms::Terms};
 use crate::proxy::{
     body::BodyError,
     caller::Caller,
-    hop,
-    http1::{Buffer, Decoder, Ending, Inlet, Length, Out, Piece, Said, encode_request, take_answer},
+    http1::{
+        Buffer, Decoder, Ending, Inlet, Length, Out, Piece, Said, body_length, encode_request, take_answer,
+    },
     inflow::BrokenOff,
     outgoing::Outgoing,
     upload::RequestBody,
@@ -231,39 +229,19 @@ impl Line {
         }
     }
 
-    /// Finds out how the body is framed (RFC 9112 §6.3).
+    /// Finds out where the body ends.
     fn begin_answer(
         &mut self,
         answer: Response<()>,
         said: Said,
         outgoing: &Outgoing<'_>,
     ) -> Result<Response<()>, SendError> {
-        let Said { facts, length, connection } = said;
-        let (status, version, headers) = (answer.status(), answer.version(), answer.headers());
-        // Of HTTP/1.0, chunks are not to be trusted (§6.1).
-        let is_old = version != Version::HTTP_11;
-        let is_odd_coding = facts.encodings > 0
-            && (is_old || !headers[TRANSFER_ENCODING].as_bytes().eq_ignore_ascii_case(b"chunked"));
-        if facts.is_ambiguous() || is_odd_coding {
-            return Err(SendError::Invalid);
-        }
-        let switches = status == StatusCode::SWITCHING_PROTOCOLS;
-        let bodiless = *outgoing.method == Method::HEAD
-            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-            || switches;
-        self.answer = if bodiless {
-            Decoder::Done
-        } else if facts.encodings > 0 {
-            Decoder::chunked()
-        } else if facts.lengths > 0 {
-            Decoder::length(length)
-        } else {
-            Decoder::UntilClose
-        };
-        self.last |= is_old
-            || matches!(self.answer, Decoder::UntilClose)
-            || (connection && hop::lists(headers, &CONNECTION, b"close"));
+        let (decoder, ends) =
+            body_length::of_answer(outgoing.method, &answer, said).ok_or(SendError::Invalid)?;
+        self.answer = decoder;
+        self.last |= ends;
         // What follows a 101 is not HTTP any more.
+        let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         if !switches && self.answer.is_exceeded_by(&self.inlet.bytes) {
             return Err(SendError::Invalid);
         }

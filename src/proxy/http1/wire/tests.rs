@@ -8,7 +8,7 @@ use tokio::{io::AsyncWriteExt as _, net::UnixStream};
 
 use super::*;
 use crate::proxy::{
-    http1::{Incoming, converse::request_decoder},
+    http1::{Incoming, body_length},
     ticks::Ticks,
 };
 
@@ -26,7 +26,7 @@ async fn a_large_body_keeps_its_buffer_until_the_answer_and_a_small_one_gives_it
 
         let (mut parts, ()) = Request::new(()).into_parts();
         let said = poll_fn(|cx| wire.poll_head(8 * 1024, &mut parts, cx)).await.unwrap();
-        let mut body = Incoming::new(&wire, wire.begin(&parts.headers, request_decoder(said)));
+        let mut body = Incoming::new(&wire, wire.begin(&parts.headers, body_length::of_request(said)));
         if answered {
             wire.begin_answer();
         }
