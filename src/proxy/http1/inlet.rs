@@ -19,9 +19,6 @@ const LARGE: usize = 128 * 1024;
 /// Less than this does not keep a large buffer, of which it may be all that is needed for long: it is copied.
 const SMALL: usize = LARGE / 4;
 
-/// Less room than this is not worth a read into a buffer that holds nothing.
-const WORTH_BEGINNING: usize = ROOM / 2;
-
 /// Less room than this is not worth a further read.
 const WORTH: usize = 1024;
 
@@ -115,10 +112,9 @@ impl Inlet {
             self.bytes = SPARE.with(|spare| spare[buffer as usize].take()).unwrap_or_default();
             self.buffer = Some(buffer);
         }
-        // From its beginning, unless somebody still has a piece of it. Then a small message goes behind that.
-        if !self.bytes.try_reclaim(room)
-            && (buffer == Buffer::Large || self.bytes.capacity() < WORTH_BEGINNING)
-        {
+        // From its beginning, unless somebody still has a piece of it. Then the next message goes behind that, if there is room
+        // worth a read.
+        if !self.bytes.try_reclaim(room) && self.bytes.capacity() < room / 2 {
             self.bytes.reserve(room);
         }
     }
@@ -196,6 +192,23 @@ mod tests {
         assert!(places[0] == places[1] && places[1] == places[2], "{places:?}");
         inlet.put_back();
         assert!(SPARE.with(|spare| spare[Buffer::Large as usize].take()).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_is_held_of_large_messages_shares_a_buffer_as_long_as_half_of_it_is_left() {
+        let (mut ours, mut theirs) = tokio::io::duplex(1 << 20);
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            let mut inlet = Inlet::new(Buffer::Requests);
+            inlet.expected = PATIENCE;
+            theirs.write_all(&[b'x'; LARGE / 2]).await.unwrap();
+            fill(&mut inlet, &mut ours).await;
+            held.push(inlet.bytes.split().freeze());
+            inlet.put_back();
+        }
+        let [one, two, three] = [0, 1, 2].map(|number: usize| held[number].as_ptr() as usize);
+        assert_eq!(two - one, LARGE / 2);
+        assert!(!(one..one + LARGE).contains(&three));
     }
 
     #[test]

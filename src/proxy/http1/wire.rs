@@ -165,8 +165,6 @@ impl Wire {
     pub(super) fn begin_answer(&self) {
         let mut inner = self.inner.borrow_mut();
         (inner.waits, inner.answering) = (false, true);
-        // What was held of the body is not any more, and an answer may take long.
-        inner.inlet.put_back();
     }
 
     /// What is on its way out.
@@ -244,11 +242,7 @@ impl Inner {
         }
         loop {
             let taken = self.body.take(&mut self.inlet.bytes);
-            // A large one stays until the answer: what is held of the body may be a piece of it, and whoever read next would then
-            // need a new one.
-            if self.answering || !self.inlet.is_large() {
-                self.inlet.put_back();
-            }
+            self.inlet.put_back();
             match taken {
                 Ok(Piece::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
                 Ok(Piece::Trailers(trailers)) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
