@@ -1,7 +1,7 @@
 // An upstream for large, slow and broken bodies. Prints `listening PORT`.
 //
 //   GET  /down/BYTES      so many bytes, with a length;  /down-chunked/BYTES without
-//   POST /up              answers with the size and the hash of what came
+//   POST /up              answers with the size and the hash of what came;  /up/slowly takes its time over it
 //   GET  /cut/N           promises more than it sends, with a length or (odd N) chunked, then resets or closes
 //   POST /swallow         reads; says on standard output whether the body came to its end
 //   POST /ignore          never reads the body, never answers
@@ -9,6 +9,7 @@
 
 import { createHash } from "node:crypto";
 import { createServer } from "node:http";
+import { setTimeout } from "node:timers/promises";
 
 const block = Buffer.alloc(1 << 16, "attache ");
 
@@ -20,12 +21,13 @@ const routes = {
   "down-chunked"(request, response, bytes) {
     pour(response, Number(bytes));
   },
-  async up(request, response) {
+  async up(request, response, slowly) {
     const hash = createHash("sha256");
     let size = 0;
     for await (const chunk of request) {
       hash.update(chunk);
       size += chunk.length;
+      if (slowly) await setTimeout(2);
     }
     response.end(`${size} ${hash.digest("hex")}`);
   },

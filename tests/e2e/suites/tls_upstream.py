@@ -91,6 +91,8 @@ async def main(check: Check) -> None:
             check.that(answer.body == expected, f"{name}: 10 MiB arrive whole, {answer.status}")
             down = await asyncio.wait_for(get(sidecar.proxy, f"/{name}/down/{10 << 20}"), 30)
             check.that(len(down.body) == 10 << 20, f"{name}: and as many come back")
+            slowly = await asyncio.wait_for(get(sidecar.proxy, f"/{name}/up/slowly", "POST", {}, body), 30)
+            check.that(slowly.body == expected, f"{name}: whole also when they are taken slowly")
         else:
             own = answer.header("content-type") == "application/problem+json"
             reason = answer.json().get("reason") if own else answer.body[:80]
