@@ -39,7 +39,7 @@ pub fn calls(
     connections: usize,
 ) -> io::Result<Option<f64>> {
     const REQUESTS: u64 = 4000;
-    let mut plan = plan("v1", "128", target.plain, 1);
+    let mut plan = plan("v1", "128", target.plain, 0);
     if target.kind.chooses_what_is_traced() {
         plan = untold(&plan);
     }
@@ -77,6 +77,9 @@ pub fn calls(
     if std::env::var_os("BENCH_VERBOSE").is_some() {
         eprintln!("{summary}");
     }
+    if tally.errors > 0 {
+        return Err(io::Error::other(format!("{}: {} requests failed", target.kind.name(), tally.errors)));
+    }
     Ok(total.map(|total| total / tally.completed as f64))
 }
 
@@ -92,7 +95,7 @@ pub struct Memory {
 pub fn memory(kind: Kind, site: &Site, engine: &mut Engine, cores: Cores, idle: usize) -> io::Result<Memory> {
     let target = Target::start(kind, site, engine, cores, cores.proxy)?;
     let start = usage::memory(&target.pids());
-    let plan = plan("v1", "128", target.plain, 1);
+    let plan = plan("v1", "128", target.plain, 0);
     let fresh_load = engine.connect(target.plain, idle, &plan)?;
     engine.serve(Duration::from_millis(500))?;
     let fresh = usage::memory(&target.pids());
@@ -109,15 +112,18 @@ pub fn memory(kind: Kind, site: &Site, engine: &mut Engine, cores: Cores, idle: 
     engine.serve(Duration::from_secs(4))?;
     let used = usage::memory(&target.pids());
     engine.close(fresh_load);
-    if errors > 0 {
-        return Err(io::Error::other(format!("{}: {errors} of {idle} requests failed", kind.name())));
-    }
     drop(target);
     let target = Target::start(kind, site, engine, cores, cores.proxy)?;
     let load = engine.connect(target.plain, 64, &plan)?;
-    engine.run(&load, Limit::Until(Instant::now() + Duration::from_secs(1)))?;
+    errors += engine.run(&load, Limit::Until(Instant::now() + Duration::from_secs(1)))?.errors;
     let loaded = usage::memory(&target.pids());
     engine.close(load);
+    if errors > 0 {
+        return Err(io::Error::other(format!("{}: {errors} requests failed", kind.name())));
+    }
+    if start == 0 || loaded == 0 {
+        return Err(io::Error::other(format!("{}: its memory cannot be read", kind.name())));
+    }
     let each = |kb: u64| (kb as f64 - start as f64) * 1024.0 / idle as f64;
     Ok(Memory { start, load: loaded, fresh: each(fresh), used: each(used) })
 }
@@ -144,7 +150,7 @@ pub fn start_up(
                 Err(_) => engine.serve(Duration::from_micros(50))?,
             }
         };
-        stream.write_all(&plan("v1", "128", target.plain, 1).requests[0])?;
+        stream.write_all(&plan("v1", "128", target.plain, 0).requests[0])?;
         stream.set_nonblocking(true)?;
         let mut answer = [0; 4096];
         let read = loop {

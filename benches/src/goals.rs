@@ -38,6 +38,11 @@ impl Verdict {
     pub fn fails(&self) -> bool {
         self.firm && self.word() == "MISSED"
     }
+
+    /// Whether it gates and could not be measured here.
+    pub fn is_open(&self) -> bool {
+        self.firm && self.measured.is_nan()
+    }
 }
 
 #[cfg(test)]
@@ -48,6 +53,8 @@ mod tests {
     fn a_time_that_misses_its_gate_does_not_fail_the_run() {
         assert!(Verdict::firm("calls", 5.0, 4.2, 4.0).fails());
         assert!(!Verdict::firm("calls", 4.1, 4.2, 4.0).fails());
+        let unknown = Verdict::firm("calls", f64::NAN, 4.2, 4.0);
+        assert_eq!((unknown.word(), unknown.fails(), unknown.is_open()), ("not measured", false, true));
         let slow = Verdict::ratio("cpu".into(), 1.2, 1.0, 0.95, None);
         assert_eq!((slow.word(), slow.fails()), ("MISSED", false));
         assert_eq!(Verdict::ratio("rate".into(), 1.1, 1.0, 1.06, None).word(), "goal");

@@ -58,6 +58,12 @@ pub fn spawn(command: &mut Command, cores: Cores, cpu: usize) -> std::io::Result
     child
 }
 
+/// The date, as the machine has it.
+pub fn today() -> String {
+    let said = Command::new("date").args(["-u", "+%F"]).output();
+    said.map(|said| String::from_utf8_lossy(&said.stdout).trim().to_owned()).unwrap_or_default()
+}
+
 /// One line: processor, kernel, cores.
 pub fn describe() -> String {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

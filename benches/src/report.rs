@@ -8,8 +8,18 @@ use crate::{
     goals::Verdict,
     picture,
     slices::{Outcome, Scenario},
+    stats::Spread,
     target::Kind,
 };
+
+/// How a run ended.
+pub enum End {
+    Good,
+    /// A figure that gates missed its limit, or attaché failed a request.
+    Bad,
+    /// One could not be measured here.
+    Open,
+}
 
 #[derive(Default)]
 pub struct Report {
@@ -17,6 +27,7 @@ pub struct Report {
     scenarios: Vec<Value>,
     verdicts: Vec<Verdict>,
     pictures: Vec<(String, String)>,
+    errors: u64,
 }
 
 impl Report {
@@ -39,12 +50,15 @@ impl Report {
         self.line("|---|---|---|---|---|---|---|---|---|---|");
         for outcome in outcomes {
             let Outcome { cpu_ratio: cpu, rate_ratio: rate, .. } = outcome;
+            if matches!(outcome.kind, Kind::Attache(_)) {
+                self.errors += outcome.errors;
+            }
             let proxy = |text: String| if outcome.kind == Kind::Direct { "-".into() } else { text };
             self.line(&format!(
                 "| {} | {} | {} | {} | {:.0} | {:.2} ({:.2} to {:.2}) | {:.0} µs | {:.0} µs | {} | {} |",
                 outcome.kind.name(),
                 proxy(format!("{:.2} µs", outcome.cpu.median)),
-                proxy(format!("**{:.2}** ({:.2} to {:.2})", cpu.median, cpu.low, cpu.high)),
+                proxy(ratio(cpu)),
                 proxy(format!("{:.0} %", outcome.system * 100.0)),
                 outcome.rate.median,
                 rate.median,
@@ -67,7 +81,7 @@ impl Report {
             }
         }
         let value = |outcome: &Outcome| {
-            let spread = |spread: crate::stats::Spread| json!([spread.low, spread.median, spread.high]);
+            let spread = |spread: Spread| json!([spread.low, spread.median, spread.high]);
             json!({
                 "target": outcome.kind.name(),
                 "cpu_us": spread(outcome.cpu),
@@ -87,8 +101,8 @@ impl Report {
         self.pictures.push((scenario.id.into(), picture::bars(scenario.title, &base, outcomes)));
     }
 
-    /// The table of verdicts, the files; whether all firm gates held.
-    pub fn finish(mut self, machine: &str, directory: &Path) -> io::Result<bool> {
+    /// The table of verdicts and the files.
+    pub fn finish(mut self, machine: &str, directory: &Path) -> io::Result<End> {
         let verdicts = std::mem::take(&mut self.verdicts);
         self.line("\n### Against the goals\n\n| measure | measured | gate | goal | |\n|---|---|---|---|---|");
         for verdict in &verdicts {
@@ -115,14 +129,39 @@ impl Report {
         }
         let failed = verdicts.iter().filter(|verdict| verdict.fails()).count();
         let firm = verdicts.iter().filter(|verdict| verdict.firm).count();
+        let open: Vec<&str> = verdicts
+            .iter()
+            .filter(|verdict| verdict.is_open())
+            .map(|verdict| verdict.what.as_str())
+            .collect();
         if firm > 0 {
             self.line(&format!(
                 "\nresult: {} of {firm} figures that gate are within their limits",
-                firm - failed
+                firm - failed - open.len()
             ));
+        }
+        if !open.is_empty() {
+            self.line(&format!("\nSKIPPED: could not be measured on this machine: {}", open.join("; ")));
+        }
+        if self.errors > 0 {
+            self.line(&format!("\nFAILED: {} requests through attaché", self.errors));
         }
         fs::write(directory.join("report.md"), &self.text)?;
         println!("Written to {}: report.md, report.json and a picture for each table.", directory.display());
-        Ok(failed == 0)
+        Ok(match (failed == 0 && self.errors == 0, open.is_empty()) {
+            (false, _) => End::Bad,
+            (true, false) => End::Open,
+            (true, true) => End::Good,
+        })
+    }
+}
+
+/// The median and quartiles of a ratio.
+fn ratio(spread: &Spread) -> String {
+    let Spread { low, median, high } = spread;
+    if spread.wide() {
+        format!("{median:.2} ({low:.2} to {high:.2}), noisy")
+    } else {
+        format!("**{median:.2}** ({low:.2} to {high:.2})")
     }
 }

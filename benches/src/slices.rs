@@ -26,8 +26,6 @@ pub struct Scenario {
     pub connections: usize,
     pub size: &'static str,
     pub way: Way,
-    /// Requests over this many first segments of the path, for routes.
-    pub prefixes: usize,
     pub targets: Vec<Kind>,
     /// What the others are compared with.
     pub base: Kind,
@@ -68,7 +66,9 @@ impl Outcome {
     /// A figure as a ratio to that of a peer in the same round, and why no verdict can be given.
     pub fn against(&self, peer: &Self, figure: fn(&Self) -> &[f64]) -> (f64, Option<&'static str>) {
         let ratio = Spread::of(figure(self).iter().zip(figure(peer)).map(|(own, peer)| own / peer));
-        let why = if self.saturates && (self.busy < 0.9 || peer.busy < 0.9) {
+        let why = if self.errors + peer.errors > 0 {
+            Some("no verdict: there were errors")
+        } else if self.saturates && (self.busy < 0.9 || peer.busy < 0.9) {
             Some("noisy: the proxy was less than 0.9 busy")
         } else if ratio.wide() {
             Some("noisy: a quartile lies more than 5 % from the median")
@@ -79,8 +79,8 @@ impl Outcome {
     }
 }
 
-/// What a caller sends; `UP` bodies are uploads of 64 KiB.
-pub fn plan(first: &str, size: &str, to: SocketAddr, prefixes: usize) -> Rc<Plan> {
+/// What a caller sends; `up` bodies are uploads of 64 KiB. `routes` are how many others are asked for instead of the first segment.
+pub fn plan(first: &str, size: &str, to: SocketAddr, routes: usize) -> Rc<Plan> {
     let expected = SIZES.iter().find(|(name, _)| *name == size).expect("a known size").1;
     let request = |first: &str| -> Rc<[u8]> {
         let (method, body) = if size == "up" { ("POST", vec![b'u'; 65_536]) } else { ("GET", Vec::new()) };
@@ -97,10 +97,10 @@ pub fn plan(first: &str, size: &str, to: SocketAddr, prefixes: usize) -> Rc<Plan
         );
         [head.as_bytes(), &body].concat().into()
     };
-    let requests = match prefixes {
-        1 => vec![request(first)],
-        // Spread over the whole table, in an order that is not the table's.
-        many => (0..many).map(|number| request(&format!("r{}", 1 + (number * 37) % (many - 1)))).collect(),
+    let requests = match routes {
+        0 => vec![request(first)],
+        // Each of them, in an order that is not the table's: 41 divides neither 99 nor 999.
+        many => (0..many).map(|number| request(&format!("r{}", 1 + (number * 41) % many))).collect(),
     };
     Rc::new(Plan { requests, expected, streams: 0 })
 }
@@ -141,8 +141,8 @@ impl Scenario {
         let to = target.address(self.way).expect("only targets with that way are listed");
         let plan = match self.way {
             Way::Grpc => grpc_plan(to, STREAMS),
-            way if self.traced => untold(&plan(way.prefix(), self.size, to, self.prefixes)),
-            way => plan(way.prefix(), self.size, to, self.prefixes),
+            way if self.traced => untold(&plan(way.prefix(), self.size, to, 0)),
+            way => plan(way.prefix(), self.size, to, target.kind.more_routes()),
         };
         engine.connect(to, self.connections, &plan)
     }
@@ -295,9 +295,10 @@ impl Sample {
         self.cpu += (usage::cpu(pids) - before) as f64;
         self.requests += tally.completed as f64;
         self.wall += tally.elapsed.as_nanos() as f64;
-        // The first request of a turn wakes a target that the others have driven out of the processor's caches: that is the doing of
-        // the turns, and of a short one it would be more than the hundredth part.
-        self.latencies.extend(tally.latencies.into_iter().skip(1));
+        // With one connection, the first request of a turn wakes a target that the others have driven out of the processor's caches:
+        // that is the doing of the turns, and of a short one it would be more than the hundredth part.
+        let first = usize::from(load.callers.len() == 1);
+        self.latencies.extend(tally.latencies.into_iter().skip(first));
         self.errors += tally.errors;
         self.example = self.example.take().or(tally.example);
         Ok(())

@@ -1,6 +1,10 @@
 //! What is measured, in which order, and against which limits.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{
+    io,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use crate::{
     engine::Engine,
@@ -8,12 +12,12 @@ use crate::{
     goals::Verdict,
     instructions,
     machine::{self, Cores},
-    report::Report,
+    report::{End, Report},
     site::Site,
     slices::{Outcome, Scenario},
     stats::Spread,
     target::{self, Kind, Target, Variant, Way},
-    train,
+    train, usage,
 };
 
 pub struct Wish {
@@ -52,7 +56,7 @@ impl Wish {
     }
 }
 
-pub fn run(wish: &Wish) -> io::Result<bool> {
+pub fn run(wish: &Wish) -> io::Result<End> {
     let cores = Cores::choose();
     machine::pin(cores.generator);
     let mut engine = Engine::new()?;
@@ -64,6 +68,12 @@ pub fn run(wish: &Wish) -> io::Result<bool> {
         "Machine: {machine}. Generator on processor {}, proxy on {}.",
         cores.generator, cores.proxy
     ));
+    let (began, processors) = (Instant::now(), [cores.generator, cores.proxy]);
+    let stolen = || processors.iter().map(|cpu| usage::stolen(*cpu)).sum::<u64>();
+    let before = stolen();
+    let versions = [OURS, Kind::Nginx, Kind::Haproxy, Kind::Envoy].into_iter().filter_map(target::version);
+    let commit = std::env::var("BENCH_COMMIT").unwrap_or_else(|_| "a binary that was given".into());
+    report.line(&format!("\nPrograms: {} ({commit}).", versions.collect::<Vec<_>>().join("; ")));
 
     let mut scenarios: Vec<Scenario> =
         scenarios().into_iter().filter(|scenario| wish.wants(scenario.id)).collect();
@@ -88,11 +98,19 @@ pub fn run(wish: &Wish) -> io::Result<bool> {
     if wish.wants("fixed") {
         firm(wish, &site, &mut engine, cores, &mut report)?;
     }
+    let (took, stolen) = (began.elapsed(), (stolen() - before) as f64 / 2e9);
+    report.line(&format!(
+        "\nOn {}, {} rounds, {:.0} minutes; the hypervisor took {:.2} % of the two processors meanwhile.",
+        machine::today(),
+        wish.rounds,
+        took.as_secs_f64() / 60.0,
+        100.0 * stolen / took.as_secs_f64()
+    ));
     report.finish(&machine, &wish.out)
 }
 
 /// Instructions a request, of the scenarios that are wanted or of the usual ones, one a line.
-pub fn instructions(wish: &Wish) -> io::Result<bool> {
+pub fn instructions(wish: &Wish) -> io::Result<End> {
     const USUAL: [&str; 5] = ["small-64", "tls-h1", "tls-h2", "h2c", "grpc"];
     let cores = Cores::choose();
     let mut engine = Engine::new()?;
@@ -110,11 +128,11 @@ pub fn instructions(wish: &Wish) -> io::Result<bool> {
             println!("{:<9} {count:>7.0} instructions a request, {}", scenario.id, kind.name());
         }
     }
-    Ok(true)
+    Ok(End::Good)
 }
 
 /// What a profile is made of: every scenario in which attaché runs as it does by default.
-pub fn train(wish: &Wish) -> io::Result<bool> {
+pub fn train(wish: &Wish) -> io::Result<End> {
     let cores = Cores::choose();
     let mut engine = Engine::new()?;
     let directory = wish.out.join("work");
@@ -127,22 +145,30 @@ pub fn train(wish: &Wish) -> io::Result<bool> {
             println!("{:<9} {completed} requests", scenario.id);
         }
     }
-    Ok(true)
+    Ok(End::Good)
 }
 
 fn scenarios() -> Vec<Scenario> {
     let slice = Duration::from_millis(800);
     let peers = [OURS, Kind::Nginx, Kind::NginxLogged, Kind::Haproxy, Kind::Envoy, Kind::Relay, Kind::Direct]
         .to_vec();
-    let large =
-        [OURS, Kind::NginxLarge, Kind::Nginx, Kind::Haproxy, Kind::Envoy, Kind::Relay, Kind::Direct].to_vec();
+    let large = [
+        OURS,
+        Kind::NginxLarge,
+        Kind::NginxUnbuffered,
+        Kind::Nginx,
+        Kind::Haproxy,
+        Kind::Envoy,
+        Kind::Relay,
+        Kind::Direct,
+    ]
+    .to_vec();
     let small = |id, title, connections| Scenario {
         id,
         title,
         connections,
         size: "128",
         way: Way::Plain,
-        prefixes: 1,
         targets: peers.clone(),
         base: Kind::Nginx,
         traced: false,
@@ -192,7 +218,6 @@ fn scenarios() -> Vec<Scenario> {
         Scenario {
             targets: [OURS].into_iter().chain(ROUTES).collect(),
             base: OURS,
-            prefixes: 100,
             ..small("routes", "routes and credentials, 128 bytes, 64 connections", 64)
         },
         Scenario {
@@ -241,18 +266,24 @@ fn start(
 fn judge(id: &str, outcomes: &[Outcome], report: &mut Report) {
     let find = |kind: Kind| outcomes.iter().find(|outcome| outcome.kind == kind);
     let cpu = |what: &str, ours: Kind, peer: Kind, gate: f64, goal: f64, report: &mut Report| {
-        if let (Some(ours), Some(peer)) = (find(ours), find(peer)) {
-            let (ratio, noisy) = ours.against(peer, |outcome| &outcome.cpus);
-            let what = format!("CPU a request, {what}, against {}", peer.kind.name());
-            report.judge(Verdict::ratio(what, ratio, gate, goal, noisy));
-        }
+        let what = format!("CPU a request, {what}, against {}", peer.name());
+        report.judge(match (find(ours), find(peer)) {
+            (Some(ours), Some(peer)) => {
+                let (ratio, noisy) = ours.against(peer, |outcome| &outcome.cpus);
+                Verdict::ratio(what, ratio, gate, goal, noisy)
+            }
+            _ => Verdict::ratio(what, f64::NAN, gate, goal, None),
+        });
     };
     let rate = |peer: Kind, gate: f64, goal: f64, report: &mut Report| {
-        if let (Some(ours), Some(peer)) = (find(OURS), find(peer)) {
-            let (ratio, noisy) = ours.against(peer, |outcome| &outcome.rates);
-            let what = format!("throughput on one core, against {}", peer.kind.name());
-            report.judge(Verdict::ratio(what, ratio, gate, goal, noisy));
-        }
+        let what = format!("throughput on one core, against {}", peer.name());
+        report.judge(match (find(OURS), find(peer)) {
+            (Some(ours), Some(peer)) => {
+                let (ratio, noisy) = ours.against(peer, |outcome| &outcome.rates);
+                Verdict::ratio(what, ratio, gate, goal, noisy)
+            }
+            _ => Verdict::ratio(what, f64::NAN, gate, goal, None),
+        });
     };
     match id {
         "small-64" => {
@@ -296,7 +327,6 @@ fn latency(
         connections: 1,
         size: "128",
         way: Way::Plain,
-        prefixes: 1,
         targets: vec![OURS, Kind::Nginx, Kind::Haproxy, Kind::Envoy, Kind::Relay, Kind::Direct],
         base: Kind::Nginx,
         traced: false,

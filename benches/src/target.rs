@@ -22,8 +22,10 @@ pub enum Kind {
     Attache(Variant),
     Nginx,
     NginxLogged,
-    /// With buffers as large as its documentation suggests for large bodies.
+    /// With buffers for large bodies.
     NginxLarge,
+    /// With none for answers.
+    NginxUnbuffered,
     Haproxy,
     Envoy,
     Relay,
@@ -60,6 +62,7 @@ impl Kind {
             Self::Nginx => "nginx".into(),
             Self::NginxLogged => "nginx, access log".into(),
             Self::NginxLarge => "nginx, large buffers".into(),
+            Self::NginxUnbuffered => "nginx, unbuffered".into(),
             Self::Haproxy => "HAProxy".into(),
             Self::Envoy => "Envoy".into(),
             Self::Relay => "raw relay".into(),
@@ -69,6 +72,14 @@ impl Kind {
 }
 
 impl Kind {
+    /// How many of its routes are asked for besides the usual one.
+    pub fn more_routes(self) -> usize {
+        match self {
+            Self::Attache(variant) => variant.routes - 1,
+            _ => 0,
+        }
+    }
+
     /// Only where callers say nothing of traces does a share of requests mean anything.
     pub fn chooses_what_is_traced(self) -> bool {
         matches!(self, Self::Attache(Variant { traces: Some(_), .. }))
@@ -184,8 +195,6 @@ impl Target {
             )?;
             Ok(command(tool("nginx"), &["-e", "stderr", "-c", &path.display().to_string()]))
         };
-        let large = "proxy_buffers 16 64k; proxy_buffer_size 64k; proxy_busy_buffers_size 128k; \
-                     proxy_max_temp_file_size 0; client_body_buffer_size 128k;";
         let mut command = match kind {
             Kind::Direct => {
                 return Ok(Self {
@@ -205,7 +214,8 @@ impl Target {
                 let log = format!("{}/access.log", site.directory.display());
                 nginx(&log, "")?
             }
-            Kind::NginxLarge => nginx("off", large)?,
+            Kind::NginxLarge => nginx("off", include_str!("../peers/nginx-large.conf"))?,
+            Kind::NginxUnbuffered => nginx("off", include_str!("../peers/nginx-unbuffered.conf"))?,
             Kind::Haproxy => {
                 let path = config(include_str!("../peers/haproxy.cfg"), "cfg", &[])?;
                 command(tool("haproxy"), &["-db", "-f", &path.display().to_string()])
@@ -213,10 +223,9 @@ impl Target {
             Kind::Envoy => {
                 let path = config(include_str!("../peers/envoy.yaml"), "yaml", &[])?;
                 let path = path.display().to_string();
-                let envoy = env::var_os("ENVOY_BIN").map_or_else(|| tool("envoy"), PathBuf::from);
                 let options =
                     ["--concurrency", "1", "--log-level", "error", "--disable-hot-restart", "-c", &path];
-                command(envoy, &options)
+                command(envoy(), &options)
             }
             Kind::Attache(variant) => {
                 let template = attache(variant, site);
@@ -243,7 +252,9 @@ impl Target {
             Kind::Attache(_) => [plain; Way::ALL.len()],
             Kind::Relay => [plain, 0, 0, 0, 0],
             // nginx speaks HTTP/2 to upstreams for gRPC only.
-            Kind::Nginx | Kind::NginxLogged | Kind::NginxLarge => [plain, tls, 0, 0, 0],
+            Kind::Nginx | Kind::NginxLogged | Kind::NginxLarge | Kind::NginxUnbuffered => {
+                [plain, tls, 0, 0, 0]
+            }
             _ => ways,
         };
         Ok(Self { kind, plain: local(plain), ports, child: Some(child) })
@@ -296,6 +307,24 @@ pub fn attache_binary() -> PathBuf {
     env::var_os("ATTACHE_BIN").map_or_else(|| PathBuf::from("target/release/attache"), PathBuf::from)
 }
 
+/// What a program says about its version.
+pub fn version(kind: Kind) -> Option<String> {
+    let (program, argument) = match kind {
+        Kind::Attache(_) => (attache_binary(), "--version"),
+        Kind::Nginx => (tool("nginx"), "-v"),
+        Kind::Haproxy => (tool("haproxy"), "-v"),
+        Kind::Envoy => (envoy(), "--version"),
+        _ => return None,
+    };
+    let said = Command::new(program).arg(argument).output().ok()?;
+    let text = [said.stdout, said.stderr].concat();
+    String::from_utf8_lossy(&text).lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
+}
+
+fn envoy() -> PathBuf {
+    env::var_os("ENVOY_BIN").map_or_else(|| tool("envoy"), PathBuf::from)
+}
+
 /// A program by its name, also where an ordinary user's PATH does not look.
 fn tool(name: &str) -> PathBuf {
     let path = env::var("PATH").unwrap_or_default() + ":/usr/sbin:/usr/local/sbin";
@@ -311,9 +340,9 @@ pub fn has(program: &str) -> bool {
 
 pub fn present(kind: Kind) -> bool {
     match kind {
-        Kind::Nginx | Kind::NginxLogged | Kind::NginxLarge => tool("nginx").exists(),
+        Kind::Nginx | Kind::NginxLogged | Kind::NginxLarge | Kind::NginxUnbuffered => tool("nginx").exists(),
         Kind::Haproxy => tool("haproxy").exists(),
-        Kind::Envoy => env::var_os("ENVOY_BIN").map_or_else(|| tool("envoy"), PathBuf::from).exists(),
+        Kind::Envoy => envoy().exists(),
         _ => true,
     }
 }
@@ -368,7 +397,8 @@ fn attache(variant: Variant, site: &Site) -> String {
         text += &format!("[traces]\nendpoint = \"http://{endpoint}\"\nsample_ratio = {ratio:?}\n");
         text += "protocol = \"http/protobuf\"\n";
     }
-    text += &route("all".into(), "/".into(), "main".into());
+    // A path prefix, as a service has that may call a part of an API: so that the policy of paths is on.
+    text += &route("plain".into(), format!("/{}", Way::Plain.prefix()), "main".into());
     for number in 1..variant.routes {
         text += &route(format!("r{number}"), format!("/r{number}"), credential(number));
     }
