@@ -164,3 +164,6 @@ impl Drop for Alive {
 fn default_workers() -> usize {
     thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MAX_WORKERS)
 }
+
+#[cfg(test)]
+mod tests;
