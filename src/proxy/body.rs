@@ -107,6 +107,11 @@ impl AnswerBody {
         self.in_flight = Some(in_flight);
     }
 
+    /// Whether nothing of it is awaited any more.
+    pub(super) fn is_here(&self) -> bool {
+        matches!(self.content, Content::Own(_) | Content::Upstream(None) | Content::Stream(None))
+    }
+
     /// Gives the connection back if the body is complete already.
     pub(super) fn finish_if_complete(&mut self) {
         self.content.finish_if_complete();

@@ -7,7 +7,9 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header::CONTENT_TYPE, request::Parts,
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
+    header::{CONNECTION, CONTENT_TYPE},
+    request::Parts,
 };
 
 use super::{
@@ -76,6 +78,9 @@ pub(super) fn answer(error: Error) -> Response<AnswerBody> {
         headers.insert(MESSAGE, message);
     }
     error::tell_proxy_status(headers, reason);
+    if reason.closes() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if let Some(after) = error.retry_after {
         // What the client's own retries wait for (gRPC proposal A6).
         headers

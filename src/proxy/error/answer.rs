@@ -108,7 +108,7 @@ impl Reason {
     }
 
     /// Whether the connection must not be used again: what follows such a request may not be what it seems.
-    fn closes(self) -> bool {
+    pub(in crate::proxy) fn closes(self) -> bool {
         !matches!(
             self,
             Self::NoRoute

@@ -1,11 +1,11 @@
 //! Where the body of a message ends, as its head says (RFC 9112 §6.3).
 
 use http::{
-    Method, Response, StatusCode, Version,
+    HeaderMap, Method, Response, StatusCode, Version,
     header::{CONNECTION, TRANSFER_ENCODING},
 };
 
-use super::{Decoder, head::Said};
+use super::{Decoder, Facts, head::Said};
 use crate::proxy::hop;
 
 /// The body of a request. Of one that is ambiguous nothing is read: it is refused.
@@ -32,9 +32,7 @@ pub(in crate::proxy) fn of_answer(
     let (status, headers) = (answer.status(), answer.headers());
     // Of HTTP/1.0, chunks are not to be trusted (§6.1).
     let is_old = answer.version() != Version::HTTP_11;
-    let is_odd_coding = facts.encodings > 0
-        && (is_old || !headers[TRANSFER_ENCODING].as_bytes().eq_ignore_ascii_case(b"chunked"));
-    if facts.is_ambiguous() || is_odd_coding {
+    if facts.is_ambiguous() || (is_old && facts.encodings > 0) || has_odd_coding(headers, facts) {
         return None;
     }
     let bodiless = *method == Method::HEAD
@@ -57,13 +55,19 @@ pub(in crate::proxy) fn of_answer(
     Some((decoder, ends))
 }
 
+/// Whether there is a coding other than `chunked`, of which no end is known.
+pub(super) fn has_odd_coding(headers: &HeaderMap, facts: Facts) -> bool {
+    facts.encodings > 0
+        && headers
+            .get(TRANSFER_ENCODING)
+            .is_none_or(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+}
+
 #[cfg(test)]
 mod tests {
-    use bytes::BytesMut;
-    use http::HeaderMap;
-
     use super::*;
     use crate::proxy::http1::{Ending, take_answer};
+    use bytes::BytesMut;
 
     // In words: how the body is framed, and whether the connection ends.
     fn answer(method: &Method, head: &str) -> String {

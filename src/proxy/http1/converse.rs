@@ -95,7 +95,9 @@ fn manner(parts: &Parts, said: Said) -> Manner {
     } else {
         is_new
     };
-    Manner { version, is_head: parts.method == Method::HEAD, keep: keep && !said.facts.is_ambiguous() }
+    // Where a request ends that is refused for its framing is not known.
+    let keep = keep && !said.facts.is_ambiguous() && !body_length::has_odd_coding(headers, said.facts);
+    Manner { version, is_head: parts.method == Method::HEAD, keep }
 }
 
 /// Answers what is not a request.

@@ -54,6 +54,8 @@ pub(super) async fn reply(
     let length = length(&mut head, &body, manner);
     let keep = manner.keep && !wire.is_leaving() && length != Length::UntilClose;
     wire.begin_answer();
+    // Where nothing is awaited any more, the head can say whether the connection ends.
+    let keep = keep && (!body.is_here() || wire.has_whole_request());
     let keep = wire.out(|out| encode::answer(&head, manner.version, length, keep, out));
     if let Some(tunnel) = switched {
         return match poll_fn(|cx| wire.poll_flush(cx)).await {
@@ -61,9 +63,10 @@ pub(super) async fn reply(
             Err(_) => Told::Broken,
         };
     }
-    // Of what is said of an answer to HEAD, nothing is sent (RFC 9110 §9.3.2).
-    let mut writing =
-        Writing { length: if manner.is_head { Length::None } else { length }, body: Some(body), whole: true };
+    // Of what is said of an answer to HEAD, nothing is sent (RFC 9110 §9.3.2); and what has no body is not waited for.
+    let length = if manner.is_head { Length::None } else { length };
+    let body = Some(body).filter(|_| length != Length::None);
+    let mut writing = Writing { length, body, whole: true };
     let written = poll_fn(|cx| writing.poll(&head.headers, wire, cx)).await;
     if written.is_err() || !writing.whole {
         return Told::Broken;
@@ -141,7 +144,6 @@ impl Writing {
                     return Poll::Pending;
                 }
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(_) if self.length == Length::None => {}
                     Ok(piece) => self.whole = wire.out(|out| self.length.piece(piece, out)).is_ok(),
                     Err(frame) => {
                         let trailers = frame.into_trailers().map(|trailers| announced(trailers, headers));

@@ -169,6 +169,50 @@ fn what_follows_a_refused_request_on_its_connection_is_not_served() {
 }
 
 #[test]
+fn what_follows_a_refused_call_on_its_connection_is_not_served() {
+    before_either("", |upstream, sidecar| {
+        for rest in [
+            "Host: localhost\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
+            "Host: localhost\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            "Host: evil.example\r\n\r\n",
+            "\r\n",
+        ] {
+            let mut caller = Caller::connect(sidecar.proxy);
+            caller.send(format!(
+                "POST / HTTP/1.1\r\nContent-Type: application/grpc\r\n{rest}GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            ));
+            let answer = caller.answer();
+            assert!(answer.field("grpc-status").is_some(), "{rest}");
+            assert_eq!(answer.field("connection"), Some("close"), "{rest}");
+            assert!(caller.is_closed(), "{rest}");
+            assert!(upstream.received().is_empty(), "{rest}");
+        }
+    });
+}
+
+#[test]
+fn an_answer_says_when_its_connection_ends_because_the_body_is_not_read() {
+    let (provider, upstream) = (provider(), echo());
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "path = \"/api\"");
+    for (request, ends) in [
+        ("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", false),
+        ("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello", false),
+        ("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n", true),
+    ] {
+        let mut caller = Caller::connect(sidecar.proxy);
+        caller.send(request);
+        let answer = caller.answer();
+        assert_eq!((answer.status, answer.field("connection") == Some("close")), (404, ends), "{request}");
+        if ends {
+            assert!(caller.is_closed(), "{request}");
+        } else {
+            caller.send("GET /api HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            assert_eq!(caller.answer().status, 200, "{request}");
+        }
+    }
+}
+
+#[test]
 fn promise_4_a_path_that_could_leave_its_prefix_is_refused() {
     let (provider, upstream) = (provider(), echo());
     let sidecar = Sidecar::to(&upstream.url(), &provider, "path = \"/api\"");
