@@ -1,5 +1,8 @@
 //! A connection for a request when none is kept: a new one, or with `max_connections` in use the first that comes free.
 
+use std::pin::pin;
+
+use futures_util::future::OptionFuture;
 use tokio::time;
 
 use super::{
@@ -25,31 +28,35 @@ pub(in crate::proxy) async fn acquire(
 ) -> Result<Connection, ConnectError> {
     let permit = match upstream.limit.try_permit() {
         Some(permit) => permit,
-        None if wanted == Wanted::Fresh => wait(upstream).await?,
-        None => {
-            let _waiting = upstream.limit.queue().ok_or(ConnectError::Busy)?;
-            let patience = time::sleep(upstream.limit.patience());
-            let returned = pool.wait(upstream.slot);
-            tokio::select! {
-                permit = upstream.limit.permit() => permit,
-                // The pool keeps the other end for as long as this waits.
-                Ok(mut connection) = returned => {
-                    if connection.is_usable() {
-                        return Ok(connection);
-                    }
-                    // It ended on its way here, and what it stood for is free.
-                    drop(connection);
-                    wait(upstream).await?
-                }
-                () = patience => return Err(ConnectError::Busy),
-            }
-        }
+        None => match wait(upstream, pool, wanted).await? {
+            Turn::Kept(connection) => return Ok(connection),
+            Turn::Permit(permit) => permit,
+        },
     };
     connect::connect(upstream, permit, now).await
 }
 
-/// Waits for the right to open a connection.
-async fn wait(upstream: &Upstream) -> Result<Permit, ConnectError> {
+/// What a request has waited for.
+enum Turn {
+    Kept(Connection),
+    Permit(Permit),
+}
+
+/// Waits for the right to open a connection, or for one that comes back: in one place of the queue, for as long as the route says.
+async fn wait(upstream: &Upstream, pool: &Pool, wanted: Wanted) -> Result<Turn, ConnectError> {
     let _waiting = upstream.limit.queue().ok_or(ConnectError::Busy)?;
-    time::timeout(upstream.limit.patience(), upstream.limit.permit()).await.map_err(|_| ConnectError::Busy)
+    let mut patience = pin!(time::sleep(upstream.limit.patience()));
+    let mut permit = pin!(upstream.limit.permit());
+    loop {
+        // The pool keeps the other end for as long as this waits.
+        let returned = (wanted == Wanted::Any).then(|| pool.wait(upstream.slot));
+        tokio::select! {
+            permit = &mut permit => return Ok(Turn::Permit(permit)),
+            // One that ended on its way here makes room for another.
+            Some(Ok(mut connection)) = OptionFuture::from(returned) => if connection.is_usable() {
+                return Ok(Turn::Kept(connection));
+            },
+            () = &mut patience => return Err(ConnectError::Busy),
+        }
+    }
 }

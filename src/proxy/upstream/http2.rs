@@ -188,7 +188,9 @@ impl Multiplexed {
     pub(super) fn left(&self) {
         self.streams.set(self.streams.get() - 1);
         self.quiet.set(self.ticks.now());
-        self.tell();
+        if let Some(owner) = self.owner.upgrade() {
+            owner.left(self.slot, self);
+        }
     }
 
     /// Tells those that wait that there may be room.

@@ -1,7 +1,7 @@
 //! The HTTP/2 connections of a worker.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::VecDeque,
     rc::{Rc, Weak},
 };
@@ -30,7 +30,12 @@ pub(in crate::proxy) struct Shared {
     ticks: Rc<Ticks>,
     max_idle: u32,
     max_age: u32,
+    // Counts the places that were given up while requests waited elsewhere.
+    turn: Cell<u32>,
 }
+
+/// While requests wait elsewhere, every so many places that are given up here, a connection is.
+const SHARED: u32 = 64;
 
 #[derive(Debug, Default)]
 struct Slot {
@@ -45,7 +50,7 @@ struct Slot {
 impl Shared {
     pub(in crate::proxy) fn new(ticks: Rc<Ticks>) -> Self {
         let (max_idle, max_age) = (ticks.of(MAX_IDLE), ticks.of(MAX_AGE));
-        Self { slots: RefCell::default(), ticks, max_idle, max_age }
+        Self { slots: RefCell::default(), ticks, max_idle, max_age, turn: Cell::new(0) }
     }
 
     pub(super) fn ticks(&self) -> &Rc<Ticks> {
@@ -90,6 +95,26 @@ impl Shared {
             let Some((seat, waiter)) = turn else { return };
             // Of a request that goes away at this moment, the place comes back here.
             let _ = waiter.send(seat);
+        }
+    }
+
+    /// A place on a connection has been given up: to those that wait here, and if others wait, with all of the connection. What is
+    /// kept here another worker cannot use, nor a request that wants a connection of its own.
+    pub(super) fn left(&self, slot: usize, connection: &Multiplexed) {
+        self.hand_over(slot);
+        let waiting = connection.waiting();
+        if waiting == 0 {
+            return;
+        }
+        let mut slots = self.slots.borrow_mut();
+        let Some(slot) = slots.get_mut(slot) else { return };
+        slot.waiters.retain(|waiter| !waiter.is_closed());
+        if waiting > slot.waiters.len() {
+            self.turn.set((self.turn.get() + 1) % SHARED);
+            // One that is never quiet carries no further requests, and ends with those that it has.
+            if connection.quiet_since().is_some() || self.turn.get() == 0 {
+                slot.connections.retain(|other| !std::ptr::eq(&raw const **other, connection));
+            }
         }
     }
 

@@ -8,9 +8,11 @@ use std::{
     thread,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 
-use crate::support::{Caller, FakeServer, PATIENCE, Reply, Sidecar, get, provider};
+use crate::support::{
+    Asked, Caller, FakeServer, Http2Server, PATIENCE, Reply, Sidecar, credential, get, provider,
+};
 
 const ASK: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
@@ -102,6 +104,67 @@ fn a_connection_that_one_worker_keeps_unused_makes_room_for_a_request_on_another
     }
     // Sweeps alone would take a second each.
     assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_shared_connection_that_comes_to_rest_makes_room_for_a_request_on_another_worker() {
+    let (provider, gate) = (provider(), Arc::new(Semaphore::new(0)));
+    let closed = Arc::clone(&gate);
+    let upstream = Http2Server::start(move |mut asked: Asked| {
+        let gate = Arc::clone(&closed);
+        async move {
+            gate.acquire().await.unwrap().forget();
+            asked.answer(200, b"ok");
+        }
+    });
+    let lines = "protocol = \"h2c\"\nmax_connections = 1\nwait_timeout = \"20s\"";
+    let sidecar = Sidecar::to(&upstream.url(), &provider, lines);
+    let (mut one, mut other) = (Caller::connect(sidecar.proxy), Caller::connect(sidecar.proxy));
+    one.send(ASK);
+    upstream.wait_for(1);
+    other.send(ASK);
+    let waiting =
+        format!("attache_upstream_requests_waiting{{upstream=\"localhost:{}\"}}", upstream.address.port());
+    wait_until("the other waits", || sidecar.metric(&waiting) > 0.5);
+    let begun = Instant::now();
+    gate.add_permits(2);
+    assert_eq!((one.answer().status, other.answer().status), (200, 200));
+    // Until the sweep it would be 15 seconds.
+    assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
+    assert_eq!(upstream.connections(), 2);
+}
+
+#[test]
+fn a_request_is_not_turned_away_by_its_own_place_in_the_queue() {
+    let (gate, provider) = (Arc::new(Gate::default()), provider());
+    let held = Arc::clone(&gate);
+    // It closes after its answers without saying so.
+    let upstream = FakeServer::start(move |_| {
+        held.pass();
+        Reply::text(200, "passed").close()
+    });
+    let sidecar = Sidecar::with_workers(
+        "1",
+        &format!(
+            "{}[routes.main]\nupstream = \"{}\"\ncredential = \"main\"\nmax_connections = 1\nmax_waiting = 1\n",
+            credential(&provider),
+            upstream.url()
+        ),
+    );
+    let waiting = format!(
+        "attache_upstream_requests_waiting{{upstream=\"{}\"}}",
+        upstream.url().replace("http://", "")
+    );
+    for turn in 0..20 {
+        *gate.open.lock().unwrap() = false;
+        let (mut first, mut second) = (Caller::connect(sidecar.proxy), Caller::connect(sidecar.proxy));
+        first.send(ASK);
+        upstream.wait_for(2 * turn + 1);
+        second.send(ASK);
+        wait_until("one request waits", || sidecar.metric(&waiting) > 0.5);
+        gate.open();
+        assert_eq!((first.answer().status, second.answer().status), (200, 200), "turn {turn}");
+    }
 }
 
 #[test]
