@@ -56,7 +56,6 @@ impl Caller {
     /// One stream of an HTTP/2 connection, with time limits of its own.
     pub(super) fn stream(&self) -> Rc<Self> {
         let activity = Rc::new(Activity::new(Rc::clone(&self.worker.ticks)));
-        activity.serving();
         self.worker.registry.add(&activity);
         Rc::new(Self {
             worker: Rc::clone(&self.worker),

@@ -56,7 +56,11 @@ pub(super) async fn exchange(
             let coming = unauthorized::reject(route, &response, &token);
             if coming && replay.is_none() {
                 let held = outgoing.is_replayable();
-                if let Some(replacement) = Box::pin(unauthorized::replacement(route, &token, held)).await {
+                let replacement = Box::pin(unauthorized::replacement(route, &token, held)).await;
+                // Towards HTTP/2 the upload goes on meanwhile, and may become more than is held.
+                if let Some(replacement) = replacement
+                    && unauthorized::is_still_held(route, outgoing.is_replayable())
+                {
                     // The connection goes with the refused answer.
                     token = Some(replacement);
                     replay = Some(unauthorized::Replaying::begin(route));

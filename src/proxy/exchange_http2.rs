@@ -3,7 +3,12 @@
 //! - Nothing was sent, or the upstream says that it has not looked at it (GOAWAY, REFUSED_STREAM; RFC 9113 §8.7): on
 //!   another connection, whatever the method, if what was sent of the body is held.
 //! - A kept connection ended before the answer began: once more, if the method is idempotent and the body is held
-//!   (RFC 9110 §9.2.2).
+//!   (RFC 9110 §9.2.2). Not when the upstream reset the stream: it has seen the request.
+
+use std::{
+    future::{Future as _, poll_fn},
+    pin::pin,
+};
 
 use http::{
     HeaderMap, Request, Response, Uri, Version,
@@ -41,6 +46,7 @@ pub(super) async fn send(
     outgoing: &Outgoing<'_>,
     token: &mut Injected,
 ) -> Result<Sent, Error> {
+    let mut repeated = false;
     for sending in 1.. {
         let seat = match seat(caller, route, token).await? {
             Sharing::Seat(seat) => seat,
@@ -66,7 +72,10 @@ pub(super) async fn send(
             Err(StreamError::Unsent) => true,
             Err(_) if outgoing.has_failed() => return Err(Reason::CallerAborted.into()),
             Err(StreamError::Unprocessed) => outgoing.body_is_held(),
-            Err(StreamError::Closed) if kept && outgoing.is_held() => true,
+            Err(StreamError::Closed) if kept && outgoing.is_held() && !repeated => {
+                repeated = true;
+                true
+            }
             Err(error) => return Err(error.reason().into()),
         };
         if !again || sending == MAX_SENDINGS {
@@ -126,7 +135,7 @@ impl StreamError {
     /// What the caller is told of it, if the request is not sent again.
     fn reason(self) -> Reason {
         match self {
-            Self::Unsent | Self::Unprocessed | Self::Closed => Reason::UpstreamClosed,
+            Self::Unsent | Self::Unprocessed | Self::Closed | Self::Broken => Reason::UpstreamClosed,
             Self::Invalid => Reason::UpstreamInvalid,
             Self::Timeout => Reason::UpstreamTimeout,
         }
@@ -135,18 +144,24 @@ impl StreamError {
 
 async fn seat(caller: &Caller, route: &Route, token: &mut Injected) -> Result<Sharing, Error> {
     let worker = &caller.worker;
-    let sharing = upstream::share(&route.upstream, &worker.pool, &worker.shared).await;
-    let sharing = sharing.map_err(|error| exchange::not_connected(caller, route, &error))?;
+    let mut waited = false;
+    let mut sharing = pin!(upstream::share(&route.upstream, &worker.pool, &worker.shared));
+    let sharing = poll_fn(|cx| {
+        let polled = sharing.as_mut().poll(cx);
+        waited |= polled.is_pending();
+        polled
+    });
+    let sharing = sharing.await.map_err(|error| exchange::not_connected(caller, route, &error))?;
     let is_new = match &sharing {
         Sharing::Seat(seat) => !seat.was_used(),
         Sharing::Own(connection) => !connection.is_used(),
     };
     if is_new {
         route.metrics.upstream_connection(UpstreamConnection::Opened);
-        // That took time, in which a token can end.
-        if token.is_some() {
-            *token = route.token().await?;
-        }
+    }
+    // In that time a token can have ended.
+    if waited && token.is_some() {
+        *token = route.token().await?;
     }
     Ok(sharing)
 }

@@ -47,6 +47,14 @@ pub(super) async fn replacement(route: &Route, injected: &Injected, held: bool) 
     another
 }
 
+/// Whether the request can be sent again now that there is another token.
+pub(super) fn is_still_held(route: &Route, held: bool) -> bool {
+    if !held {
+        route.metrics.replay(ReplayOutcome::NotHeld);
+    }
+    held
+}
+
 /// A request that has been sent once more. Counted when it is answered, or dropped without an answer.
 pub(super) struct Replaying<'a> {
     route: &'a Route,

@@ -63,6 +63,7 @@ impl Turn {
         conversation.caller.activity.serving();
         let spare = conversation.spare.borrow_mut().pop();
         let caller = spare.unwrap_or_else(|| conversation.caller.stream());
+        caller.activity.serving();
         Self { conversation: Rc::clone(conversation), caller }
     }
 
@@ -80,7 +81,7 @@ impl Drop for Turn {
             conversation.rest();
         }
         let mut spare = conversation.spare.borrow_mut();
-        if spare.len() < SPARE {
+        if spare.len() < SPARE && !self.caller.activity.must_close() {
             spare.push(Rc::clone(&self.caller));
         }
     }

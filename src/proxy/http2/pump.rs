@@ -24,6 +24,8 @@ pub(in crate::proxy) struct Pump<B> {
     body: B,
     stream: SendStream<Bytes>,
     begun: bool,
+    // Something was sent since it was asked.
+    sent: bool,
     // What the window has no room for yet.
     rest: Bytes,
 }
@@ -39,12 +41,22 @@ pub(in crate::proxy) enum Broken {
 
 impl<B: Body<Data = Bytes, Error = BodyError> + Alongside + Unpin> Pump<B> {
     pub(in crate::proxy) fn new(body: B, stream: SendStream<Bytes>) -> Self {
-        Self { body, stream, begun: false, rest: Bytes::new() }
+        Self { body, stream, begun: false, sent: false, rest: Bytes::new() }
     }
 
     /// Ends the stream before its end, if it has not ended.
     pub(in crate::proxy) fn reset(&mut self, reason: Reason) {
         self.stream.send_reset(reason);
+    }
+
+    /// Whether the other side lets nothing more through.
+    pub(super) fn is_blocked(&self) -> bool {
+        !self.rest.is_empty()
+    }
+
+    /// Whether anything was sent since this was asked.
+    pub(super) fn has_sent(&mut self) -> bool {
+        std::mem::take(&mut self.sent)
     }
 
     /// Sends what can be sent.
@@ -115,6 +127,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Alongside + Unpin> Pump<B> {
     }
 
     fn send(&mut self, data: Bytes, last: bool) -> Result<(), Broken> {
+        self.sent = true;
         self.stream.send_data(apart(data), last).map_err(|_| Broken::Stream)
     }
 }

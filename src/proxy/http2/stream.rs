@@ -72,12 +72,30 @@ pub(super) async fn answer(turn: Turn, request: Request<RecvStream>, mut respond
         return;
     }
     let (head, body) = into_http_2(response, is_call);
-    let bodiless = is_head || body.is_end_stream();
+    let has_none = matches!(head.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let bodiless = is_head || has_none || body.is_end_stream();
     let Ok(stream) = respond.send_response(head, bodiless) else { return };
     if !bodiless {
         let mut pump = Pump::new(body, stream);
+        let activity = &turn.caller().activity;
         // Whatever breaks it off, the caller has been told by a reset, or has told us.
-        let _ = poll_fn(|cx| pump.poll(cx)).await;
+        poll_fn(|cx| {
+            activity.driven_by(cx);
+            if activity.must_close() {
+                // It has taken nothing for `idle_timeout`, and has a place at the upstream for nothing.
+                pump.reset(h2::Reason::CANCEL);
+                return Poll::Ready(());
+            }
+            let polled = pump.poll(cx);
+            if pump.has_sent() {
+                activity.sent();
+            }
+            if polled.is_pending() && pump.is_blocked() {
+                activity.stalls();
+            }
+            polled.map(drop)
+        })
+        .await;
     }
 }
 
@@ -120,6 +138,10 @@ fn into_http_2(response: Response<AnswerBody>, is_call: bool) -> (Response<()>, 
     // RFC 9113 §8.2.2. attaché's own answers say `close` to callers of HTTP/1, and a 101 what it switches to.
     head.headers.remove(CONNECTION);
     head.headers.remove(UPGRADE);
+    if head.status == StatusCode::NO_CONTENT {
+        // RFC 9110 §8.6.
+        head.headers.remove(CONTENT_LENGTH);
+    }
     if !is_call
         && !head.headers.contains_key(DATE)
         && let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now()))

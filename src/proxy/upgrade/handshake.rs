@@ -89,6 +89,8 @@ async fn for_stream(
             return Err(Reason::UpgradeFailed.into());
         }
         response.headers_mut().remove(SEC_WEBSOCKET_ACCEPT);
+        // As a 200 it would have one (RFC 9110 §9.3.6).
+        response.headers_mut().remove(CONTENT_LENGTH);
         tunnel.hears(stream);
         *response.body_mut() = AnswerBody::switched(tunnel);
     } else if response.status().is_success() {

@@ -59,8 +59,10 @@ pub(in crate::proxy) enum StreamError {
     Unsent,
     /// The upstream says that it has not looked at it (RFC 9113 §8.7).
     Unprocessed,
-    /// The stream or the connection ended before the answer began.
+    /// The connection ended before the answer began.
     Closed,
+    /// The upstream reset the stream, or what it had begun to answer ended.
+    Broken,
     /// What came is not an answer.
     Invalid,
     /// The answer did not begin in time.
@@ -182,7 +184,8 @@ async fn head(
             early(answer);
         }
         if let Poll::Ready(head) = Pin::new(&mut response).poll(cx) {
-            return Poll::Ready(head.map_err(|error| classify(&error)));
+            let why = |error| if interim > 0 { StreamError::Broken } else { classify(&error) };
+            return Poll::Ready(head.map_err(why));
         }
         if activity.is_overdue() { Poll::Ready(Err(StreamError::Timeout)) } else { Poll::Pending }
     })
@@ -196,6 +199,8 @@ fn classify(error: &h2::Error) -> StreamError {
         StreamError::Unprocessed
     } else if error.is_library() {
         StreamError::Invalid
+    } else if error.is_reset() {
+        StreamError::Broken
     } else {
         StreamError::Closed
     }

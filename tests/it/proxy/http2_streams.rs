@@ -153,6 +153,56 @@ fn slow_prefaces_and_heads_and_idle_connections_are_closed_in_time() {
 }
 
 #[test]
+fn a_stream_whose_caller_takes_nothing_of_the_answer_ends_and_the_others_go_on() {
+    let provider = provider();
+    let upstream = FakeServer::start(|_| Reply::text(200, &"x".repeat(100_000)));
+    let sidecar = Sidecar::run(&format!(
+        "[proxy]\nidle_timeout = \"600ms\"\n{}[routes.main]\nupstream = \"{}\"\ncredential = \"main\"\n",
+        credential(&provider),
+        upstream.url()
+    ));
+    // SETTINGS_INITIAL_WINDOW_SIZE of 0 (RFC 9113 §6.5.2).
+    let mut opening = OPENING[..24].to_vec();
+    opening.extend(frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]));
+    let head = block(&[(":method", "GET"), (":scheme", "http"), (":authority", "localhost"), (":path", "/")]);
+    let mut caller = Caller::connect(sidecar.proxy);
+    caller.send([opening, frame(1, 5, 1, &head)].concat());
+    // Until the stream is reset, with CANCEL.
+    loop {
+        let header = caller.bytes(9);
+        let length = usize::from(header[1]) << 8 | usize::from(header[2]);
+        let payload = caller.bytes(length);
+        assert_ne!(header[3], 0, "DATA without a window");
+        if header[3] == 3 {
+            assert_eq!(payload, [0, 0, 0, 8]);
+            break;
+        }
+    }
+    // And the connection carries others, each with all of its time.
+    for stream in [3, 5] {
+        caller.send(frame(1, 5, stream, &head));
+        loop {
+            let header = caller.bytes(9);
+            let length = usize::from(header[1]) << 8 | usize::from(header[2]);
+            caller.bytes(length);
+            if header[8] == stream as u8 {
+                assert_eq!(header[3], 1, "its answer begins");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn an_answer_of_204_has_no_length() {
+    let provider = provider();
+    let upstream = FakeServer::start(|_| Reply::raw("HTTP/1.1 204 X\r\nContent-Length: 7\r\n\r\n"));
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+    let answer = Http2Caller::connect(sidecar.proxy).get("/");
+    assert_eq!((answer.status, answer.field("content-length")), (204, None));
+}
+
+#[test]
 fn a_preface_may_come_in_pieces() {
     let (provider, upstream) = (provider(), echo());
     let sidecar = Sidecar::to(&upstream.url(), &provider, "");

@@ -3,7 +3,10 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpListener,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -12,8 +15,8 @@ use http::Response;
 use tokio::sync::Semaphore;
 
 use crate::support::{
-    Asked, Authority, Caller, FakeServer, Files, Http2Caller, Http2Server, Reply, Sidecar, block,
-    either::ask, frame, get, http2_request, post, provider, reset_of, websocket::Http,
+    Asked, Authority, Caller, FakeServer, Files, Http2Caller, Http2Server, PATIENCE, Reply, Sidecar, block,
+    credential, either::ask, frame, get, http2_request, post, provider, reset_of, token, websocket::Http,
 };
 
 const H2C: &str = "protocol = \"h2c\"";
@@ -203,7 +206,28 @@ fn a_stream_that_was_refused_is_sent_once_more_whatever_the_method_and_no_other_
             assert_eq!(upstream.requests(), 1);
         }
     }
+    // On a connection that was used before, too: the upstream has seen the request.
     let provider = provider();
+    let upstream = Http2Server::start(|mut asked: Asked| async move {
+        match asked.number {
+            1 => asked.answer(200, b"ok"),
+            _ => asked.respond.send_reset(Reason::INTERNAL_ERROR),
+        }
+    });
+    let sidecar = Sidecar::with_workers(
+        "1",
+        &format!(
+            "{}[routes.main]\nupstream = \"{}\"\ncredential = \"main\"\n{H2C}\n",
+            credential(&provider),
+            upstream.url()
+        ),
+    );
+    assert_eq!(get(sidecar.proxy, "/").status, 200);
+    let mut caller = Http2Caller::connect(sidecar.proxy);
+    assert_eq!(caller.ask(http2_request("DELETE", "/"), None).status, 502);
+    assert_eq!((upstream.requests(), upstream.connections()), (2, 1));
+
+    let provider = crate::support::provider();
     let upstream = Http2Server::start(|mut asked: Asked| async move {
         asked.respond.send_reset(Reason::REFUSED_STREAM);
     });
@@ -306,6 +330,106 @@ fn a_401_over_http_2_is_replayed_with_the_new_token() {
     let answer = caller.ask(http2_request("PUT", "/"), Some(b"hello"));
     assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
     assert_eq!((provider.received().len(), upstream.requests()), (2, 2));
+}
+
+#[test]
+fn a_401_over_http_2_is_passed_on_when_more_of_the_body_has_come_meanwhile_than_is_held() {
+    let (open, opened) = std::sync::mpsc::channel();
+    let opened = Mutex::new(opened);
+    let provider = FakeServer::start(move |request| {
+        if request.number > 1 {
+            opened.lock().unwrap().recv().unwrap();
+        }
+        token(request.number, 3600)
+    });
+    let came = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&came);
+    let upstream = Http2Server::start(move |mut asked: Asked| {
+        let came = Arc::clone(&counted);
+        async move {
+            asked.answer(if asked.number == 1 { 401 } else { 200 }, b"old");
+            while let Some(Ok(data)) = asked.body.data().await {
+                asked.body.flow_control().release_capacity(data.len()).unwrap();
+                came.fetch_add(data.len(), Ordering::AcqRel);
+            }
+        }
+    });
+    let sidecar = Sidecar::to(&upstream.url(), &provider, H2C);
+    let mut caller = Caller::connect(sidecar.proxy);
+    caller.send("PUT / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+    provider.wait_for(2);
+    caller.send("186a0\r\n");
+    caller.send(vec![b'x'; 100_000]);
+    let begun = std::time::Instant::now();
+    while came.load(Ordering::Acquire) < 100_005 {
+        assert!(begun.elapsed() < PATIENCE, "{}", came.load(Ordering::Acquire));
+        std::thread::yield_now();
+    }
+    open.send(()).unwrap();
+    let answer = caller.answer();
+    assert_eq!((answer.status, answer.text().as_str()), (401, "old"));
+    assert_eq!(upstream.requests(), 1, "what is left of the body was sent as all of it");
+    let series = "attache_token_replays_total{outcome=\"not_held\",route=\"main\"}";
+    assert!((sidecar.metric(series) - 1.0).abs() < 0.5);
+}
+
+#[test]
+fn a_stream_that_waited_for_its_place_carries_the_token_of_then() {
+    let (provider, gate) = (provider(), Arc::new(Semaphore::new(0)));
+    let mut settings = Builder::new();
+    settings.max_concurrent_streams(1);
+    let (closed, old) = (Arc::clone(&gate), Arc::new(AtomicUsize::new(0)));
+    let seen = Arc::clone(&old);
+    let upstream = Http2Server::with(settings, None, move |mut asked: Asked| {
+        let (gate, seen) = (Arc::clone(&closed), Arc::clone(&seen));
+        async move {
+            if asked.field("authorization") != Some("Bearer token-1") {
+                return asked.answer(200, b"new");
+            }
+            seen.fetch_add(1, Ordering::AcqRel);
+            gate.acquire().await.unwrap().forget();
+            asked.answer(401, b"old");
+        }
+    });
+    let lines = format!("max_connections = 1\nwait_timeout = \"20s\"\n{H2C}");
+    let sidecar = Sidecar::to(&upstream.url(), &provider, &lines);
+    let mut caller = Http2Caller::connect(sidecar.proxy);
+    let first = caller.begin(http2_request("GET", "/"), None);
+    upstream.wait_for(1);
+    let second = caller.begin(http2_request("GET", "/"), None);
+    let waiting =
+        format!("attache_upstream_requests_waiting{{upstream=\"localhost:{}\"}}", upstream.address.port());
+    let begun = std::time::Instant::now();
+    while sidecar.metric(&waiting) < 0.5 {
+        assert!(begun.elapsed() < PATIENCE);
+        std::thread::yield_now();
+    }
+    gate.add_permits(9);
+    for exchange in [first, second] {
+        assert_eq!(caller.rest(exchange).text(), "new");
+    }
+    assert_eq!(old.load(Ordering::Acquire), 1, "the second was sent with the token that the first lost");
+}
+
+#[test]
+fn an_answer_without_a_body_is_not_waited_for_although_its_stream_stays_open() {
+    let provider = provider();
+    let upstream = Http2Server::start(|mut asked: Asked| async move {
+        let status = if asked.head.method == "HEAD" { 200 } else { 204 };
+        let response = Response::builder().status(status).body(()).unwrap();
+        let mut stream = asked.respond.send_response(response, false).unwrap();
+        let _ = std::future::poll_fn(|cx| stream.poll_reset(cx)).await;
+    });
+    let sidecar = Sidecar::to(&upstream.url(), &provider, H2C);
+    let (mut one, mut two) = (Caller::connect(sidecar.proxy), Http2Caller::connect(sidecar.proxy));
+    for _ in 0..2 {
+        for method in ["GET", "HEAD"] {
+            one.send(format!("{method} / HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+            let expected = if method == "HEAD" { 200 } else { 204 };
+            assert_eq!(one.answer_to(method).status, expected);
+            assert_eq!(two.ask(http2_request(method, "/"), None).status, expected);
+        }
+    }
 }
 
 #[test]

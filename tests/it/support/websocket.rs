@@ -249,7 +249,7 @@ pub fn switch(request: &Received) -> String {
     let accept = answer_to(request.fields("sec-websocket-key")[0]);
     format!(
         "HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\
-         X-Echo: Bearer token-1\r\nX-Fine: 1\r\n\r\n"
+         X-Echo: Bearer token-1\r\nX-Fine: 1\r\nContent-Length: 0\r\n\r\n"
     )
 }
 
