@@ -84,6 +84,7 @@ pub(super) struct Site {
 #[derive(Debug)]
 pub(super) struct Identity {
     pub(super) pseudonym: Box<str>,
+    via_http_1_0: HeaderValue,
     via: HeaderValue,
     via_http_2: HeaderValue,
 }
@@ -98,12 +99,16 @@ impl Identity {
         let via = |version: &str| {
             HeaderValue::try_from(format!("{version} {pseudonym}")).expect("hex digits are visible ASCII")
         };
-        Self { via: via("1.1"), via_http_2: via("2"), pseudonym: pseudonym.into() }
+        Self { via_http_1_0: via("1.0"), via: via("1.1"), via_http_2: via("2"), pseudonym: pseudonym.into() }
     }
 
     /// The `Via` of a request that came by this version of HTTP.
     pub(super) fn via(&self, version: Version) -> &HeaderValue {
-        if version == Version::HTTP_2 { &self.via_http_2 } else { &self.via }
+        match version {
+            Version::HTTP_2 => &self.via_http_2,
+            Version::HTTP_10 => &self.via_http_1_0,
+            _ => &self.via,
+        }
     }
 }
 

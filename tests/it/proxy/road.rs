@@ -299,3 +299,19 @@ fn connections_are_spread_over_the_workers_and_each_has_its_own_pool() {
     // Two workers, and a kept connection on each: with one worker there would be one, without pools eight.
     assert_eq!(upstream.connections(), 2);
 }
+
+#[test]
+fn via_names_the_version_in_which_a_request_came() {
+    let (provider, upstream) = (provider(), echo());
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+    for version in ["1.0", "1.1"] {
+        let mut caller = Caller::connect(sidecar.proxy);
+        caller.send(format!("GET / HTTP/{version}\r\nHost: localhost\r\n\r\n"));
+        let answer = caller.answer();
+        assert!(
+            answer.text().to_lowercase().contains(&format!("via: {version} attache-")),
+            "{}",
+            answer.text()
+        );
+    }
+}
