@@ -9,7 +9,7 @@ use super::{
     client_auth::ClientAuthMethod,
     error::FetchError,
     http::{Answer, Http, provider_url},
-    metadata::{Metadata, Wanted},
+    metadata::{Metadata, Plaintext, Wanted},
 };
 use crate::invalid::Invalid;
 
@@ -35,6 +35,7 @@ pub(super) struct Discovery {
     locations: [Url; 2],
     wanted: Wanted,
     mutual_tls: bool,
+    plaintext: Plaintext,
     known: Option<Known>,
 }
 
@@ -89,11 +90,17 @@ impl Endpoint {
         if url.query().is_some() {
             return Err(Invalid::new("issuer", "holds a query (RFC 8414 section 2)"));
         }
+        let plaintext = match (url.scheme(), plaintext) {
+            ("https", _) => Plaintext::Nowhere,
+            (_, false) => Plaintext::Loopback,
+            (_, true) => Plaintext::Anywhere,
+        };
         Ok(Self::Discovered(Box::new(Discovery {
             issuer: issuer.to_owned(),
             locations: [openid(&url), oauth(&url)],
             wanted,
             mutual_tls,
+            plaintext,
             known: None,
         })))
     }
@@ -179,8 +186,7 @@ impl Discovery {
 
     fn read(&self, body: &[u8]) -> Result<Found, FetchError> {
         let metadata = Metadata::read(body, &self.issuer)?;
-        let plaintext = self.locations[0].scheme() == "http";
-        Ok((metadata.url(self.wanted, self.mutual_tls, plaintext)?, metadata.methods()))
+        Ok((metadata.url(self.wanted, self.mutual_tls, self.plaintext)?, metadata.methods()))
     }
 }
 
@@ -244,6 +250,27 @@ mod tests {
             "{\"issuer\":\"https://a.example\",\"token_endpoint\":\"/t\"}",
         ] {
             assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn metadata_leads_to_plain_text_no_further_than_the_operator_allows() {
+        let leads = |issuer: &str, unsafe_plaintext: bool, endpoint: &str| {
+            let built = Endpoint::build(Some(issuer), None, unsafe_plaintext, false);
+            let Endpoint::Discovered(discovery) = built.unwrap() else { panic!("an issuer is discovered") };
+            let text = format!("{{\"issuer\":\"{issuer}\",\"token_endpoint\":\"{endpoint}\"}}");
+            discovery.read(text.as_bytes()).is_ok()
+        };
+        let (tls, loopback, plain) = ("https://a.example", "http://localhost:1", "http://keycloak:8080");
+        for (issuer, unsafe_plaintext, allowed) in [
+            (tls, false, [true, false, false]),
+            (tls, true, [true, false, false]),
+            (loopback, false, [true, true, false]),
+            (loopback, true, [true, true, true]),
+            (plain, true, [true, true, true]),
+        ] {
+            let found = [tls, loopback, plain].map(|endpoint| leads(issuer, unsafe_plaintext, endpoint));
+            assert_eq!(found, allowed, "{issuer} {unsafe_plaintext}");
         }
     }
 
