@@ -14,7 +14,7 @@ use reqwest::{
     header::{DATE, HeaderMap, RETRY_AFTER},
     redirect::Policy,
 };
-use rustls::{AlertDescription, sign::CertifiedKey};
+use rustls::{AlertDescription, ClientConfig, sign::CertifiedKey};
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -56,6 +56,8 @@ impl Default for HttpConfig {
 pub(super) struct Http {
     config: HttpConfig,
     clock: Clock,
+    // Whose anchors are the last good ones.
+    tls: Arc<ClientConfig>,
     client: Client,
 }
 
@@ -72,15 +74,21 @@ pub(super) struct Answer {
 
 impl Http {
     pub(super) fn new(config: HttpConfig, clock: Clock) -> Result<Self, Invalid> {
-        let client = client(&config)?;
-        Ok(Self { config, clock, client })
+        let tls = tls_config(&config)?;
+        let client = client(&config, &tls)?;
+        Ok(Self { config, clock, tls, client })
     }
 
-    /// Shows another certificate from now on: every connection is a new one.
+    /// Shows another certificate from now on: every connection is a new one. Blocking: reads the trust anchors again, and
+    /// keeps the last good ones where that fails, because nobody presents this certificate a second time.
     pub(super) fn present(&mut self, identity: Arc<CertifiedKey>) {
-        let config = HttpConfig { identity: Some(identity), ..self.config.clone() };
-        match client(&config) {
-            Ok(client) => (self.config, self.client) = (config, client),
+        self.config.identity = Some(Arc::clone(&identity));
+        let tls = tls_config(&self.config).unwrap_or_else(|invalid| {
+            tell_of_anchors(&invalid);
+            tls::with_identity(&self.tls, identity)
+        });
+        match client(&self.config, &tls) {
+            Ok(client) => (self.tls, self.client) = (tls, client),
             Err(invalid) => {
                 tracing::warn!(error = invalid.message(), "a new client certificate cannot be used")
             }
@@ -99,11 +107,13 @@ impl Http {
         if matches!(answer, Err(FetchError::Tls)) {
             // The provider's authority may have been renewed on disk: the next attempt reads it again.
             let config = self.config.clone();
-            match tokio::task::spawn_blocking(move || client(&config)).await {
-                Ok(Ok(client)) => self.client = client,
-                Ok(Err(invalid)) => {
-                    tracing::warn!(error = invalid.message(), "trust anchors could not be read again")
-                }
+            let read = tokio::task::spawn_blocking(move || {
+                let tls = tls_config(&config)?;
+                client(&config, &tls).map(|client| (tls, client))
+            });
+            match read.await {
+                Ok(Ok(read)) => (self.tls, self.client) = read,
+                Ok(Err(invalid)) => tell_of_anchors(&invalid),
                 Err(_) => tracing::error!("reading trust anchors met a bug in attaché"),
             }
         }
@@ -144,10 +154,18 @@ fn field<'a>(headers: &'a HeaderMap, name: &reqwest::header::HeaderName) -> Opti
     headers.get(name)?.to_str().ok()
 }
 
-fn client(config: &HttpConfig) -> Result<Client, Invalid> {
-    let tls = tls::client_config_as(config.identity.clone(), config.ca_file.as_deref(), &[b"http/1.1"])?;
+fn tell_of_anchors(invalid: &Invalid) {
+    tracing::warn!(error = invalid.message(), "trust anchors could not be read again");
+}
+
+/// Reads the trust anchors.
+fn tls_config(config: &HttpConfig) -> Result<Arc<ClientConfig>, Invalid> {
+    tls::client_config_as(config.identity.clone(), config.ca_file.as_deref(), &[b"http/1.1"])
+}
+
+fn client(config: &HttpConfig, tls: &ClientConfig) -> Result<Client, Invalid> {
     let mut builder = Client::builder()
-        .tls_backend_preconfigured(tls.as_ref().clone())
+        .tls_backend_preconfigured(tls.clone())
         .redirect(Policy::none())
         .referer(false)
         .no_proxy()
