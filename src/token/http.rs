@@ -6,7 +6,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
     path::PathBuf,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use reqwest::{
@@ -125,9 +125,11 @@ impl Http {
         if response.status().is_redirection() {
             return Err(FetchError::Redirected);
         }
+        let (ours, theirs) = (self.clock.now().wall, date(response.headers()));
+        // A date is one by the clock of whoever wrote it.
         let retry_after = field(response.headers(), &RETRY_AFTER)
-            .and_then(|value| error::retry_after(value, self.clock.now().wall));
-        let skew = self.skew(response.headers());
+            .and_then(|value| error::retry_after(value, theirs.unwrap_or(ours)));
+        let skew = theirs.map(|theirs| skew(theirs, ours));
         let flavor = response.headers().get("metadata-flavor").and_then(|value| value.to_str().ok());
         let flavor = flavor.map(str::to_owned);
         let mut body = Zeroizing::new(Vec::new());
@@ -139,15 +141,19 @@ impl Http {
         }
         Ok(Answer { status, body, retry_after, skew, flavor })
     }
+}
 
-    fn skew(&self, headers: &HeaderMap) -> Option<f64> {
-        let theirs = httpdate::parse_http_date(field(headers, &DATE)?).ok()?;
-        let ours = self.clock.now().wall;
-        Some(match theirs.duration_since(ours) {
-            Ok(ahead) => ahead.as_secs_f64(),
-            Err(behind) => -behind.duration().as_secs_f64(),
-        })
+/// The provider's clock less ours, in seconds.
+fn skew(theirs: SystemTime, ours: SystemTime) -> f64 {
+    match theirs.duration_since(ours) {
+        Ok(ahead) => ahead.as_secs_f64(),
+        Err(behind) => -behind.duration().as_secs_f64(),
     }
+}
+
+/// When the answer was made, by the provider's clock (RFC 9110 §6.6.1).
+fn date(headers: &HeaderMap) -> Option<SystemTime> {
+    httpdate::parse_http_date(field(headers, &DATE)?).ok()
 }
 
 fn field<'a>(headers: &'a HeaderMap, name: &reqwest::header::HeaderName) -> Option<&'a str> {
