@@ -63,6 +63,8 @@ pub(super) struct Progress {
     /// When the last token request was sent.
     last: Option<Instant>,
     pub(super) failures: u32,
+    /// After a failure: when the pace of `max_requests_per_hour` allows the next attempt.
+    paced: Option<Instant>,
     /// The kind of failure that was told last: one warning a change.
     told: Option<FetchError>,
     told_of_store: Option<StoreError>,
@@ -214,7 +216,8 @@ impl Refresher {
                 .as_ref()
                 .is_some_and(|error| error.class() == Class::Transient && error.retry_after().is_none());
             if planned_with_token && self.held(self.shared.clock()).is_none() {
-                until = until.min(Instant::now() + schedule::CAP_NONE);
+                let soon = Instant::now() + schedule::CAP_NONE;
+                until = until.min(self.progress.paced.map_or(soon, |paced| paced.max(soon)));
             }
         }
     }

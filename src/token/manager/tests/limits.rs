@@ -53,6 +53,8 @@ async fn no_hour_sees_more_token_requests_than_the_quota_and_they_are_spread() {
         assert!(within <= 6, "{asked:?}");
     }
     assert!(asked.len() >= 20, "what the quota allows is used: {asked:?}");
+    let spread = asked.windows(2).skip(2).all(|pair| pair[1] - pair[0] >= 599.0);
+    assert!(spread, "half of it is kept for the rest of the hour, also without a token: {asked:?}");
     // When the provider comes back there is something left for it.
     bench.script.then([token(3600)]);
     pass(700).await;
