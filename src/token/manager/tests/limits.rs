@@ -98,6 +98,54 @@ async fn f13_a_secret_that_is_being_written_is_tried_once_it_stays_the_same() {
     assert!((5.7..=6.0).contains(&asked[1]), "{asked:?}");
 }
 
+/// Lets so much time go by while a look hangs: the paused clock, which waits for threads, is pushed.
+async fn push(seconds: u64) {
+    for _ in 0..seconds * 10 {
+        time::advance(Duration::from_millis(100)).await;
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Lets a look hang for so long.
+async fn hang(bench: &Bench, seconds: u64) {
+    let hung = bench.script.clone();
+    let (held, let_go) = (std::sync::mpsc::channel::<()>(), std::sync::mpsc::channel::<()>());
+    let holder = std::thread::spawn(move || {
+        let guard = hung.hang();
+        held.0.send(()).unwrap();
+        let_go.1.recv().unwrap();
+        drop(guard);
+    });
+    held.1.recv().unwrap();
+    push(seconds).await;
+    let_go.0.send(()).unwrap();
+    holder.join().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn f13_what_a_slow_look_finds_is_used_once() {
+    let bench = bench([token(3600)]);
+    bench.manager.start();
+    bench.credential().wait().await.unwrap();
+    bench.script.replace_secret();
+    // From the look at 5 s, which is given up at 7 s.
+    hang(&bench, 9).await;
+    assert_eq!(bench.asked().len(), 1);
+    pass(20).await;
+    assert_eq!(bench.asked().len(), 2, "{:?}", bench.asked());
+}
+
+#[tokio::test(start_paused = true)]
+async fn f13_an_attempt_that_waited_for_a_slow_look_uses_what_it_found() {
+    let bench = bench([token(3600)]);
+    bench.script.replace_secret();
+    bench.manager.start();
+    hang(&bench, 3).await;
+    assert!(bench.asked().is_empty());
+    pass(20).await;
+    assert_eq!(bench.asked().len(), 1, "not again for the same secret: {:?}", bench.asked());
+}
+
 // In real time: a paused clock waits for threads.
 #[tokio::test]
 async fn files_that_do_not_answer_hold_up_their_own_credential_only() {
