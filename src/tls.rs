@@ -14,6 +14,7 @@ use std::{
 
 use rustls::{
     ClientConfig,
+    client::Resumption,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     sign::{CertifiedKey, SingleCertAndKey},
@@ -59,6 +60,15 @@ pub fn client_config_as(
     let mut config = config_with(anchors(ca_file)?, identity)?;
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(config))
+}
+
+/// The same configuration, whose anchors are not read again, with another certificate. Sessions in which the old one was
+/// shown are not resumed.
+pub fn with_identity(config: &ClientConfig, identity: Arc<CertifiedKey>) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(identity));
+    config.resumption = Resumption::default();
+    Arc::new(config)
 }
 
 /// Without protocols.

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{self, Instant};
 use url::Url;
 
 use super::{
     client_auth::ClientAuthMethod,
     error::FetchError,
     http::{Answer, Http, provider_url},
-    metadata::{Metadata, Wanted},
+    metadata::{Metadata, Plaintext, Wanted},
 };
 use crate::invalid::Invalid;
 
@@ -18,6 +18,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// How long metadata is believed. Endpoints move rarely; a failure asks for them again sooner.
 const BELIEVED: Duration = Duration::from_secs(3600);
+
+/// How long metadata that is asked for again may keep an endpoint waiting that is known: an attempt has 10 s in all.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// An endpoint of a provider.
 #[derive(Debug)]
@@ -35,6 +38,7 @@ pub(super) struct Discovery {
     locations: [Url; 2],
     wanted: Wanted,
     mutual_tls: bool,
+    plaintext: Plaintext,
     known: Option<Known>,
 }
 
@@ -89,11 +93,17 @@ impl Endpoint {
         if url.query().is_some() {
             return Err(Invalid::new("issuer", "holds a query (RFC 8414 section 2)"));
         }
+        let plaintext = match (url.scheme(), plaintext) {
+            ("https", _) => Plaintext::Nowhere,
+            (_, false) => Plaintext::Loopback,
+            (_, true) => Plaintext::Anywhere,
+        };
         Ok(Self::Discovered(Box::new(Discovery {
             issuer: issuer.to_owned(),
             locations: [openid(&url), oauth(&url)],
             wanted,
             mutual_tls,
+            plaintext,
             known: None,
         })))
     }
@@ -134,25 +144,28 @@ impl Endpoint {
 
 impl Discovery {
     async fn find(&mut self, http: &mut Http) -> Result<Url, FetchError> {
-        if let Some(known) = &self.known
-            && Instant::now() < known.until
-        {
+        let Some(known) = &mut self.known else {
+            let found = self.discover(http).await?;
+            return Ok(self.learn(found));
+        };
+        let now = Instant::now();
+        if now < known.until {
             return Ok(known.url.clone());
         }
-        let found = self.discover(http).await;
+        // Before asking: an attempt that is given up meanwhile must not leave the next one to begin with the same again.
+        (known.looked, known.until) = (now, now + LOOK_AGAIN);
+        let url = known.url.clone();
+        Ok(match time::timeout(PATIENCE, self.discover(http)).await {
+            Ok(Ok(found)) => self.learn(found),
+            // Metadata that cannot be had, or not soon, must not take away an endpoint that may well work.
+            Ok(Err(_)) | Err(_) => url,
+        })
+    }
+
+    fn learn(&mut self, (url, methods): Found) -> Url {
         let looked = Instant::now();
-        match (found, &mut self.known) {
-            (Ok((url, methods)), known) => {
-                *known = Some(Known { url: url.clone(), methods, looked, until: looked + BELIEVED });
-                Ok(url)
-            }
-            // Metadata that cannot be had must not take away an endpoint that may well work.
-            (Err(_), Some(known)) => {
-                (known.looked, known.until) = (looked, looked + LOOK_AGAIN);
-                Ok(known.url.clone())
-            }
-            (Err(error), None) => Err(error),
-        }
+        self.known = Some(Known { url: url.clone(), methods, looked, until: looked + BELIEVED });
+        url
     }
 
     async fn discover(&self, http: &mut Http) -> Result<Found, FetchError> {
@@ -179,8 +192,7 @@ impl Discovery {
 
     fn read(&self, body: &[u8]) -> Result<Found, FetchError> {
         let metadata = Metadata::read(body, &self.issuer)?;
-        let plaintext = self.locations[0].scheme() == "http";
-        Ok((metadata.url(self.wanted, self.mutual_tls, plaintext)?, metadata.methods()))
+        Ok((metadata.url(self.wanted, self.mutual_tls, self.plaintext)?, metadata.methods()))
     }
 }
 
@@ -203,7 +215,35 @@ fn oauth(issuer: &Url) -> Url {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
+    use crate::token::{clock::Clock, http::HttpConfig};
+
+    #[tokio::test(start_paused = true)]
+    async fn metadata_that_does_not_come_takes_no_endpoint_away() {
+        // Accepts, as the kernel does for it, and never says a word.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let issuer = format!("http://{}", silent.local_addr().unwrap());
+        let mut http = Http::new(HttpConfig::default(), Clock::default()).unwrap();
+        let mut endpoint = Endpoint::build(Some(&issuer), None, false, false).unwrap();
+        let url = Url::parse(&format!("{issuer}/t")).unwrap();
+        let known = |endpoint: &mut Endpoint| {
+            let Endpoint::Discovered(discovery) = endpoint else { panic!("an issuer is discovered") };
+            let looked = Instant::now();
+            discovery.known = Some(Known { url: url.clone(), methods: None, looked, until: looked });
+        };
+        known(&mut endpoint);
+        let began = Instant::now();
+        assert_eq!(endpoint.find(&mut http).await, Ok(url.clone()));
+        assert!(began.elapsed() <= PATIENCE + Duration::from_millis(1), "{:?}", began.elapsed());
+        // An attempt that was given up in the middle of it.
+        known(&mut endpoint);
+        assert!(time::timeout(Duration::from_millis(500), endpoint.find(&mut http)).await.is_err());
+        let began = Instant::now();
+        assert_eq!(endpoint.find(&mut http).await, Ok(url.clone()));
+        assert_eq!(began.elapsed(), Duration::ZERO, "it is not asked for again so soon");
+    }
 
     #[test]
     fn metadata_is_looked_for_where_the_two_standards_say() {
@@ -244,6 +284,27 @@ mod tests {
             "{\"issuer\":\"https://a.example\",\"token_endpoint\":\"/t\"}",
         ] {
             assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn metadata_leads_to_plain_text_no_further_than_the_operator_allows() {
+        let leads = |issuer: &str, unsafe_plaintext: bool, endpoint: &str| {
+            let built = Endpoint::build(Some(issuer), None, unsafe_plaintext, false);
+            let Endpoint::Discovered(discovery) = built.unwrap() else { panic!("an issuer is discovered") };
+            let text = format!("{{\"issuer\":\"{issuer}\",\"token_endpoint\":\"{endpoint}\"}}");
+            discovery.read(text.as_bytes()).is_ok()
+        };
+        let (tls, loopback, plain) = ("https://a.example", "http://localhost:1", "http://keycloak:8080");
+        for (issuer, unsafe_plaintext, allowed) in [
+            (tls, false, [true, false, false]),
+            (tls, true, [true, false, false]),
+            (loopback, false, [true, true, false]),
+            (loopback, true, [true, true, true]),
+            (plain, true, [true, true, true]),
+        ] {
+            let found = [tls, loopback, plain].map(|endpoint| leads(issuer, unsafe_plaintext, endpoint));
+            assert_eq!(found, allowed, "{issuer} {unsafe_plaintext}");
         }
     }
 

@@ -191,7 +191,8 @@ impl fmt::Debug for ErrorCode {
     }
 }
 
-/// Reads a `Retry-After` (RFC 9110 §10.2.3), which is seconds or a date.
+/// Reads a `Retry-After` (RFC 9110 §10.2.3), which is seconds or a date; `now` is by the clock of whoever sent it, where
+/// that is known.
 pub fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     let wanted = match value.parse() {

@@ -6,7 +6,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
     path::PathBuf,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use reqwest::{
@@ -14,7 +14,7 @@ use reqwest::{
     header::{DATE, HeaderMap, RETRY_AFTER},
     redirect::Policy,
 };
-use rustls::{AlertDescription, sign::CertifiedKey};
+use rustls::{AlertDescription, ClientConfig, sign::CertifiedKey};
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -56,6 +56,8 @@ impl Default for HttpConfig {
 pub(super) struct Http {
     config: HttpConfig,
     clock: Clock,
+    // Whose anchors are the last good ones.
+    tls: Arc<ClientConfig>,
     client: Client,
 }
 
@@ -72,15 +74,21 @@ pub(super) struct Answer {
 
 impl Http {
     pub(super) fn new(config: HttpConfig, clock: Clock) -> Result<Self, Invalid> {
-        let client = client(&config)?;
-        Ok(Self { config, clock, client })
+        let tls = tls_config(&config)?;
+        let client = client(&config, &tls)?;
+        Ok(Self { config, clock, tls, client })
     }
 
-    /// Shows another certificate from now on: every connection is a new one.
+    /// Shows another certificate from now on: every connection is a new one. Blocking: reads the trust anchors again, and
+    /// keeps the last good ones where that fails, because nobody presents this certificate a second time.
     pub(super) fn present(&mut self, identity: Arc<CertifiedKey>) {
-        let config = HttpConfig { identity: Some(identity), ..self.config.clone() };
-        match client(&config) {
-            Ok(client) => (self.config, self.client) = (config, client),
+        self.config.identity = Some(Arc::clone(&identity));
+        let tls = tls_config(&self.config).unwrap_or_else(|invalid| {
+            tell_of_anchors(&invalid);
+            tls::with_identity(&self.tls, identity)
+        });
+        match client(&self.config, &tls) {
+            Ok(client) => (self.tls, self.client) = (tls, client),
             Err(invalid) => {
                 tracing::warn!(error = invalid.message(), "a new client certificate cannot be used")
             }
@@ -99,11 +107,13 @@ impl Http {
         if matches!(answer, Err(FetchError::Tls)) {
             // The provider's authority may have been renewed on disk: the next attempt reads it again.
             let config = self.config.clone();
-            match tokio::task::spawn_blocking(move || client(&config)).await {
-                Ok(Ok(client)) => self.client = client,
-                Ok(Err(invalid)) => {
-                    tracing::warn!(error = invalid.message(), "trust anchors could not be read again")
-                }
+            let read = tokio::task::spawn_blocking(move || {
+                let tls = tls_config(&config)?;
+                client(&config, &tls).map(|client| (tls, client))
+            });
+            match read.await {
+                Ok(Ok(read)) => (self.tls, self.client) = read,
+                Ok(Err(invalid)) => tell_of_anchors(&invalid),
                 Err(_) => tracing::error!("reading trust anchors met a bug in attaché"),
             }
         }
@@ -115,9 +125,11 @@ impl Http {
         if response.status().is_redirection() {
             return Err(FetchError::Redirected);
         }
+        let (ours, theirs) = (self.clock.now().wall, date(response.headers()));
+        // A date is one by the clock of whoever wrote it.
         let retry_after = field(response.headers(), &RETRY_AFTER)
-            .and_then(|value| error::retry_after(value, self.clock.now().wall));
-        let skew = self.skew(response.headers());
+            .and_then(|value| error::retry_after(value, theirs.unwrap_or(ours)));
+        let skew = theirs.map(|theirs| skew(theirs, ours));
         let flavor = response.headers().get("metadata-flavor").and_then(|value| value.to_str().ok());
         let flavor = flavor.map(str::to_owned);
         let mut body = Zeroizing::new(Vec::new());
@@ -129,25 +141,37 @@ impl Http {
         }
         Ok(Answer { status, body, retry_after, skew, flavor })
     }
+}
 
-    fn skew(&self, headers: &HeaderMap) -> Option<f64> {
-        let theirs = httpdate::parse_http_date(field(headers, &DATE)?).ok()?;
-        let ours = self.clock.now().wall;
-        Some(match theirs.duration_since(ours) {
-            Ok(ahead) => ahead.as_secs_f64(),
-            Err(behind) => -behind.duration().as_secs_f64(),
-        })
+/// The provider's clock less ours, in seconds.
+fn skew(theirs: SystemTime, ours: SystemTime) -> f64 {
+    match theirs.duration_since(ours) {
+        Ok(ahead) => ahead.as_secs_f64(),
+        Err(behind) => -behind.duration().as_secs_f64(),
     }
+}
+
+/// When the answer was made, by the provider's clock (RFC 9110 §6.6.1).
+fn date(headers: &HeaderMap) -> Option<SystemTime> {
+    httpdate::parse_http_date(field(headers, &DATE)?).ok()
 }
 
 fn field<'a>(headers: &'a HeaderMap, name: &reqwest::header::HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-fn client(config: &HttpConfig) -> Result<Client, Invalid> {
-    let tls = tls::client_config_as(config.identity.clone(), config.ca_file.as_deref(), &[b"http/1.1"])?;
+fn tell_of_anchors(invalid: &Invalid) {
+    tracing::warn!(error = invalid.message(), "trust anchors could not be read again");
+}
+
+/// Reads the trust anchors.
+fn tls_config(config: &HttpConfig) -> Result<Arc<ClientConfig>, Invalid> {
+    tls::client_config_as(config.identity.clone(), config.ca_file.as_deref(), &[b"http/1.1"])
+}
+
+fn client(config: &HttpConfig, tls: &ClientConfig) -> Result<Client, Invalid> {
     let mut builder = Client::builder()
-        .tls_backend_preconfigured(tls.as_ref().clone())
+        .tls_backend_preconfigured(tls.clone())
         .redirect(Policy::none())
         .referer(false)
         .no_proxy()

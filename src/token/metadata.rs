@@ -45,6 +45,17 @@ impl Wanted {
     }
 }
 
+/// Where a URL in the metadata may lead without TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Plaintext {
+    /// The issuer is https. What it says must not lead to a port of this machine that anyone may have taken.
+    Nowhere,
+    /// The issuer itself is asked without TLS, on this machine.
+    Loopback,
+    /// The operator has allowed it with `unsafe_plaintext`, and the issuer is http.
+    Anywhere,
+}
+
 /// Metadata of the configured issuer.
 pub(super) struct Metadata(Map<String, Value>);
 
@@ -60,16 +71,21 @@ impl Metadata {
     }
 
     /// The URL of an endpoint. A client that shows a certificate takes the one that asks for it, where there is one
-    /// (RFC 8705 §5), and takes none without TLS. `plaintext`: the issuer itself is asked without TLS.
-    pub(super) fn url(&self, wanted: Wanted, mutual_tls: bool, plaintext: bool) -> Result<Url, FetchError> {
+    /// (RFC 8705 §5), and takes none without TLS.
+    pub(super) fn url(
+        &self,
+        wanted: Wanted,
+        mutual_tls: bool,
+        plaintext: Plaintext,
+    ) -> Result<Url, FetchError> {
         let member = wanted.member();
         let alias = self.0.get("mtls_endpoint_aliases").and_then(|aliases| aliases.get(member));
         let found = alias.filter(|_| mutual_tls).or_else(|| self.0.get(member));
         let found = found.and_then(Value::as_str).ok_or_else(|| wanted.missing())?;
-        let url = provider_url(member, found, plaintext).map_err(|_| wanted.unusable())?;
+        let anywhere = plaintext == Plaintext::Anywhere;
+        let url = provider_url(member, found, anywhere).map_err(|_| wanted.unusable())?;
         let needs_tls = mutual_tls && matches!(wanted, Wanted::Token | Wanted::Introspection);
-        // What an https issuer says must not lead to a port of this machine that anyone may have taken.
-        if url.scheme() != "https" && (needs_tls || !plaintext) {
+        if url.scheme() != "https" && (needs_tls || plaintext == Plaintext::Nowhere) {
             return Err(wanted.unusable());
         }
         Ok(url)
@@ -117,7 +133,7 @@ mod tests {
             let names = "\"token_endpoint_auth_methods_supported\":[\"none\"],\"mtls_endpoint_aliases\"";
             let text = format!("{{\"issuer\":\"https://a\",{names}:{member}}}");
             if let Ok(metadata) = Metadata::read(text.as_bytes(), "https://a") {
-                let _ = (metadata.url(Wanted::Token, true, false), metadata.methods());
+                let _ = (metadata.url(Wanted::Token, true, Plaintext::Nowhere), metadata.methods());
             }
         }
     }
@@ -132,11 +148,14 @@ mod tests {
             "\"token_endpoint\":\"https://a/t\",\"introspection_endpoint\":\"http://127.0.0.1/i\",\
              \"mtls_endpoint_aliases\":{\"token_endpoint\":\"https://m/t\"}",
         );
-        let url = |wanted, mutual| metadata.url(wanted, mutual, true).map(|url| url.to_string());
+        let url =
+            |wanted, mutual| metadata.url(wanted, mutual, Plaintext::Anywhere).map(|url| url.to_string());
         assert_eq!(url(Wanted::Token, false).unwrap(), "https://a/t");
         assert_eq!(url(Wanted::Token, true).unwrap(), "https://m/t");
         assert!(url(Wanted::Introspection, false).is_ok() && url(Wanted::Introspection, true).is_err());
-        assert!(metadata.url(Wanted::Introspection, false, false).is_err(), "http only if the issuer is");
+        let plain = |plaintext| metadata.url(Wanted::Introspection, false, plaintext);
+        assert!(plain(Plaintext::Loopback).is_ok());
+        assert!(plain(Plaintext::Nowhere).is_err(), "http only if the issuer is");
         assert_eq!(url(Wanted::Keys, false), Err(FetchError::Metadata("it has no `jwks_uri`")));
     }
 
@@ -145,7 +164,7 @@ mod tests {
         let odd = read(
             "\"token_endpoint\":7,\"mtls_endpoint_aliases\":[],\"token_endpoint_auth_methods_supported\":\"x\"",
         );
-        assert!(odd.url(Wanted::Token, true, false).is_err() && odd.methods().is_none());
+        assert!(odd.url(Wanted::Token, true, Plaintext::Nowhere).is_err() && odd.methods().is_none());
         let odd = read("\"token_endpoint_auth_methods_supported\":[7,\"hunter2\",\"private_key_jwt\"]");
         assert_eq!(odd.methods(), Some(vec![Method::PrivateKeyJwt]));
     }

@@ -1,6 +1,9 @@
 //! The task that keeps one credential fresh. It is dumb: when to do what is decided in `schedule`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use tokio::{
     sync::{Mutex, watch},
@@ -63,6 +66,8 @@ pub(super) struct Progress {
     /// When the last token request was sent.
     last: Option<Instant>,
     pub(super) failures: u32,
+    /// After a failure: when the pace of `max_requests_per_hour` allows the next attempt.
+    paced: Option<Instant>,
     /// The kind of failure that was told last: one warning a change.
     told: Option<FetchError>,
     told_of_store: Option<StoreError>,
@@ -73,6 +78,8 @@ pub(super) struct Progress {
     began: bool,
     /// A replaced secret was tried before the provider's `Retry-After` was over: not again before an answer without one.
     hurried: bool,
+    /// A look has found something new. Set where it looks: that may take longer than anybody waits for it.
+    found: Arc<AtomicBool>,
     /// A secret has been replaced, and no token has come with it yet.
     renewed: bool,
 }
@@ -117,6 +124,10 @@ impl Refresher {
         let Ok(mut supplier) = time::timeout(PATIENCE, supplier.lock()).await else {
             return self.failed(FetchError::Blocked, Duration::ZERO, Duration::ZERO);
         };
+        // What a look has found that was late: this attempt uses it.
+        if self.has_found() {
+            self.tell_of_renewal();
+        }
         let wait = self.ask(&mut supplier, begun).await;
         self.tell(&supplier);
         wait
@@ -214,7 +225,8 @@ impl Refresher {
                 .as_ref()
                 .is_some_and(|error| error.class() == Class::Transient && error.retry_after().is_none());
             if planned_with_token && self.held(self.shared.clock()).is_none() {
-                until = until.min(Instant::now() + schedule::CAP_NONE);
+                let soon = Instant::now() + schedule::CAP_NONE;
+                until = until.min(self.progress.paced.map_or(soon, |paced| paced.max(soon)));
             }
         }
     }

@@ -177,6 +177,11 @@ pub enum RefreshOutcome {
 impl RefreshOutcome {
     const ALL: [Self; 5] = [Self::Success, Self::Transient, Self::Rejected, Self::Local, Self::Quota];
 
+    /// Whether there was a request whose time counts.
+    fn was_sent(self) -> bool {
+        !matches!(self, Self::Local | Self::Quota)
+    }
+
     fn word(self) -> &'static str {
         match self {
             Self::Success => "success",
@@ -236,10 +241,12 @@ impl CredentialMetrics {
         self.introspections[outcome as usize].inc();
     }
 
-    /// A token request ended.
+    /// A token request ended, or was not sent.
     pub fn refreshed(&self, outcome: RefreshOutcome, took: Duration) {
         self.refreshes[outcome as usize].inc();
-        self.duration.observe(took.as_secs_f64());
+        if outcome.was_sent() {
+            self.duration.observe(took.as_secs_f64());
+        }
     }
 
     /// A token was published that expires then.

@@ -162,6 +162,20 @@ mod tests {
     }
 
     #[test]
+    fn only_a_token_request_that_was_sent_took_time() {
+        use RefreshOutcome::{Local, Quota, Rejected, Success, Transient};
+        let took = std::time::Duration::from_millis(20);
+        for (outcome, count) in [(Success, 1), (Transient, 1), (Rejected, 1), (Local, 0), (Quota, 0)] {
+            let metrics = Metrics::new();
+            metrics.credential("a").refreshed(outcome, took);
+            let series =
+                format!("attache_token_refresh_duration_seconds_count{{credential=\"a\"}} {count}\n");
+            let text = String::from_utf8(metrics.render()).unwrap();
+            assert!(text.contains(&series), "{outcome:?}");
+        }
+    }
+
+    #[test]
     fn instances_do_not_share_their_counts() {
         let (one, other) = (Metrics::new(), Metrics::new());
         one.credential("a").refreshed(RefreshOutcome::Success, std::time::Duration::from_millis(20));

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use super::{Control, Phase, Published, Shared};
@@ -14,12 +14,17 @@ use crate::token::{
 /// By how much the ends of one and the same token may differ, because answers count in whole seconds.
 const SAME_END: Duration = Duration::from_secs(2);
 
+fn is_same_end(one: SystemTime, other: SystemTime) -> bool {
+    one <= other + SAME_END && other <= one + SAME_END
+}
+
 /// What the refresher may do with its credential, and nobody else.
 impl Shared {
     /// Makes `token` the current one; returns its number, and whether it is another one than before.
     ///
     /// Providers that keep a token until it ends, and files, give the same one again. It keeps its number, so that a
-    /// request that was refused with it is not sent again with it, and its margin, unless it now lives longer.
+    /// request that was refused with it is not sent again with it, and its margin, unless it now ends at another time:
+    /// what the provider said last of its end counts, also when that is sooner.
     pub(in crate::token) fn publish(
         &self,
         token: AccessToken,
@@ -30,7 +35,7 @@ impl Shared {
         let before = self.published.load_full();
         let same = before.as_ref().filter(|before| before.token == token);
         let usable_until = match same {
-            Some(same) if expires.wall <= same.expires.wall + SAME_END => same.usable_until,
+            Some(same) if is_same_end(expires.wall, same.expires.wall) => same.usable_until,
             _ => usable_until,
         };
         let new = same.is_none();
@@ -82,5 +87,43 @@ impl Shared {
 
     pub(super) fn control(&self) -> std::sync::MutexGuard<'_, Control> {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{self, Instant};
+
+    use super::*;
+    use crate::token::{access_token::Format, credential::Credential, schedule::margin};
+
+    fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_same_token_keeps_its_margin_until_it_ends_at_another_time() {
+        let (began, epoch) = (Instant::now(), SystemTime::now());
+        let clock = Clock::with_wall(move || epoch + began.elapsed());
+        let credential = Credential::new("orders", secs(5), clock.clone(), Format::default());
+        let publish = |lifetime: Duration| {
+            let (now, token) = (clock.now(), AccessToken::new("the-same").unwrap());
+            let published = credential.shared().publish(
+                token,
+                now.after(lifetime - margin(lifetime)),
+                now.after(lifetime),
+            );
+            assert_eq!(published.0, Generation(1));
+            credential.shared().validity().unwrap().0.left(now)
+        };
+        assert_eq!(publish(secs(3600)), secs(3570));
+        time::advance(secs(3400)).await;
+        for rounded in [199, 200, 201] {
+            assert_eq!(publish(secs(rounded)), secs(170), "the margin of an hour, not of what is left");
+        }
+        assert_eq!(publish(secs(10)), secs(9), "the provider has ended it sooner");
+        time::advance(secs(9)).await;
+        assert!(credential.current().is_none());
+        assert_eq!(publish(secs(60)), secs(54), "or lets it live longer");
     }
 }

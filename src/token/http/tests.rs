@@ -44,6 +44,32 @@ async fn a_silent_provider_is_given_up_after_the_time_limit_which_is_10_s() {
     assert!(matches!(http.send(|client| client.get(&url)).await, Err(FetchError::Timeout)));
 }
 
+#[tokio::test]
+async fn a_retry_after_with_a_date_is_counted_from_the_date_of_the_answer() {
+    let until = "Retry-After: Sun, 06 Nov 1994 08:50:07 GMT\r\n";
+    let date = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+    // The provider's clock is minutes behind ours, or ahead of it; an answer without a date is measured by ours.
+    for (ours, head, seconds) in [
+        ("Sun, 06 Nov 1994 08:55:00 GMT", format!("{until}{date}"), 30),
+        ("Sun, 06 Nov 1994 08:45:00 GMT", format!("{date}{until}"), 30),
+        ("Sun, 06 Nov 1994 08:50:00 GMT", until.to_owned(), 7),
+        ("Sun, 06 Nov 1994 08:50:00 GMT", format!("{until}Date: yesterday\r\n"), 7),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let provider = thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            write!(stream, "HTTP/1.1 429 X\r\n{head}Content-Length: 0\r\n\r\n").unwrap();
+        });
+        let ours = httpdate::parse_http_date(ours).unwrap();
+        let mut http = Http::new(HttpConfig::default(), Clock::with_wall(move || ours)).unwrap();
+        let answer = http.send(|client| client.get(&url)).await.ok().unwrap();
+        assert_eq!(answer.retry_after, Some(Duration::from_secs(seconds)));
+        provider.join().unwrap();
+    }
+}
+
 #[test]
 fn f6_an_endless_answer_grows_the_memory_by_less_than_1_mib() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,7 +1,10 @@
 //! What a refresher does about files: it looks at those that the source depends on, writes what its store could not, and
 //! tells of both.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::{task, time};
 
@@ -42,20 +45,36 @@ impl Refresher {
             time::sleep(SETTLE).await;
         }
         if changed {
-            self.progress.renewed = true;
-            tracing::info!(
-                credential = &*self.name,
-                "a secret has been replaced; the next token request uses it"
-            );
+            self.tell_of_renewal();
         }
         changed
+    }
+
+    pub(super) fn tell_of_renewal(&mut self) {
+        self.progress.renewed = true;
+        tracing::info!(
+            credential = &*self.name,
+            "a secret has been replaced; the next token request uses it"
+        );
+    }
+
+    /// Whether a look has found something new since this was asked last.
+    pub(super) fn has_found(&self) -> bool {
+        self.progress.found.swap(false, Ordering::AcqRel)
     }
 
     async fn look_once(&self) -> bool {
         // Taken already: an earlier look hangs.
         let Ok(mut supplier) = Arc::clone(&self.supplier).try_lock_owned() else { return false };
-        let look = task::spawn_blocking(move || supplier.look());
-        time::timeout(PATIENCE, look).await.is_ok_and(|looked| looked.unwrap_or(false))
+        let found = Arc::clone(&self.progress.found);
+        let look = task::spawn_blocking(move || {
+            if supplier.look() {
+                found.store(true, Ordering::Release);
+            }
+        });
+        // One that takes longer goes on; what it finds is told by the next one, because the source tells it only once.
+        let _ = time::timeout(PATIENCE, look).await;
+        self.has_found()
     }
 
     /// Tries again to write what is not on the disk yet.

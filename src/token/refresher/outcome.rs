@@ -139,6 +139,7 @@ impl Refresher {
             self.progress.told = Some(error.clone());
         }
         let next = Instant::now() + wait;
+        self.progress.paced = Some(Instant::now() + least);
         self.journal.failed(told, next);
         // Before the phase: whoever is woken by it must find the old token usable again.
         self.shared.stand_by();

@@ -45,8 +45,7 @@ impl Basic {
     }
 
     /// What stands behind `Basic` in the header.
-    pub(in crate::token) fn fetch(&mut self) -> Result<Fetched, FetchError> {
-        self.look();
+    pub(in crate::token) fn fetch(&self) -> Result<Fetched, FetchError> {
         let issued =
             Issued { token: self.good.clone(), lifetime: Lifetime::Unknown, scope: None, refresh: None };
         Ok(Fetched { issued, narrowed: false, skew: None })
@@ -81,4 +80,30 @@ fn pair(username: &KeptSecret, password: &KeptSecret) -> Result<AccessToken, &'s
     }
     let joined = Zeroizing::new(format!("{username}:{password}"));
     AccessToken::new(BASE64_STANDARD.encode(joined.as_bytes())).map_err(|_| "it cannot be sent")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+
+    #[test]
+    fn a_fetch_reads_no_file_and_leaves_what_is_new_to_the_next_look() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            SecretRef { file: Some(path), ..SecretRef::default() }
+        };
+        let config = BasicConfig { user: write("user", "u"), password: write("password", "old") };
+        let mut basic = Basic::build(&config).unwrap();
+        let token = |basic: &Basic| basic.fetch().unwrap().issued.token.expose().to_owned();
+        let old = token(&basic);
+        write("password", "new");
+        assert_eq!(token(&basic), old);
+        assert!(basic.look());
+        assert_ne!(token(&basic), old);
+    }
 }

@@ -109,7 +109,6 @@ impl GithubApp {
 
     /// Asks for a token once.
     pub(in crate::token) async fn fetch(&mut self) -> Result<Fetched, FetchError> {
-        self.key.look();
         let now = self.clock.now().wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         // GitHub refuses what was issued in its own future, and advises a minute; it must not live longer than ten.
         let claims = json!({ "iss": self.app, "iat": now.saturating_sub(60), "exp": now + 300 });
@@ -159,5 +158,37 @@ impl GithubApp {
     /// Whether the key has been replaced.
     pub(in crate::token) fn look(&mut self) -> bool {
         self.key.look()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt as _, thread};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_fetch_reads_no_file_and_leaves_a_new_key_to_the_next_look() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let renew = || {
+            let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+            fs::write(file.path(), key.serialize_pem()).unwrap();
+            fs::set_permissions(file.path(), fs::Permissions::from_mode(0o600)).unwrap();
+        };
+        renew();
+        let github = TcpListener::bind("127.0.0.1:0").unwrap();
+        let config = json!({
+            "client_id": "Iv1",
+            "installation_id": 42,
+            "app_key": { "file": file.path() },
+            "api_url": format!("http://{}", github.local_addr().unwrap()),
+        });
+        let config = serde_json::from_value(config).unwrap();
+        let mut source = GithubApp::build(&config, Clock::default()).unwrap();
+        renew();
+        let hung_up = thread::spawn(move || drop(github.accept().unwrap()));
+        assert!(source.fetch().await.is_err());
+        hung_up.join().unwrap();
+        assert!(source.look());
     }
 }

@@ -91,6 +91,22 @@ fn a_new_certificate_is_shown_within_ten_seconds_for_a_new_token() {
 }
 
 #[test]
+fn a_new_certificate_is_shown_even_while_the_authority_cannot_be_read() {
+    let authority = Authority::new("authority");
+    let (old, new) = (authority.issue("old"), authority.issue("new"));
+    let provider = TlsServer::start(&authority, true, tokens);
+    let (folder, upstream) = (folder(&authority, &old), echo());
+    let endpoint = format!("token_endpoint = \"{}/token\"", provider.url());
+    let sidecar = Sidecar::run(&with(&lines(&endpoint, folder.path(), "tls_client_auth"), &upstream));
+    sidecar.ready();
+    fs::remove_file(folder.path().join("ca.pem")).unwrap();
+    write(&folder.path().join("client.pem"), &new.0);
+    write(&folder.path().join("client.key"), &new.1);
+    let shown: Vec<_> = provider.wait_for(2).into_iter().map(|seen| seen.certificate).collect();
+    assert_eq!(shown, [der(&old.0), der(&new.0)], "the last good authority is believed meanwhile");
+}
+
+#[test]
 fn the_end_of_the_certificate_in_use_is_told_in_the_status_and_in_the_metrics() {
     let authority = Authority::new("authority");
     let day = Duration::from_secs(24 * 3600);

@@ -53,6 +53,8 @@ async fn no_hour_sees_more_token_requests_than_the_quota_and_they_are_spread() {
         assert!(within <= 6, "{asked:?}");
     }
     assert!(asked.len() >= 20, "what the quota allows is used: {asked:?}");
+    let spread = asked.windows(2).skip(2).all(|pair| pair[1] - pair[0] >= 599.0);
+    assert!(spread, "half of it is kept for the rest of the hour, also without a token: {asked:?}");
     // When the provider comes back there is something left for it.
     bench.script.then([token(3600)]);
     pass(700).await;
@@ -94,6 +96,54 @@ async fn f13_a_secret_that_is_being_written_is_tried_once_it_stays_the_same() {
     assert_eq!(asked.len(), 2, "{asked:?}");
     // The first look that finds it is at 5 s; each further one a quarter of a second later.
     assert!((5.7..=6.0).contains(&asked[1]), "{asked:?}");
+}
+
+/// Lets so much time go by while a look hangs: the paused clock, which waits for threads, is pushed.
+async fn push(seconds: u64) {
+    for _ in 0..seconds * 10 {
+        time::advance(Duration::from_millis(100)).await;
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Lets a look hang for so long.
+async fn hang(bench: &Bench, seconds: u64) {
+    let hung = bench.script.clone();
+    let (held, let_go) = (std::sync::mpsc::channel::<()>(), std::sync::mpsc::channel::<()>());
+    let holder = std::thread::spawn(move || {
+        let guard = hung.hang();
+        held.0.send(()).unwrap();
+        let_go.1.recv().unwrap();
+        drop(guard);
+    });
+    held.1.recv().unwrap();
+    push(seconds).await;
+    let_go.0.send(()).unwrap();
+    holder.join().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn f13_what_a_slow_look_finds_is_used_once() {
+    let bench = bench([token(3600)]);
+    bench.manager.start();
+    bench.credential().wait().await.unwrap();
+    bench.script.replace_secret();
+    // From the look at 5 s, which is given up at 7 s.
+    hang(&bench, 9).await;
+    assert_eq!(bench.asked().len(), 1);
+    pass(20).await;
+    assert_eq!(bench.asked().len(), 2, "{:?}", bench.asked());
+}
+
+#[tokio::test(start_paused = true)]
+async fn f13_an_attempt_that_waited_for_a_slow_look_uses_what_it_found() {
+    let bench = bench([token(3600)]);
+    bench.script.replace_secret();
+    bench.manager.start();
+    hang(&bench, 3).await;
+    assert!(bench.asked().is_empty());
+    pass(20).await;
+    assert_eq!(bench.asked().len(), 1, "not again for the same secret: {:?}", bench.asked());
 }
 
 // In real time: a paused clock waits for threads.
