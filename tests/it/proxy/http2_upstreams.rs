@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use h2::{Reason, server::Builder};
 use http::Response;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 
 use crate::support::{
     Asked, Authority, Caller, FakeServer, Files, Http2Caller, Http2Server, PATIENCE, Reply, Sidecar, block,
@@ -360,7 +360,7 @@ fn a_401_over_http_2_is_passed_on_when_more_of_the_body_has_come_meanwhile_than_
     provider.wait_for(2);
     caller.send("186a0\r\n");
     caller.send(vec![b'x'; 100_000]);
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while came.load(Ordering::Acquire) < 100_005 {
         assert!(begun.elapsed() < PATIENCE, "{}", came.load(Ordering::Acquire));
         std::thread::yield_now();
@@ -399,7 +399,7 @@ fn a_stream_that_waited_for_its_place_carries_the_token_of_then() {
     let second = caller.begin(http2_request("GET", "/"), None);
     let waiting =
         format!("attache_upstream_requests_waiting{{upstream=\"localhost:{}\"}}", upstream.address.port());
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while sidecar.metric(&waiting) < 0.5 {
         assert!(begun.elapsed() < PATIENCE);
         std::thread::yield_now();
