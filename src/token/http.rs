@@ -35,6 +35,9 @@ const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most that is read of an answer.
 pub(super) const MAX_ANSWER: usize = 256 * 1024;
 
+/// Most answers are shorter.
+const USUAL_ANSWER: usize = 16 * 1024;
+
 /// How a provider is reached.
 #[derive(Clone, Debug)]
 pub(super) struct HttpConfig {
@@ -132,10 +135,16 @@ impl Http {
         let skew = theirs.map(|theirs| skew(theirs, ours));
         let flavor = response.headers().get("metadata-flavor").and_then(|value| value.to_str().ok());
         let flavor = flavor.map(str::to_owned);
-        let mut body = Zeroizing::new(Vec::new());
+        // Grown once, by hand: what a vector leaves behind when it grows is not wiped, and is memory beside it for a moment.
+        let mut body = Zeroizing::new(Vec::with_capacity(USUAL_ANSWER));
         while let Some(chunk) = response.chunk().await.map_err(|error| explain(&error))? {
             if body.len() + chunk.len() > MAX_ANSWER {
                 return Err(FetchError::TooLarge);
+            }
+            if body.len() + chunk.len() > body.capacity() {
+                let mut larger = Zeroizing::new(Vec::with_capacity(MAX_ANSWER));
+                larger.extend_from_slice(&body);
+                body = larger;
             }
             body.extend_from_slice(&chunk);
         }
