@@ -37,6 +37,11 @@ pub(in crate::token) struct StoredRefresh {
     pub(in crate::token) token: Secret,
     /// A digest of the token that the family began with, and of whom it is presented to.
     pub(in crate::token) origin: String,
+    /// Digests of each of the two, which earlier versions did not write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::token) initial: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::token) audience: Option<String>,
     /// When the family began, in seconds since 1970.
     pub(in crate::token) began: u64,
     /// When this token ends, as the provider said.

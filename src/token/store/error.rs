@@ -22,6 +22,10 @@ pub enum StoreError {
     Corrupt,
     #[error("it cannot be decrypted with this `store_key`")]
     Undecipherable,
+    #[error(
+        "its refresh token came from another provider, or for another client, than the configuration names"
+    )]
+    Elsewhere,
     #[error("it cannot be written: {0}")]
     Unwritable(io::ErrorKind),
     #[error("writing it met a bug in attaché")]
@@ -40,6 +44,7 @@ impl StoreError {
             Self::TooLarge => "too_large",
             Self::Corrupt => "corrupt",
             Self::Undecipherable => "undecipherable",
+            Self::Elsewhere => "elsewhere",
             Self::Unwritable(_) => "unwritable",
             Self::Panicked => "internal",
         }
@@ -60,6 +65,10 @@ impl StoreError {
             Self::Undecipherable => {
                 "bring back the `store_key` that it was written with, or remove the file and put a new refresh \
                  token where `refresh_token` says"
+            }
+            Self::Elsewhere => {
+                "put a new refresh token where `refresh_token` says, or bring back the `issuer`, the `token_endpoint` and \
+                 the `client_id` that the one in the store came with"
             }
             Self::Unwritable(_) => {
                 "make room on the disk, or make the folder writable for attaché; it is tried again every 5 s"

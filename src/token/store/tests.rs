@@ -9,7 +9,15 @@ use super::*;
 use crate::secret::Secret;
 
 fn refresh(token: &str) -> StoredRefresh {
-    StoredRefresh { token: Secret::new(token), origin: "o".into(), began: 1, expires: None, ends: Some(2) }
+    StoredRefresh {
+        token: Secret::new(token),
+        origin: "o".into(),
+        initial: None,
+        audience: None,
+        began: 1,
+        expires: None,
+        ends: Some(2),
+    }
 }
 
 fn access(token: &str) -> StoredAccess {
