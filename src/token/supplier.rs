@@ -129,6 +129,12 @@ impl Supplier {
         Self { quota: Some(Quota::new(max)), ..self }
     }
 
+    /// The same with a store.
+    #[cfg(test)]
+    pub(super) fn stored(self, store: Store) -> Self {
+        Self { store: Some(store), ..self }
+    }
+
     /// Opens the store, once. Only a refresh token cannot do without it; whoever is `patient` tries again when another
     /// process still has it.
     pub(super) async fn open(&mut self, now: Moment, patient: bool) -> Result<(), FetchError> {
@@ -148,7 +154,7 @@ impl Supplier {
             }
             Err(error) if vital || (patient && error == StoreError::InUse) => Err(FetchError::Store(error)),
             // What it holds is of no use; what comes next takes its place.
-            Err(StoreError::Corrupt | StoreError::Undecipherable | StoreError::TooLarge) => {
+            Err(error) if error.is_of_content() => {
                 let _ = store.open_anew().await;
                 self.opened = true;
                 Ok(())

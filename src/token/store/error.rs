@@ -28,11 +28,18 @@ pub enum StoreError {
     Elsewhere,
     #[error("it cannot be written: {0}")]
     Unwritable(io::ErrorKind),
+    #[error("its disk does not answer")]
+    Stalled,
     #[error("writing it met a bug in attaché")]
     Panicked,
 }
 
 impl StoreError {
+    /// What it holds is of no use, and may be written over by whoever does not need it.
+    pub(in crate::token) fn is_of_content(self) -> bool {
+        matches!(self, Self::Corrupt | Self::Undecipherable | Self::TooLarge)
+    }
+
     /// A fixed word for it.
     pub fn word(self) -> &'static str {
         match self {
@@ -46,6 +53,7 @@ impl StoreError {
             Self::Undecipherable => "undecipherable",
             Self::Elsewhere => "elsewhere",
             Self::Unwritable(_) => "unwritable",
+            Self::Stalled => "stalled",
             Self::Panicked => "internal",
         }
     }
@@ -73,6 +81,7 @@ impl StoreError {
             Self::Unwritable(_) => {
                 "make room on the disk, or make the folder writable for attaché; it is tried again every 5 s"
             }
+            Self::Stalled => "look at the file system that the store is on; it is tried again every 5 s",
             Self::Panicked => "report the bug",
         }
     }
