@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::supplier::SupplyStatus;
+use super::status::SupplyStatus;
 use crate::{
     readiness::Latch,
     telemetry::metrics::{CredentialMetrics, RefreshOutcome},

@@ -2,19 +2,17 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-
 use super::{
     access_token::AccessToken,
     clock::{Clock, Moment},
     config::CredentialConfig,
     error::FetchError,
-    family::{FamilyStatus, fingerprint},
-    quota::{Quota, QuotaStatus},
+    family::fingerprint,
+    quota::Quota,
     refusal::Refusal,
     source::{Fetched, Source, SourceConfig},
-    status::LastError,
-    store::{Store, StoreError, StoredAccess, at_millis, millis, seconds},
+    status::{CertificateStatus, LastError, SupplyStatus},
+    store::{Handover, Store, StoreError, StoredAccess, at_millis, millis, seconds},
     verify::Verifier,
 };
 use crate::{invalid::Invalid, secret::Secret, tls::Validity};
@@ -36,32 +34,6 @@ pub(super) struct Kept {
     pub(super) lifetime: Duration,
     /// How long ago it was asked for.
     pub(super) age: Duration,
-}
-
-/// What there is beside the token, for people.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct SupplyStatus {
-    /// The family of refresh tokens, where there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub refresh_token: Option<FamilyStatus>,
-    /// `ok`, or what is wrong with the store, where there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub store: Option<&'static str>,
-    /// The client's certificate, where there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub client_certificate: Option<CertificateStatus>,
-    /// The limit of token requests, where there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub quota: Option<QuotaStatus>,
-}
-
-/// A certificate of the client, for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct CertificateStatus {
-    /// From when it is valid, in seconds since 1970.
-    pub begins_at: u64,
-    /// Until when, in seconds since 1970: that of the first to end of those that lead to its authority.
-    pub ends_at: u64,
 }
 
 impl Supplier {
@@ -133,6 +105,18 @@ impl Supplier {
     #[cfg(test)]
     pub(super) fn stored(self, store: Store) -> Self {
         Self { store: Some(store), ..self }
+    }
+
+    /// What the store will leave to the one that comes after it.
+    pub(super) fn handover(&self) -> Option<Handover> {
+        self.store.as_ref().map(Store::handover)
+    }
+
+    /// Takes what the store before leaves.
+    pub(super) fn inherit(&mut self, handover: Handover) {
+        if let Some(store) = &mut self.store {
+            store.inherit(handover);
+        }
     }
 
     /// Opens the store, once. Only a refresh token cannot do without it; whoever is `patient` tries again when another

@@ -4,7 +4,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::error::StoreError;
+use super::{
+    error::StoreError,
+    seal::{Seal, is_sealed},
+};
 use crate::secret::Secret;
 
 /// Files of another version are not understood.
@@ -65,7 +68,16 @@ pub(in crate::token) struct StoredAccess {
 }
 
 impl Content {
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, StoreError> {
+    pub(super) fn load(bytes: &[u8], seal: Option<&Seal>) -> Result<Self, StoreError> {
+        match seal {
+            Some(seal) if is_sealed(bytes) => Self::parse(&seal.open(bytes)?),
+            None if is_sealed(bytes) => Err(StoreError::Undecipherable),
+            // Written before there was a `store_key`; the next write seals it.
+            _ => Self::parse(bytes),
+        }
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, StoreError> {
         let content: Self = serde_json::from_slice(bytes).map_err(|_| StoreError::Corrupt)?;
         let hollow = content.refresh.as_ref().is_some_and(|refresh| refresh.token.expose().is_empty());
         if content.version != VERSION || hollow { Err(StoreError::Corrupt) } else { Ok(content) }

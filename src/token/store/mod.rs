@@ -11,6 +11,7 @@
 mod content;
 mod error;
 mod file;
+mod handover;
 mod key;
 mod seal;
 
@@ -29,6 +30,7 @@ use zeroize::Zeroizing;
 
 pub(super) use self::content::{StoredAccess, StoredRefresh, at_millis, millis, seconds};
 pub use self::error::StoreError;
+pub(super) use self::handover::Handover;
 use self::{content::Content, file::Lock, key::Key, seal::Seal};
 use crate::{invalid::Invalid, secret::SecretRef};
 
@@ -54,6 +56,7 @@ pub(super) struct Store {
     writing: Option<JoinHandle<Result<u64, StoreError>>>,
     /// What is wrong with it now.
     problem: Option<StoreError>,
+    handover: Handover,
     /// While it is locked, the disk hangs.
     #[cfg(test)]
     pub(super) disk: Arc<tokio::sync::Mutex<()>>,
@@ -98,6 +101,7 @@ impl Store {
             opening: None,
             writing: None,
             problem: None,
+            handover: Handover::default(),
             #[cfg(test)]
             disk: Arc::default(),
         })
@@ -118,7 +122,7 @@ impl Store {
     }
 
     async fn open_as(&mut self, anew: bool) -> Result<(), StoreError> {
-        if self.lock.is_some() {
+        if self.lock.is_some() || self.take_over() {
             return Ok(());
         }
         if self.opening.is_none() {
@@ -276,19 +280,11 @@ async fn finish<T>(
 fn open(path: &Path, seal: Option<&Seal>, anew: bool) -> Result<(Lock, Content), StoreError> {
     file::make_folder(path);
     let lock = Lock::take(path)?;
-    let content = file::read(path).and_then(|bytes| bytes.map(|bytes| load(&bytes, seal)).transpose());
+    let content =
+        file::read(path).and_then(|bytes| bytes.map(|bytes| Content::load(&bytes, seal)).transpose());
     match content {
         Err(error) if anew && error.is_of_content() => Ok((lock, Content::default())),
         content => Ok((lock, content?.unwrap_or_default())),
-    }
-}
-
-fn load(bytes: &[u8], seal: Option<&Seal>) -> Result<Content, StoreError> {
-    match seal {
-        Some(seal) if seal::is_sealed(bytes) => Content::parse(&seal.open(bytes)?),
-        None if seal::is_sealed(bytes) => Err(StoreError::Undecipherable),
-        // Written before there was a `store_key`; the next write seals it.
-        _ => Content::parse(bytes),
     }
 }
 
