@@ -109,6 +109,8 @@ impl Manager {
     /// Starts the refreshers that do not run yet, on the runtime of the caller.
     pub fn start(&self) {
         for (entry, named) in self.0.joining().drain(..) {
+            // The name may have been another credential's.
+            named.metrics.begin_anew();
             entry.names.add(named);
         }
         for entry in self.0.credentials.values() {
@@ -120,6 +122,7 @@ impl Manager {
             let mut task = entry.refresher.lock().unwrap_or_else(PoisonError::into_inner);
             *task = match std::mem::replace(&mut *task, Task::Gone) {
                 Task::Waiting(refresher) => {
+                    entry.names.begin_anew();
                     legacy(&entry.config, &entry.credential);
                     Task::Running(tokio::spawn(supervise(*refresher)))
                 }

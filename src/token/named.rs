@@ -44,6 +44,11 @@ impl Names {
         state.named.push(named);
     }
 
+    /// Whatever had its names before is not there any more.
+    pub(super) fn begin_anew(&self) {
+        self.each(CredentialMetrics::begin_anew);
+    }
+
     /// Known as these only.
     pub(super) fn retain(&self, keep: impl Fn(&str) -> bool) {
         self.state().named.retain(|named| keep(&named.name));

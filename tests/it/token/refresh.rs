@@ -343,6 +343,38 @@ async fn a_changed_section_also_goes_on_with_what_the_disk_has_not_taken() {
     assert!(place.store().contains("\"refresh-4\""));
 }
 
+#[tokio::test]
+async fn a_section_that_becomes_another_credential_shows_nothing_of_the_one_before() {
+    let (place, rotation) = (Place::new(), Rotation::new("first"));
+    let (provider, environment) = (rotation.serve(), environment());
+    let shown = || String::from_utf8(environment.metrics.render()).unwrap();
+    let old = Manager::build(&section(&place, &provider, "a"), &environment).unwrap();
+    old.start();
+    old.credential("main").unwrap().wait().await.unwrap();
+    while !shown().contains("attache_refresh_token_usable{credential=\"main\"} 1") {
+        tokio::task::yield_now().await;
+    }
+    rotation.moods([Mood::Down(503)]);
+    let json = format!(
+        "{{\"type\":\"client_credentials\",\"client_id\":\"c\",\"client_auth\":\"none\",\"token_endpoint\":\"{}/token\"}}",
+        provider.url()
+    );
+    let changed = [("main".to_owned(), serde_json::from_str(&json).unwrap())].into();
+    let new = Manager::build_after(Some(&old), &changed, &environment).unwrap();
+    assert!(
+        shown().contains("attache_credential_ready{credential=\"main\"} 1"),
+        "it may not come into force"
+    );
+    new.start();
+    drop(old);
+    let shown = shown();
+    assert!(shown.contains("attache_credential_ready{credential=\"main\"} 0"), "{shown}");
+    for gone in ["attache_refresh_token", "attache_token_store_failing"] {
+        assert!(!shown.lines().any(|line| line.starts_with(gone)), "{shown}");
+    }
+    assert!(shown.contains("attache_token_refreshes_total{credential=\"main\",outcome=\"success\"} 1"));
+}
+
 #[test]
 fn what_could_not_be_written_is_tried_once_more_at_the_end() {
     let (place, rotation) = (Place::new(), Rotation::new("first"));
