@@ -65,6 +65,16 @@ impl Family {
         })
     }
 
+    /// How it is, where so many lost answers are a doubt.
+    pub(super) fn status(&self, tries: u32) -> FamilyStatus {
+        let state = match (self.refused, self.unanswered >= tries) {
+            (true, _) => FamilyState::Refused,
+            (false, true) => FamilyState::InDoubt,
+            (false, false) => FamilyState::Usable,
+        };
+        FamilyStatus { state, began_at: self.stored.began, ends_at: self.stored.ends }
+    }
+
     /// Goes on with a token that another grant brought.
     pub(super) fn begin_again(&mut self, token: Secret, now: SystemTime) {
         let stored = self.stored.clone();
@@ -153,6 +163,11 @@ impl Audience {
 
     fn origins(&self, initial: &Secret) -> impl Iterator<Item = Origin> {
         [Some(&self.name), self.endpoint.as_ref()].into_iter().flatten().map(|name| origin(initial, name))
+    }
+
+    /// Whether what has this origin came from this token and this provider.
+    pub(super) fn is_origin(&self, both: &str, initial: &Secret) -> bool {
+        self.origins(initial).any(|origin| origin.both == both)
     }
 
     /// What a family has to do with this token. One that was stored without the two digests gets them as soon as they are

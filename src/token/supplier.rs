@@ -149,7 +149,13 @@ impl Supplier {
 
     /// The access token that the store holds, if it is still good.
     pub(super) fn kept(&self, now: Moment) -> Option<Kept> {
-        let kept = self.store.as_ref()?.access(&self.config)?;
+        let store = self.store.as_ref()?;
+        let kept = store.access(&self.config)?;
+        if let Source::RefreshToken(source) = &self.source {
+            // An earlier version wrote it beside the refresh token only.
+            let origin = kept.origin.as_ref().or(store.refresh().map(|refresh| &refresh.origin));
+            origin.filter(|origin| source.is_origin(origin))?;
+        }
         let (asked, expires) = (at_millis(kept.asked)?, at_millis(kept.expires)?);
         // A token from the future is one from before the clock was set: its end cannot be believed.
         let age = now.wall.duration_since(asked).ok()?;
@@ -199,6 +205,10 @@ impl Supplier {
             let access = StoredAccess {
                 token: Secret::new(token.expose()),
                 config: self.config.clone(),
+                origin: match &self.source {
+                    Source::RefreshToken(source) => source.origin(),
+                    _ => None,
+                },
                 asked: millis(asked.wall),
                 expires: millis(expires.wall),
             };

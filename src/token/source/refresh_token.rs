@@ -24,7 +24,7 @@ use crate::{
         client_auth::kept,
         clock::Clock,
         error::FetchError,
-        family::{Audience, Family, FamilyState, FamilyStatus, Kinship},
+        family::{Audience, Family, FamilyStatus, Kinship},
         grant::Grant,
         kept_secret::KeptSecret,
         oauth::OAuthConfig,
@@ -279,14 +279,18 @@ impl RefreshToken {
         self.replaced
     }
 
+    /// The origin of the family in use.
+    pub(in crate::token) fn origin(&self) -> Option<String> {
+        self.family.as_ref().map(|family| family.stored.origin.clone())
+    }
+
+    /// Whether what has this origin speaks for whom the token in the configuration speaks for.
+    pub(in crate::token) fn is_origin(&self, origin: &str) -> bool {
+        self.audience.is_origin(origin, self.initial.value())
+    }
+
     /// How the family is.
     pub(in crate::token) fn family(&self) -> Option<FamilyStatus> {
-        let family = self.family.as_ref()?;
-        let state = match (family.refused, family.unanswered >= TRIES) {
-            (true, _) => FamilyState::Refused,
-            (false, true) => FamilyState::InDoubt,
-            (false, false) => FamilyState::Usable,
-        };
-        Some(FamilyStatus { state, began_at: family.stored.began, ends_at: family.stored.ends })
+        self.family.as_ref().map(|family| family.status(TRIES))
     }
 }

@@ -62,6 +62,9 @@ pub(in crate::token) struct StoredAccess {
     pub(in crate::token) token: Secret,
     /// A digest of the configuration that it was asked for with.
     pub(in crate::token) config: String,
+    /// The origin of the refresh token that it came with, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::token) origin: Option<String>,
     /// When it was asked for, and when it expires, in milliseconds since 1970.
     pub(in crate::token) asked: u64,
     pub(in crate::token) expires: u64,

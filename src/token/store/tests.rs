@@ -21,7 +21,7 @@ fn refresh(token: &str) -> StoredRefresh {
 }
 
 fn access(token: &str) -> StoredAccess {
-    StoredAccess { token: Secret::new(token), config: "c".into(), asked: 1, expires: 2 }
+    StoredAccess { token: Secret::new(token), config: "c".into(), origin: None, asked: 1, expires: 2 }
 }
 
 /// A folder of its own, a path in it, and a key.

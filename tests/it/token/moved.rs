@@ -1,6 +1,9 @@
 //! A refresh token whose provider, or whose client, is another one in the configuration than it was.
 
-use super::refresh::{Place, failed};
+use super::{
+    refresh::{Place, failed},
+    secret_file,
+};
 use crate::support::{FakeServer, Rotation, Sidecar, echo};
 
 fn run(place: &Place, provider: &str, client_id: &str, upstream: &FakeServer, more: &str) -> Sidecar {
@@ -66,4 +69,19 @@ fn the_fallback_grant_takes_over_where_the_token_came_from_another_provider() {
     run(&place, &endpoint, "c", &upstream, "").ready();
     run(&place, &endpoint, "d", &upstream, "fallback = \"client_credentials\"").ready();
     assert_eq!(rotation.presented(), ["first", "client_credentials"]);
+}
+
+#[test]
+fn an_access_token_in_the_store_is_used_as_long_as_the_refresh_token_speaks_for_the_same_account() {
+    let (place, rotation, key) = (Place::new(), Rotation::new("first"), secret_file(&"k".repeat(32)));
+    let (provider, upstream) = (rotation.serve(), echo());
+    let sealed = format!("store_key = {{ file = \"{}\" }}", key.path().display());
+    for _ in 0..2 {
+        place.run(&provider, &upstream, &sealed).ready();
+        assert_eq!(rotation.presented(), ["first"], "a restart needs no token request");
+    }
+    rotation.accept("of another account");
+    place.initial("of another account");
+    place.run(&provider, &upstream, &sealed).ready();
+    assert_eq!(rotation.presented(), ["first", "of another account"]);
 }
