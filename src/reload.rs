@@ -3,8 +3,10 @@
 //! 1. [`Watcher::load`] reads the configuration for the first time and remembers the content of its file.
 //! 2. [`Watcher::run`] looks at the content again, every two seconds and after SIGHUP. Content, not times or inodes: a
 //!    ConfigMap changes by a symbolic link above the file, an editor by a new file, `cp` in place.
-//! 3. What changed is loaded and given to the application, which builds all of it and swaps at once.
-//! 4. A configuration that cannot be used changes nothing: the old one stays in force, with one warning a change.
+//! 3. What changed, and is the same a moment later, is loaded and given to the application, which builds all of it and swaps at
+//!    once.
+//! 4. A configuration that cannot be used changes nothing: the old one stays in force, with one warning a change. It is tried
+//!    again now and then: a file that it names may come after it.
 
 use std::{
     fs,
@@ -27,6 +29,12 @@ use crate::{
 
 /// How often the file is looked at.
 const INTERVAL: Duration = Duration::from_secs(2);
+
+/// A file that has changed is read again after so long, until it is the same twice: somebody may be writing it.
+const SETTLE: Duration = Duration::from_millis(250);
+
+/// With so many looks a content that was refused is tried again.
+const LOOKS_TO_RETRY: u32 = 5;
 
 /// Where the configuration comes from, and how its file looked when it was read last.
 #[derive(Debug)]
@@ -100,19 +108,21 @@ impl Watcher {
     ) {
         let mut ticks = time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Why the content was refused, and how many looks ago.
+        let (mut refused, mut looks): (Option<String>, u32) = (None, 0);
         loop {
             let asked = tokio::select! {
                 _ = ticks.tick() => false,
                 () = hangup.notified() => true,
             };
-            let content = match &self.file {
-                Some(file) => tokio::fs::read(file).await.ok(),
-                None => None,
-            };
-            if !asked && content == self.content {
+            let content = self.settled().await;
+            let changed = content != self.content;
+            looks += 1;
+            let again = refused.is_some() && looks >= LOOKS_TO_RETRY;
+            if !asked && !changed && !again {
                 continue;
             }
-            self.content = content;
+            (self.content, looks) = (content, 0);
             let outcome = config::load_with_origin(self.file.as_deref(), self.environment.clone())
                 .and_then(|loaded| apply(&loaded).map_err(|mistake| loaded.origin.explain(mistake)));
             match outcome {
@@ -120,15 +130,41 @@ impl Watcher {
                     tracing::info!("the configuration was reloaded");
                     metrics.reload(ReloadOutcome::Success);
                     self.condition.accepted();
+                    refused = None;
                 }
                 Err(error) => {
-                    let hint = error.cure().unwrap_or_default();
-                    tracing::warn!(%error, hint, "the changed configuration cannot be used; the old one stays");
-                    metrics.reload(ReloadOutcome::Rejected);
-                    self.condition.rejected(error.to_string());
+                    let why = error.to_string();
+                    let new = changed || refused.as_ref() != Some(&why);
+                    if new || asked {
+                        let hint = error.cure().unwrap_or_default();
+                        tracing::warn!(%error, hint, "the changed configuration cannot be used; the old one stays");
+                    }
+                    if new {
+                        metrics.reload(ReloadOutcome::Rejected);
+                    }
+                    self.condition.rejected(why.clone());
+                    refused = Some(why);
                 }
             }
         }
+    }
+
+    /// What the file holds: as it was, or the same twice.
+    async fn settled(&self) -> Option<Vec<u8>> {
+        let mut content = self.read().await;
+        while content != self.content {
+            time::sleep(SETTLE).await;
+            let again = self.read().await;
+            if again == content {
+                break;
+            }
+            content = again;
+        }
+        content
+    }
+
+    async fn read(&self) -> Option<Vec<u8>> {
+        tokio::fs::read(self.file.as_ref()?).await.ok()
     }
 }
 
@@ -148,7 +184,8 @@ mod tests {
         )
     }
 
-    /// A watcher that runs; each configuration that it applies comes out, `https://refused` being refused.
+    /// A watcher that runs; each configuration that it applies comes out, `https://refused` being refused, and `https://later`
+    /// as long as there is no `a.key` beside the file.
     struct Running {
         applied: mpsc::UnboundedReceiver<String>,
         hangup: Arc<Notify>,
@@ -160,9 +197,10 @@ mod tests {
         let (watcher, _) = Watcher::load(Some(file.to_owned()), Vec::new()).unwrap();
         let (hangup, metrics, condition) = (Arc::new(Notify::new()), Metrics::new(), watcher.condition());
         let (sender, applied) = mpsc::unbounded_channel();
+        let key = file.with_extension("key");
         tokio::spawn(watcher.run(Arc::clone(&hangup), metrics.clone(), move |loaded| {
             let upstream = loaded.config.routes["a"].upstream.clone();
-            let refused = upstream == "https://refused";
+            let refused = upstream == "https://refused" || (upstream == "https://later" && !key.exists());
             sender.send(upstream).unwrap();
             if refused { Err(Invalid::new("routes.a.upstream", "no")) } else { Ok(()) }
         }));
@@ -223,6 +261,41 @@ mod tests {
         assert_eq!(running.count("rejected").as_deref(), Some("1"));
         symlink("2", &link).unwrap();
         assert_eq!(running.next().await, "https://two");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_configuration_that_comes_before_a_file_that_it_names_is_taken_with_that_file() {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("a.toml");
+        fs::write(&file, text("https://one")).unwrap();
+        let mut running = start(&file);
+        fs::write(&file, text("https://later")).unwrap();
+        for _ in 0..4 {
+            assert_eq!(running.next().await, "https://later");
+        }
+        assert_eq!(running.count("rejected").as_deref(), Some("1"), "it is told once");
+        fs::write(folder.path().join("a.key"), "x").unwrap();
+        while !running.condition.view()["rejected"].is_null() {
+            time::sleep(INTERVAL).await;
+        }
+        assert_eq!(running.count("success").as_deref(), Some("1"));
+        while running.applied.try_recv().is_ok() {}
+        time::sleep(INTERVAL * 20).await;
+        assert!(running.applied.try_recv().is_err(), "and not tried any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_is_being_written_is_taken_when_it_is_whole() {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("a.toml");
+        fs::write(&file, text("https://one")).unwrap();
+        let mut running = start(&file);
+        // A look falls between the two writes, and the first one is a configuration, too.
+        time::sleep(INTERVAL - Duration::from_millis(100)).await;
+        fs::write(&file, text("https://half")).unwrap();
+        time::sleep(Duration::from_millis(200)).await;
+        fs::write(&file, text("https://whole")).unwrap();
+        assert_eq!(running.next().await, "https://whole");
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{
     answer::IssuedRefresh,
+    oauth::OAuthConfig,
     store::{StoredRefresh, seconds},
 };
 use crate::secret::Secret;
@@ -51,8 +52,34 @@ pub enum FamilyState {
 }
 
 impl Family {
-    pub(super) fn begin(token: Secret, origin: String, now: SystemTime) -> Self {
-        Self::of_store(StoredRefresh { token, origin, began: seconds(now), expires: None, ends: None })
+    pub(super) fn begin(token: Secret, origin: Origin, now: SystemTime) -> Self {
+        let Origin { both, initial, audience } = origin;
+        Self::of_store(StoredRefresh {
+            token,
+            origin: both,
+            initial: Some(initial),
+            audience: Some(audience),
+            began: seconds(now),
+            expires: None,
+            ends: None,
+        })
+    }
+
+    /// How it is, where so many lost answers are a doubt.
+    pub(super) fn status(&self, tries: u32) -> FamilyStatus {
+        let state = match (self.refused, self.unanswered >= tries) {
+            (true, _) => FamilyState::Refused,
+            (false, true) => FamilyState::InDoubt,
+            (false, false) => FamilyState::Usable,
+        };
+        FamilyStatus { state, began_at: self.stored.began, ends_at: self.stored.ends }
+    }
+
+    /// Goes on with a token that another grant brought.
+    pub(super) fn begin_again(&mut self, token: Secret, now: SystemTime) {
+        let stored = self.stored.clone();
+        *self =
+            Self::of_store(StoredRefresh { token, began: seconds(now), expires: None, ends: None, ..stored });
     }
 
     pub(super) fn of_store(stored: StoredRefresh) -> Self {
@@ -89,10 +116,85 @@ impl Family {
     }
 }
 
-/// A digest of where a family comes from: of its first token and of whom it is presented to, so that no token that a store
-/// holds is ever presented to somebody else. A refresh token is too long to be guessed from it.
-pub(super) fn origin(initial: &Secret, audience: &str) -> String {
-    fingerprint(&[initial.expose(), audience])
+/// Where a family comes from: digests of its first token, of whom it is presented to, and of both, so that no token that a
+/// store holds is ever presented to somebody else. A refresh token is too long to be guessed from them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub(super) both: String,
+    initial: String,
+    audience: String,
+}
+
+/// Whom refresh tokens are presented to, and as whom.
+#[derive(Debug)]
+pub(super) struct Audience {
+    name: String,
+    /// Beside an issuer, tokens still go to the endpoint that is given: what came from there goes there.
+    endpoint: Option<String>,
+}
+
+/// What a family that is there has to do with the token and the provider in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kinship {
+    /// It came from this token, and from this provider.
+    Own,
+    /// It came from another token, and from this provider.
+    Earlier,
+    /// It came from this token, and from another provider or for another client.
+    Elsewhere,
+    /// It came from another token; from which provider is not known, or it is another one.
+    Stranger,
+}
+
+impl Audience {
+    pub(super) fn new(oauth: &OAuthConfig, client_id: &str) -> Self {
+        let endpoint = oauth.token_endpoint.as_ref();
+        let name = |provider: &String| format!("{provider} {client_id}");
+        Self {
+            name: name(oauth.issuer.as_ref().or(endpoint).unwrap_or(&String::new())),
+            endpoint: endpoint.filter(|_| oauth.issuer.is_some()).map(name),
+        }
+    }
+
+    /// The origin of a family that begins with this token.
+    pub(super) fn origin(&self, initial: &Secret) -> Origin {
+        origin(initial, &self.name)
+    }
+
+    fn origins(&self, initial: &Secret) -> impl Iterator<Item = Origin> {
+        [Some(&self.name), self.endpoint.as_ref()].into_iter().flatten().map(|name| origin(initial, name))
+    }
+
+    /// Whether what has this origin came from this token and this provider.
+    pub(super) fn is_origin(&self, both: &str, initial: &Secret) -> bool {
+        self.origins(initial).any(|origin| origin.both == both)
+    }
+
+    /// What a family has to do with this token. One that was stored without the two digests gets them as soon as they are
+    /// known.
+    pub(super) fn kinship(&self, stored: &mut StoredRefresh, initial: &Secret) -> Kinship {
+        if let Some(own) = self.origins(initial).find(|origin| origin.both == stored.origin) {
+            (stored.initial, stored.audience) = (Some(own.initial), Some(own.audience));
+            return Kinship::Own;
+        }
+        let mut origins = self.origins(initial);
+        // A token that was never replaced is not spent: it may be presented wherever the configuration says.
+        if stored.initial == Some(fingerprint(&[initial.expose()])) && stored.token != *initial {
+            Kinship::Elsewhere
+        } else if origins.any(|origin| stored.audience == Some(origin.audience)) {
+            Kinship::Earlier
+        } else {
+            Kinship::Stranger
+        }
+    }
+}
+
+fn origin(initial: &Secret, audience: &str) -> Origin {
+    Origin {
+        both: fingerprint(&[initial.expose(), audience]),
+        initial: fingerprint(&[initial.expose()]),
+        audience: fingerprint(&["audience", audience]),
+    }
 }
 
 /// A digest of these parts, each of which ends where it ends.
@@ -166,6 +268,38 @@ mod tests {
     #[test]
     fn a_fingerprint_tells_apart_what_is_cut_elsewhere() {
         assert_ne!(fingerprint(&["ab", "c"]), fingerprint(&["a", "bc"]));
-        assert_ne!(origin(&Secret::new("a"), "x"), origin(&Secret::new("a"), "y"));
+        assert_ne!(origin(&Secret::new("a"), "x").both, origin(&Secret::new("a"), "y").both);
+    }
+
+    fn audience(issuer: &str, endpoint: &str, client_id: &str) -> Audience {
+        let some = |url: &str| Some(url.to_owned()).filter(|url| !url.is_empty());
+        let mut oauth: OAuthConfig = serde_json::from_str("{}").unwrap();
+        (oauth.issuer, oauth.token_endpoint) = (some(issuer), some(endpoint));
+        Audience::new(&oauth, client_id)
+    }
+
+    #[test]
+    fn a_family_belongs_to_the_provider_and_the_token_that_it_came_from() {
+        let (first, other) = (Secret::new("first"), Secret::new("other"));
+        let mut stored = Family::begin(first.clone(), audience("", "t", "c").origin(&first), at(1)).stored;
+        assert_eq!(audience("i", "", "c").kinship(&mut stored, &first), Kinship::Stranger, "not spent");
+        stored.token = Secret::new("second");
+        for (issuer, endpoint, client, of_first, of_other) in [
+            ("", "t", "c", Kinship::Own, Kinship::Earlier),
+            ("i", "t", "c", Kinship::Own, Kinship::Earlier),
+            ("i", "", "c", Kinship::Elsewhere, Kinship::Stranger),
+            ("i", "u", "c", Kinship::Elsewhere, Kinship::Stranger),
+            ("", "t", "d", Kinship::Elsewhere, Kinship::Stranger),
+        ] {
+            let audience = audience(issuer, endpoint, client);
+            assert_eq!(audience.kinship(&mut stored, &first), of_first, "{issuer} {endpoint} {client}");
+            assert_eq!(audience.kinship(&mut stored, &other), of_other, "{issuer} {endpoint} {client}");
+        }
+        // As an earlier version wrote it.
+        (stored.initial, stored.audience) = (None, None);
+        let audience = audience("i", "t", "c");
+        assert_eq!(audience.kinship(&mut stored, &other), Kinship::Stranger);
+        assert_eq!(audience.kinship(&mut stored, &first), Kinship::Own);
+        assert_eq!(audience.kinship(&mut stored, &other), Kinship::Earlier, "known from now on");
     }
 }

@@ -2,24 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use futures_util::FutureExt as _;
-use tokio::{sync::watch, task::JoinHandle};
-
+use self::entry::{Entry, Task, entry, legacy, named, supervise};
 use super::{
-    clock::Clock,
-    config::CredentialConfig,
-    credential::{Credential, Phase},
-    introspector::{Inquiry, Introspector},
-    named::{Named, Names},
-    refresher::{Progress, Refresher},
-    source::SourceConfig,
-    status::{CredentialStatus, Journal},
-    supplier::Supplier,
+    clock::Clock, config::CredentialConfig, credential::Credential, named::Named, source::SourceConfig,
+    status::CredentialStatus, store::Handover, supplier::Supplier,
 };
 use crate::{
     invalid::Invalid,
@@ -27,8 +17,7 @@ use crate::{
     telemetry::{metrics::Metrics, traces::Tracer},
 };
 
-/// How long a refresher that panicked is left alone.
-const RESTART: Duration = Duration::from_secs(1);
+mod entry;
 
 /// What the credentials share with the rest of the process.
 #[derive(Clone, Debug)]
@@ -54,37 +43,6 @@ struct Inner {
     credentials: BTreeMap<String, Arc<Entry>>,
     // Names that credentials of the configuration before get when this one is in force.
     joining: Mutex<Vec<(Arc<Entry>, Named)>>,
-}
-
-struct Entry {
-    credential: Credential,
-    names: Arc<Names>,
-    journal: Arc<Journal>,
-    config: CredentialConfig,
-    // Dropped, it stops the refresher before its next attempt.
-    stop: Mutex<Option<watch::Sender<()>>>,
-    // A lock of the control plane: nothing on the road of a request takes it.
-    refresher: Mutex<Task>,
-    inquiry: Inquiry,
-}
-
-/// The refresher of a credential.
-enum Task {
-    /// Until `start`.
-    Waiting(Box<Refresher>),
-    Running(JoinHandle<()>),
-    /// In between, and after the end.
-    Gone,
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        // Not aborted: an answer that is on its way may hold the only refresh token there is.
-        // What an attempt under way still brings is told under no name any more.
-        self.names.retain(|_| false);
-        // Whoever still holds the credential need not wait for a token that nobody fetches any more.
-        self.credential.shared().enter(Phase::Stopped);
-    }
 }
 
 impl std::fmt::Debug for Manager {
@@ -130,7 +88,10 @@ impl Manager {
                 None => {
                     let section = format!("credentials.{name}");
                     let build = || {
-                        let supplier = Supplier::build(config, &environment.clock)?;
+                        let mut supplier = Supplier::build(config, &environment.clock)?;
+                        if let Some(handover) = previous.and_then(|previous| previous.0.handover(config)) {
+                            supplier.inherit(handover);
+                        }
                         if config.common.default_lifetime.0 < Duration::from_secs(1) {
                             return Err(Invalid::new("default_lifetime", "is less than a second"));
                         }
@@ -148,6 +109,8 @@ impl Manager {
     /// Starts the refreshers that do not run yet, on the runtime of the caller.
     pub fn start(&self) {
         for (entry, named) in self.0.joining().drain(..) {
+            // The name may have been another credential's.
+            named.metrics.begin_anew();
             entry.names.add(named);
         }
         for entry in self.0.credentials.values() {
@@ -159,6 +122,7 @@ impl Manager {
             let mut task = entry.refresher.lock().unwrap_or_else(PoisonError::into_inner);
             *task = match std::mem::replace(&mut *task, Task::Gone) {
                 Task::Waiting(refresher) => {
+                    entry.names.begin_anew();
                     legacy(&entry.config, &entry.credential);
                     Task::Running(tokio::spawn(supervise(*refresher)))
                 }
@@ -206,6 +170,12 @@ impl Inner {
         self.joining.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the credential that has this one's store now leaves in it.
+    fn handover(&self, config: &CredentialConfig) -> Option<Handover> {
+        let same = |entry: &&Arc<Entry>| entry.config.common.store == config.common.store;
+        self.credentials.values().find(same)?.handover.clone()
+    }
+
     /// A store belongs to one credential: each would overwrite what the other has written.
     fn check_stores(&self) -> Result<(), Invalid> {
         let mut known: Vec<(&std::path::Path, &String, &Arc<Entry>)> = Vec::new();
@@ -222,75 +192,6 @@ impl Inner {
         }
         Ok(())
     }
-}
-
-fn named(name: &str, config: &CredentialConfig, environment: &Environment, waited_for: bool) -> Named {
-    let readiness = &environment.readiness;
-    let latch =
-        if config.common.required && waited_for { readiness.require(name) } else { readiness.optional(name) };
-    Named { name: name.to_owned(), latch, metrics: environment.metrics.credential(name) }
-}
-
-fn entry(
-    name: &str,
-    config: &CredentialConfig,
-    supplier: Supplier,
-    environment: &Environment,
-    waited_for: bool,
-) -> Result<Entry, Invalid> {
-    let clock = &environment.clock;
-    let credential =
-        Credential::new(name, config.common.token_wait.0, clock.clone(), config.source.usual_format());
-    let mut introspector = None;
-    if let Some((oauth, client_id)) = config.source.oauth() {
-        let (credential, metrics) = (credential.clone(), environment.metrics.credential(name));
-        introspector = Introspector::build(oauth, client_id, clock.clone(), credential, metrics)?;
-    }
-    let (journal, names) = (Arc::new(Journal::default()), Arc::new(Names::default()));
-    names.add(named(name, config, environment, waited_for));
-    let (stop, stopped) = watch::channel(());
-    let refresher = Refresher {
-        name: name.into(),
-        names: Arc::clone(&names),
-        supplier: Arc::new(tokio::sync::Mutex::new(supplier)),
-        shared: Arc::clone(credential.shared()),
-        default_lifetime: config.common.default_lifetime.0,
-        traces: environment.traces.clone(),
-        journal: Arc::clone(&journal),
-        stop: stopped,
-        progress: Progress::default(),
-    };
-    Ok(Entry {
-        credential,
-        names,
-        journal,
-        config: config.clone(),
-        stop: Mutex::new(Some(stop)),
-        refresher: Mutex::new(Task::Waiting(Box::new(refresher))),
-        inquiry: Inquiry::new(introspector),
-    })
-}
-
-/// What is told at every start.
-fn legacy(config: &CredentialConfig, credential: &Credential) {
-    if matches!(config.source, SourceConfig::Password(_)) {
-        tracing::warn!(
-            credential = credential.name(),
-            "the password grant is legacy (RFC 9700 section 2.4): use another type as soon as the provider offers one"
-        );
-    }
-}
-
-/// A panic is a bug, and costs one attempt.
-async fn supervise(mut refresher: Refresher) {
-    while AssertUnwindSafe(refresher.run()).catch_unwind().await.is_err() {
-        tracing::error!(
-            credential = &*refresher.name,
-            "a token request met a bug in attaché; please report it with the lines above"
-        );
-        refresher.panicked(RESTART).await;
-    }
-    refresher.shared.enter(Phase::Stopped);
 }
 
 #[cfg(test)]

@@ -61,8 +61,7 @@ pub use self::{
     oauth::{CompatConfig, OAuthConfig},
     quota::QuotaStatus,
     signer::SigningAlg,
-    status::{CredentialStatus, LastError, State},
+    status::{CertificateStatus, CredentialStatus, LastError, State, SupplyStatus},
     store::StoreError,
-    supplier::{CertificateStatus, SupplyStatus},
     walk::{Step, Trouble, Walk, walk},
 };

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::supplier::SupplyStatus;
+use super::status::SupplyStatus;
 use crate::{
     readiness::Latch,
     telemetry::metrics::{CredentialMetrics, RefreshOutcome},
@@ -42,6 +42,11 @@ impl Names {
             named.metrics.published(expires);
         }
         state.named.push(named);
+    }
+
+    /// Whatever had its names before is not there any more.
+    pub(super) fn begin_anew(&self) {
+        self.each(CredentialMetrics::begin_anew);
     }
 
     /// Known as these only.

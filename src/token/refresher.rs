@@ -93,8 +93,12 @@ impl Refresher {
             let mut stop = self.stop.clone();
             tokio::select! {
                 () = self.rest(Instant::now() + wait) => {}
-                _ = stop.changed() => return,
+                _ = stop.changed() => break,
             }
+        }
+        // What is only in memory would be lost now.
+        if let Ok(mut supplier) = time::timeout(PATIENCE, self.supplier.lock()).await {
+            supplier.tend().await;
         }
     }
 

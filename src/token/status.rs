@@ -8,7 +8,7 @@ use std::{
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{credential::Credential, error::FetchError, supplier::SupplyStatus};
+use super::{credential::Credential, error::FetchError, family::FamilyStatus, quota::QuotaStatus};
 
 /// A credential as `/status` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -37,6 +37,32 @@ pub struct CredentialStatus {
     /// The refresh token, the store and the limit, where there are such.
     #[serde(flatten)]
     pub supply: SupplyStatus,
+}
+
+/// What there is beside the token, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SupplyStatus {
+    /// The family of refresh tokens, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refresh_token: Option<FamilyStatus>,
+    /// `ok`, or what is wrong with the store, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<&'static str>,
+    /// The client's certificate, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<CertificateStatus>,
+    /// The limit of token requests, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota: Option<QuotaStatus>,
+}
+
+/// A certificate of the client, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct CertificateStatus {
+    /// From when it is valid, in seconds since 1970.
+    pub begins_at: u64,
+    /// Until when, in seconds since 1970: that of the first to end of those that lead to its authority.
+    pub ends_at: u64,
 }
 
 /// Whether requests can be sent with a credential.

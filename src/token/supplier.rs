@@ -2,19 +2,17 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-
 use super::{
     access_token::AccessToken,
     clock::{Clock, Moment},
     config::CredentialConfig,
     error::FetchError,
-    family::{FamilyStatus, fingerprint},
-    quota::{Quota, QuotaStatus},
+    family::fingerprint,
+    quota::Quota,
     refusal::Refusal,
     source::{Fetched, Source, SourceConfig},
-    status::LastError,
-    store::{Store, StoreError, StoredAccess, at_millis, millis, seconds},
+    status::{CertificateStatus, LastError, SupplyStatus},
+    store::{Handover, Store, StoreError, StoredAccess, at_millis, millis, seconds},
     verify::Verifier,
 };
 use crate::{invalid::Invalid, secret::Secret, tls::Validity};
@@ -36,32 +34,6 @@ pub(super) struct Kept {
     pub(super) lifetime: Duration,
     /// How long ago it was asked for.
     pub(super) age: Duration,
-}
-
-/// What there is beside the token, for people.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct SupplyStatus {
-    /// The family of refresh tokens, where there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub refresh_token: Option<FamilyStatus>,
-    /// `ok`, or what is wrong with the store, where there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub store: Option<&'static str>,
-    /// The client's certificate, where there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub client_certificate: Option<CertificateStatus>,
-    /// The limit of token requests, where there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub quota: Option<QuotaStatus>,
-}
-
-/// A certificate of the client, for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct CertificateStatus {
-    /// From when it is valid, in seconds since 1970.
-    pub begins_at: u64,
-    /// Until when, in seconds since 1970: that of the first to end of those that lead to its authority.
-    pub ends_at: u64,
 }
 
 impl Supplier {
@@ -129,6 +101,24 @@ impl Supplier {
         Self { quota: Some(Quota::new(max)), ..self }
     }
 
+    /// The same with a store.
+    #[cfg(test)]
+    pub(super) fn stored(self, store: Store) -> Self {
+        Self { store: Some(store), ..self }
+    }
+
+    /// What the store will leave to the one that comes after it.
+    pub(super) fn handover(&self) -> Option<Handover> {
+        self.store.as_ref().map(Store::handover)
+    }
+
+    /// Takes what the store before leaves.
+    pub(super) fn inherit(&mut self, handover: Handover) {
+        if let Some(store) = &mut self.store {
+            store.inherit(handover);
+        }
+    }
+
     /// Opens the store, once. Only a refresh token cannot do without it; whoever is `patient` tries again when another
     /// process still has it.
     pub(super) async fn open(&mut self, now: Moment, patient: bool) -> Result<(), FetchError> {
@@ -148,7 +138,7 @@ impl Supplier {
             }
             Err(error) if vital || (patient && error == StoreError::InUse) => Err(FetchError::Store(error)),
             // What it holds is of no use; what comes next takes its place.
-            Err(StoreError::Corrupt | StoreError::Undecipherable | StoreError::TooLarge) => {
+            Err(error) if error.is_of_content() => {
                 let _ = store.open_anew().await;
                 self.opened = true;
                 Ok(())
@@ -159,7 +149,13 @@ impl Supplier {
 
     /// The access token that the store holds, if it is still good.
     pub(super) fn kept(&self, now: Moment) -> Option<Kept> {
-        let kept = self.store.as_ref()?.access(&self.config)?;
+        let store = self.store.as_ref()?;
+        let kept = store.access(&self.config)?;
+        if let Source::RefreshToken(source) = &self.source {
+            // An earlier version wrote it beside the refresh token only.
+            let origin = kept.origin.as_ref().or(store.refresh().map(|refresh| &refresh.origin));
+            origin.filter(|origin| source.is_origin(origin))?;
+        }
         let (asked, expires) = (at_millis(kept.asked)?, at_millis(kept.expires)?);
         // A token from the future is one from before the clock was set: its end cannot be believed.
         let age = now.wall.duration_since(asked).ok()?;
@@ -209,6 +205,10 @@ impl Supplier {
             let access = StoredAccess {
                 token: Secret::new(token.expose()),
                 config: self.config.clone(),
+                origin: match &self.source {
+                    Source::RefreshToken(source) => source.origin(),
+                    _ => None,
+                },
                 asked: millis(asked.wall),
                 expires: millis(expires.wall),
             };

@@ -137,17 +137,11 @@ impl Families {
 impl Families {
     /// The credential is not there any more: what is left of it would alert for ever.
     pub(super) fn forget(&self, credential: &str) {
+        self.handles(credential).forget_extras();
         // Fails only when there is nothing to remove.
         let _ = self.expiry.remove_label_values(&[credential]);
         let _ = self.ready.remove_label_values(&[credential]);
         let _ = self.clock_skew.remove_label_values(&[credential]);
-        for gauges in [&self.store_failing, &self.family_usable] {
-            let _ = gauges.remove_label_values(&[credential]);
-        }
-        let certificate = [&self.certificate_begins, &self.certificate_ends];
-        for gauges in [&self.family_began, &self.family_ends].into_iter().chain(certificate) {
-            let _ = gauges.remove_label_values(&[credential]);
-        }
     }
 }
 
@@ -236,6 +230,27 @@ pub struct CredentialMetrics {
 }
 
 impl CredentialMetrics {
+    /// Another credential has this name now: shows nothing of the one before. Counters go on.
+    pub fn begin_anew(&self) {
+        for gauge in [&self.expiry, &self.clock_skew] {
+            gauge.set(0.0);
+        }
+        self.ready.set(0);
+        self.forget_extras();
+    }
+
+    fn forget_extras(&self) {
+        let name = &[&*self.name];
+        // Fails only when there is nothing to remove.
+        for gauges in [&self.store_failing, &self.family_usable] {
+            let _ = gauges.remove_label_values(name);
+        }
+        let certificate = [&self.certificate_begins, &self.certificate_ends];
+        for gauges in [&self.family_began, &self.family_ends].into_iter().chain(certificate) {
+            let _ = gauges.remove_label_values(name);
+        }
+    }
+
     /// The provider was asked about a token.
     pub fn introspected(&self, outcome: IntrospectionOutcome) {
         self.introspections[outcome as usize].inc();

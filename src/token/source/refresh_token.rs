@@ -24,12 +24,12 @@ use crate::{
         client_auth::kept,
         clock::Clock,
         error::FetchError,
-        family::{Family, FamilyState, FamilyStatus, origin},
+        family::{Audience, Family, FamilyStatus, Kinship},
         grant::Grant,
         kept_secret::KeptSecret,
         oauth::OAuthConfig,
         source::password::Login,
-        store::Store,
+        store::{Store, StoreError},
     },
 };
 
@@ -75,8 +75,7 @@ const TRIES: u32 = 2;
 pub(in crate::token) struct RefreshToken {
     grant: Grant,
     initial: KeptSecret,
-    /// Whom the tokens are presented to, and as whom.
-    audience: String,
+    audience: Audience,
     family_lifetime: Option<Duration>,
     fallback: Option<Fallback>,
     clock: Clock,
@@ -111,11 +110,10 @@ impl RefreshToken {
             Some(FallbackGrant::ClientCredentials) => Some(Fallback::ClientCredentials),
             None => None,
         };
-        let provider = config.oauth.issuer.as_ref().or(config.oauth.token_endpoint.as_ref());
         Ok(Self {
             grant: Grant::build(&config.oauth, Some(&config.client_id), "refresh_token", clock.clone())?,
             initial: kept("refresh_token", Some(&config.refresh_token))?,
-            audience: format!("{} {}", provider.map_or("", String::as_str), config.client_id),
+            audience: Audience::new(&config.oauth, &config.client_id),
             family_lifetime: config.family_lifetime.map(|span| span.0),
             fallback,
             clock,
@@ -135,7 +133,7 @@ impl RefreshToken {
         {
             family.unanswered = family.unanswered.saturating_add(1);
         }
-        self.choose(store.as_deref());
+        self.choose(store.as_deref())?;
         let Some(family) = &mut self.family else { return Err(FetchError::Panicked) };
         if family.refused || family.unanswered >= TRIES {
             match &self.fallback {
@@ -172,23 +170,30 @@ impl RefreshToken {
     }
 
     /// The family to use: the one in use, the one in the store, or a new one from the configuration.
-    fn choose(&mut self, store: Option<&Store>) {
-        let origin = origin(self.initial.value(), &self.audience);
+    fn choose(&mut self, store: Option<&Store>) -> Result<(), FetchError> {
+        let origin = self.audience.origin(self.initial.value());
         let stored = || store.and_then(Store::refresh).cloned().map(Family::of_store);
-        let in_use = self.family.take().or_else(stored);
-        match in_use {
-            Some(family) if family.stored.origin == origin || family.outlived.as_ref() == Some(&origin) => {
-                self.family = Some(family);
-            }
-            in_use => {
-                if in_use.is_some() {
-                    tracing::info!("a new refresh token in the configuration begins a new family");
-                }
-                self.before = in_use.filter(|family| !family.refused);
-                let now = self.clock.now().wall;
-                self.family = Some(Family::begin(self.initial.value().clone(), origin, now));
-            }
+        let mut in_use = self.family.take().or_else(stored);
+        let kinship = in_use.as_mut().map(|family| match &family.outlived {
+            Some(outlived) if *outlived == origin.both => Kinship::Own,
+            _ => self.audience.kinship(&mut family.stored, self.initial.value()),
+        });
+        if kinship == Some(Kinship::Own) {
+            self.family = in_use;
+            return Ok(());
         }
+        // The token in the configuration is spent, and whoever sees it again may revoke all that came from it.
+        let spent = kinship == Some(Kinship::Elsewhere);
+        if spent && self.fallback.is_none() {
+            return Err(FetchError::Store(StoreError::Elsewhere));
+        }
+        if in_use.is_some() && !spent {
+            tracing::info!("a new refresh token in the configuration begins a new family");
+        }
+        self.before = in_use.filter(|family| kinship == Some(Kinship::Earlier) && !family.refused);
+        let begun = Family::begin(self.initial.value().clone(), origin, self.clock.now().wall);
+        self.family = Some(Family { refused: spent, ..begun });
+        Ok(())
     }
 
     /// What an answer says of the refresh token.
@@ -247,8 +252,7 @@ impl RefreshToken {
         store: Option<&mut Store>,
     ) -> Result<Fetched, FetchError> {
         if let (Some(refresh), Some(family)) = (&fetched.issued.refresh, &mut self.family) {
-            let origin = family.stored.origin.clone();
-            *family = Family::begin(refresh.token.clone(), origin, self.clock.now().wall);
+            family.begin_again(refresh.token.clone(), self.clock.now().wall);
             self.rotate(fetched.issued.refresh.as_ref(), store).await;
         }
         Ok(fetched)
@@ -275,14 +279,18 @@ impl RefreshToken {
         self.replaced
     }
 
+    /// The origin of the family in use.
+    pub(in crate::token) fn origin(&self) -> Option<String> {
+        self.family.as_ref().map(|family| family.stored.origin.clone())
+    }
+
+    /// Whether what has this origin speaks for whom the token in the configuration speaks for.
+    pub(in crate::token) fn is_origin(&self, origin: &str) -> bool {
+        self.audience.is_origin(origin, self.initial.value())
+    }
+
     /// How the family is.
     pub(in crate::token) fn family(&self) -> Option<FamilyStatus> {
-        let family = self.family.as_ref()?;
-        let state = match (family.refused, family.unanswered >= TRIES) {
-            (true, _) => FamilyState::Refused,
-            (false, true) => FamilyState::InDoubt,
-            (false, false) => FamilyState::Usable,
-        };
-        Some(FamilyStatus { state, began_at: family.stored.began, ends_at: family.stored.ends })
+        self.family.as_ref().map(|family| family.status(TRIES))
     }
 }

@@ -4,7 +4,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::error::StoreError;
+use super::{
+    error::StoreError,
+    seal::{Seal, is_sealed},
+};
 use crate::secret::Secret;
 
 /// Files of another version are not understood.
@@ -37,6 +40,11 @@ pub(in crate::token) struct StoredRefresh {
     pub(in crate::token) token: Secret,
     /// A digest of the token that the family began with, and of whom it is presented to.
     pub(in crate::token) origin: String,
+    /// Digests of each of the two, which earlier versions did not write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::token) initial: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::token) audience: Option<String>,
     /// When the family began, in seconds since 1970.
     pub(in crate::token) began: u64,
     /// When this token ends, as the provider said.
@@ -54,13 +62,25 @@ pub(in crate::token) struct StoredAccess {
     pub(in crate::token) token: Secret,
     /// A digest of the configuration that it was asked for with.
     pub(in crate::token) config: String,
+    /// The origin of the refresh token that it came with, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::token) origin: Option<String>,
     /// When it was asked for, and when it expires, in milliseconds since 1970.
     pub(in crate::token) asked: u64,
     pub(in crate::token) expires: u64,
 }
 
 impl Content {
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, StoreError> {
+    pub(super) fn load(bytes: &[u8], seal: Option<&Seal>) -> Result<Self, StoreError> {
+        match seal {
+            Some(seal) if is_sealed(bytes) => Self::parse(&seal.open(bytes)?),
+            None if is_sealed(bytes) => Err(StoreError::Undecipherable),
+            // Written before there was a `store_key`; the next write seals it.
+            _ => Self::parse(bytes),
+        }
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, StoreError> {
         let content: Self = serde_json::from_slice(bytes).map_err(|_| StoreError::Corrupt)?;
         let hollow = content.refresh.as_ref().is_some_and(|refresh| refresh.token.expose().is_empty());
         if content.version != VERSION || hollow { Err(StoreError::Corrupt) } else { Ok(content) }

@@ -22,13 +22,24 @@ pub enum StoreError {
     Corrupt,
     #[error("it cannot be decrypted with this `store_key`")]
     Undecipherable,
+    #[error(
+        "its refresh token came from another provider, or for another client, than the configuration names"
+    )]
+    Elsewhere,
     #[error("it cannot be written: {0}")]
     Unwritable(io::ErrorKind),
+    #[error("its disk does not answer")]
+    Stalled,
     #[error("writing it met a bug in attaché")]
     Panicked,
 }
 
 impl StoreError {
+    /// What it holds is of no use, and may be written over by whoever does not need it.
+    pub(in crate::token) fn is_of_content(self) -> bool {
+        matches!(self, Self::Corrupt | Self::Undecipherable | Self::TooLarge)
+    }
+
     /// A fixed word for it.
     pub fn word(self) -> &'static str {
         match self {
@@ -40,7 +51,9 @@ impl StoreError {
             Self::TooLarge => "too_large",
             Self::Corrupt => "corrupt",
             Self::Undecipherable => "undecipherable",
+            Self::Elsewhere => "elsewhere",
             Self::Unwritable(_) => "unwritable",
+            Self::Stalled => "stalled",
             Self::Panicked => "internal",
         }
     }
@@ -61,9 +74,14 @@ impl StoreError {
                 "bring back the `store_key` that it was written with, or remove the file and put a new refresh \
                  token where `refresh_token` says"
             }
+            Self::Elsewhere => {
+                "put a new refresh token where `refresh_token` says, or bring back the `issuer`, the `token_endpoint` and \
+                 the `client_id` that the one in the store came with"
+            }
             Self::Unwritable(_) => {
                 "make room on the disk, or make the folder writable for attaché; it is tried again every 5 s"
             }
+            Self::Stalled => "look at the file system that the store is on; it is tried again every 5 s",
             Self::Panicked => "report the bug",
         }
     }

@@ -5,27 +5,40 @@
 //! 2. A change is written whole beside the file, synced, renamed, and the folder is synced: a crash leaves the old or the
 //!    new one, never half of either. Only then is the access token used that came with it.
 //! 3. A change that cannot be written stays in memory and is tried again every few seconds; the old file stays as it is.
-//! 4. All of it happens on threads for blocking work: a slow disk holds nobody else up.
+//! 4. All of it happens on threads for blocking work, and is waited for with a limit: a slow disk holds nobody up. What is
+//!    not done by then goes on; nothing else is begun before it has ended, so that a disk that hangs costs one thread.
 
 mod content;
 mod error;
 mod file;
+mod handover;
+mod key;
 mod seal;
 
 use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
+    time::Duration,
 };
 
-use tokio::task;
+use tokio::{
+    task::{self, JoinHandle},
+    time,
+};
 use zeroize::Zeroizing;
 
 pub(super) use self::content::{StoredAccess, StoredRefresh, at_millis, millis, seconds};
 pub use self::error::StoreError;
-use self::{content::Content, file::Lock, seal::Seal};
-use super::kept_secret::KeptSecret;
+pub(super) use self::handover::Handover;
+use self::{content::Content, file::Lock, key::Key, seal::Seal};
 use crate::{invalid::Invalid, secret::SecretRef};
+
+/// How long the disk may keep whoever asks waiting.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The same for a new refresh token, which should be on the disk before anything else happens, but within an attempt.
+const PATIENCE_OF_ROTATION: Duration = Duration::from_secs(5);
 
 /// A store of one credential.
 #[derive(Debug)]
@@ -35,23 +48,18 @@ pub(super) struct Store {
     content: Content,
     /// Of the content that is to be on the disk.
     revision: u64,
-    opened: Option<Arc<Opened>>,
+    /// The revision that is on the disk.
+    written: u64,
+    lock: Option<Arc<Lock>>,
+    /// What is under way, perhaps for somebody who has given up.
+    opening: Option<JoinHandle<Result<(Lock, Content), StoreError>>>,
+    writing: Option<JoinHandle<Result<u64, StoreError>>>,
     /// What is wrong with it now.
     problem: Option<StoreError>,
-}
-
-#[derive(Debug)]
-struct Key {
-    secret: KeptSecret,
-    seal: Arc<Seal>,
-}
-
-/// What a write needs even when whoever asked for it has gone.
-#[derive(Debug)]
-struct Opened {
-    _lock: Lock,
-    /// The revision that is on the disk. Writes follow each other.
-    written: Mutex<u64>,
+    handover: Handover,
+    /// While it is locked, the disk hangs.
+    #[cfg(test)]
+    pub(super) disk: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Store {
@@ -88,50 +96,48 @@ impl Store {
             key,
             content: Content::default(),
             revision: 0,
-            opened: None,
+            written: 0,
+            lock: None,
+            opening: None,
+            writing: None,
             problem: None,
+            handover: Handover::default(),
+            #[cfg(test)]
+            disk: Arc::default(),
         })
     }
 
     /// Locks and reads it, once. Until that succeeds nothing is written.
     pub(super) async fn open(&mut self) -> Result<(), StoreError> {
-        if self.opened.is_some() {
-            return Ok(());
-        }
-        let (path, seal) = (self.path.clone(), self.key.as_ref().map(|key| Arc::clone(&key.seal)));
-        let opened = task::spawn_blocking(move || {
-            file::make_folder(&path);
-            let lock = Lock::take(&path)?;
-            let content = file::read(&path)?.map(|bytes| load(&bytes, seal.as_deref())).transpose()?;
-            Ok((lock, content))
-        });
-        match opened.await.unwrap_or(Err(StoreError::Panicked)) {
-            Ok((lock, content)) => {
-                self.content = content.unwrap_or_default();
-                self.opened = Some(Arc::new(Opened { _lock: lock, written: Mutex::new(0) }));
-                self.problem = None;
-                Ok(())
-            }
-            Err(error) => {
-                self.problem = Some(error);
-                Err(error)
-            }
-        }
+        self.open_as(false).await
     }
 
     /// Begins again, whatever the file holds: the operator has given a new refresh token.
     pub(super) async fn open_anew(&mut self) -> Result<(), StoreError> {
-        match self.open().await {
-            Err(StoreError::Corrupt | StoreError::Undecipherable | StoreError::TooLarge) => {}
-            other => return other,
+        match self.open_as(true).await {
+            // The outcome of an earlier try, which has ended now.
+            Err(error) if error.is_of_content() => self.open_as(true).await,
+            outcome => outcome,
         }
-        let path = self.path.clone();
-        let lock =
-            task::spawn_blocking(move || Lock::take(&path)).await.unwrap_or(Err(StoreError::Panicked))?;
-        self.content = Content::default();
-        self.problem = None;
-        self.opened = Some(Arc::new(Opened { _lock: lock, written: Mutex::new(0) }));
-        Ok(())
+    }
+
+    async fn open_as(&mut self, anew: bool) -> Result<(), StoreError> {
+        if self.lock.is_some() || self.take_over() {
+            return Ok(());
+        }
+        if self.opening.is_none() {
+            let (path, seal) = (self.path.clone(), self.key.as_ref().map(|key| Arc::clone(&key.seal)));
+            self.opening = Some(self.on_disk(move || open(&path, seal.as_deref(), anew)));
+        }
+        match finish(&mut self.opening, &mut self.problem, PATIENCE).await {
+            Ok(Some((lock, content))) => {
+                self.content = content;
+                self.lock = Some(Arc::new(lock));
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// The refresh token that it holds.
@@ -165,7 +171,7 @@ impl Store {
             self.content.refresh = Some(refresh);
             self.revision += 1;
         }
-        self.flush().await
+        self.flush_within(PATIENCE_OF_ROTATION).await
     }
 
     /// Keeps an access token, if the store is sealed.
@@ -188,32 +194,50 @@ impl Store {
 
     /// Writes what is not on the disk yet. When the caller goes away meanwhile, the write is finished all the same.
     pub(super) async fn flush(&mut self) -> Result<(), StoreError> {
-        let Some(opened) = self.opened.clone() else {
-            return Err(self.problem.unwrap_or(StoreError::Unreadable(std::io::ErrorKind::Other)));
-        };
-        if *opened.written.lock().unwrap_or_else(PoisonError::into_inner) >= self.revision {
-            return Ok(());
-        }
-        let (path, revision) = (self.path.clone(), self.revision);
-        let text = self.text()?;
-        let write = task::spawn_blocking(move || {
-            let mut written = opened.written.lock().unwrap_or_else(PoisonError::into_inner);
-            if *written < revision {
-                file::replace(&path, &text)?;
-                *written = revision;
-            }
-            Ok(())
-        });
-        let outcome = write.await.unwrap_or(Err(StoreError::Panicked));
-        self.problem = outcome.err();
-        outcome
+        self.flush_within(PATIENCE).await
     }
 
-    /// Whether there is something that is not on the disk yet.
+    async fn flush_within(&mut self, patience: Duration) -> Result<(), StoreError> {
+        let Some(lock) = self.lock.clone() else {
+            return Err(self.problem.unwrap_or(StoreError::Unreadable(ErrorKind::Other)));
+        };
+        let deadline = time::Instant::now() + patience;
+        // Writes follow each other. What became of the one before is no matter when there is another one to come.
+        let before = finish(&mut self.writing, &mut self.problem, patience).await;
+        match before {
+            Ok(Some(written)) => self.written = written,
+            Err(StoreError::Stalled) => return Err(StoreError::Stalled),
+            _ => {}
+        }
+        if self.written >= self.revision {
+            return Ok(());
+        }
+        let (path, revision, text) = (self.path.clone(), self.revision, self.text()?);
+        self.writing = Some(self.on_disk(move || {
+            // Nobody else may have it before the write has ended.
+            let _lock = lock;
+            file::replace(&path, &text).map(|()| revision)
+        }));
+        let left = deadline.saturating_duration_since(time::Instant::now());
+        if let Some(written) = finish(&mut self.writing, &mut self.problem, left).await? {
+            self.written = written;
+        }
+        Ok(())
+    }
+
+    /// Whether there is something that is not known to be on the disk yet.
     pub(super) fn is_behind(&self) -> bool {
-        self.opened
-            .as_ref()
-            .is_some_and(|opened| opened.written.try_lock().is_ok_and(|written| *written < self.revision))
+        self.lock.is_some() && (self.writing.is_some() || self.written < self.revision)
+    }
+
+    fn on_disk<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        #[cfg(test)]
+        let disk = Arc::clone(&self.disk);
+        task::spawn_blocking(move || {
+            #[cfg(test)]
+            drop(disk.blocking_lock());
+            work()
+        })
     }
 
     /// Looks whether the key has been replaced; the next flush writes with the new one. Blocking.
@@ -236,41 +260,32 @@ impl Store {
     }
 }
 
-fn load(bytes: &[u8], seal: Option<&Seal>) -> Result<Content, StoreError> {
-    match seal {
-        Some(seal) if seal::is_sealed(bytes) => Content::parse(&seal.open(bytes)?),
-        None if seal::is_sealed(bytes) => Err(StoreError::Undecipherable),
-        // Written before there was a `store_key`; the next write seals it.
-        _ => Content::parse(bytes),
-    }
+/// Waits for work on the disk, if there is some, and notes as `problem` what became of it: as long as it has not ended, that it
+/// has not, also when the caller goes away.
+async fn finish<T>(
+    work: &mut Option<JoinHandle<Result<T, StoreError>>>,
+    problem: &mut Option<StoreError>,
+    patience: Duration,
+) -> Result<Option<T>, StoreError> {
+    let Some(running) = work else { return Ok(None) };
+    *problem = Some(StoreError::Stalled);
+    let Ok(ended) = time::timeout(patience, running).await else { return Err(StoreError::Stalled) };
+    *work = None;
+    let outcome = ended.unwrap_or(Err(StoreError::Panicked));
+    *problem = outcome.as_ref().err().copied();
+    outcome.map(Some)
 }
 
-impl Key {
-    fn build(reference: &SecretRef) -> Result<Self, Invalid> {
-        let secret = KeptSecret::build(reference)?;
-        let seal = derive(&secret).ok_or_else(|| {
-            Invalid::new("", format!("is shorter than {} characters", seal::LEAST_SECRET))
-                .hint("make one with `openssl rand -base64 32`")
-        })?;
-        Ok(Self { secret, seal })
+/// Locks and reads it. Blocking.
+fn open(path: &Path, seal: Option<&Seal>, anew: bool) -> Result<(Lock, Content), StoreError> {
+    file::make_folder(path);
+    let lock = Lock::take(path)?;
+    let content =
+        file::read(path).and_then(|bytes| bytes.map(|bytes| Content::load(&bytes, seal)).transpose());
+    match content {
+        Err(error) if anew && error.is_of_content() => Ok((lock, Content::default())),
+        content => Ok((lock, content?.unwrap_or_default())),
     }
-
-    fn look(&mut self) -> bool {
-        if !self.secret.look() {
-            return false;
-        }
-        let Some(seal) = derive(&self.secret) else {
-            tracing::warn!("a new store_key is too short; the last good one stays in use");
-            return false;
-        };
-        self.seal = seal;
-        true
-    }
-}
-
-fn derive(secret: &KeptSecret) -> Option<Arc<Seal>> {
-    let long = secret.value().expose().len() >= seal::LEAST_SECRET;
-    long.then(|| Seal::new(secret.value())).flatten().map(Arc::new)
 }
 
 #[cfg(test)]

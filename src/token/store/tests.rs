@@ -9,11 +9,19 @@ use super::*;
 use crate::secret::Secret;
 
 fn refresh(token: &str) -> StoredRefresh {
-    StoredRefresh { token: Secret::new(token), origin: "o".into(), began: 1, expires: None, ends: Some(2) }
+    StoredRefresh {
+        token: Secret::new(token),
+        origin: "o".into(),
+        initial: None,
+        audience: None,
+        began: 1,
+        expires: None,
+        ends: Some(2),
+    }
 }
 
 fn access(token: &str) -> StoredAccess {
-    StoredAccess { token: Secret::new(token), config: "c".into(), asked: 1, expires: 2 }
+    StoredAccess { token: Secret::new(token), config: "c".into(), origin: None, asked: 1, expires: 2 }
 }
 
 /// A folder of its own, a path in it, and a key.
@@ -250,4 +258,45 @@ fn a_short_key_is_refused() {
     let invalid = Store::build(&place.path(), Some(&place.key())).unwrap_err();
     assert_eq!(invalid.key(), "store_key");
     assert!(!invalid.to_string().contains("short "), "{invalid}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_is_waited_for_a_little_and_told_of() {
+    let place = Place::new();
+    let mut store = place.plain();
+    store.open().await.unwrap();
+    let hung = Arc::clone(&store.disk).lock_owned().await;
+    // Whoever asked for it is gone, and the write goes on.
+    {
+        let gone = store.keep_refresh(refresh("first"));
+        assert!(time::timeout(Duration::ZERO, gone).await.is_err());
+    }
+    assert_eq!((store.problem(), store.is_behind()), (Some(StoreError::Stalled), true));
+    for _ in 0..3 {
+        let (kept, ()) =
+            tokio::join!(store.keep_refresh(refresh("second")), time::advance(PATIENCE_OF_ROTATION));
+        assert_eq!(kept, Err(StoreError::Stalled));
+        let (flushed, ()) = tokio::join!(store.flush(), time::advance(PATIENCE));
+        assert_eq!((flushed, store.problem()), (Err(StoreError::Stalled), Some(StoreError::Stalled)));
+    }
+    drop(hung);
+    store.flush().await.unwrap();
+    assert_eq!((store.problem(), store.is_behind()), (None, false));
+    assert!(fs::read_to_string(place.path()).unwrap().contains("second"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_whose_disk_hangs_is_opened_once_it_answers() {
+    let place = Place::new();
+    fs::write(place.path(), "garbage").unwrap();
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o600)).unwrap();
+    let mut store = place.plain();
+    let hung = Arc::clone(&store.disk).lock_owned().await;
+    for _ in 0..3 {
+        let (opened, ()) = tokio::join!(store.open(), time::advance(PATIENCE));
+        assert_eq!((opened, store.problem()), (Err(StoreError::Stalled), Some(StoreError::Stalled)));
+    }
+    drop(hung);
+    store.open_anew().await.unwrap();
+    assert_eq!((store.refresh(), store.problem()), (None, None));
 }

@@ -1,6 +1,11 @@
 //! What a kept token belongs to.
 
+use std::sync::Arc;
+
+use tokio::time;
+
 use super::*;
+use crate::token::source::scripted::{Scripted, Step};
 
 #[test]
 fn a_token_that_is_bound_to_a_certificate_is_kept_for_that_certificate_only() {
@@ -34,4 +39,30 @@ fn a_kept_token_belongs_to_all_that_its_request_depends_on_and_to_nothing_else()
     for (key, value) in [("token_wait", "\"1s\""), ("required", "false"), ("max_requests_per_hour", "7")] {
         assert_eq!(digest_with(&format!(",\"{key}\":{value}")), digest_with(""), "{key}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_whose_disk_hangs_keeps_nobody_from_a_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = Scripted::new([Step::Token { lifetime: Duration::from_secs(60) }]);
+    let store = Store::build(&folder.path().join("store"), None).unwrap();
+    let hung = Arc::clone(&store.disk).lock_owned().await;
+    let mut supplier = Supplier::of(Source::Scripted(script)).limited(9).stored(store);
+    let now = Clock::default().now();
+    let limit = Duration::from_secs(2);
+    let (opened, ()) = tokio::join!(supplier.open(now, true), time::advance(limit));
+    opened.unwrap();
+    supplier.note(now).await;
+    supplier.fetch().await.unwrap();
+    assert_eq!(supplier.status().store, Some("stalled"));
+    drop(hung);
+    supplier.open(now, true).await.unwrap();
+    let hung = Arc::clone(&supplier.store.as_ref().unwrap().disk).lock_owned().await;
+    tokio::join!(supplier.note(now), time::advance(limit));
+    supplier.fetch().await.unwrap();
+    tokio::join!(supplier.tend(), time::advance(limit));
+    assert_eq!(supplier.status().store, Some("stalled"));
+    drop(hung);
+    supplier.tend().await;
+    assert_eq!(supplier.status().store, Some("ok"));
 }

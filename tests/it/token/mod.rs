@@ -10,6 +10,7 @@ mod grants;
 mod injected;
 mod introspect;
 mod metadata;
+mod moved;
 mod mutual_tls;
 mod quota;
 mod refresh;

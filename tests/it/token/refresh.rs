@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path, thread};
 
+use attache::token::Manager;
+
 use crate::support::{FakeServer, Mood, Reply, Rotation, Sidecar, echo, get};
 
 /// A place for the initial token and the store, and the configuration that names them.
@@ -279,37 +281,112 @@ fn a_rotation_under_way_is_finished_before_the_process_ends() {
     assert!(place.store().contains("\"refresh-2\""), "{}", place.store());
 }
 
+fn environment() -> attache::token::Environment {
+    use attache::{
+        readiness::Readiness, telemetry::metrics::Metrics, telemetry::traces::Tracer, token::Clock,
+    };
+    let (readiness, metrics) = (Readiness::new(), Metrics::new());
+    attache::token::Environment { clock: Clock::default(), readiness, metrics, traces: Tracer::default() }
+}
+
+/// The section of the place, with this scope.
+fn section(
+    place: &Place,
+    provider: &FakeServer,
+    scope: &str,
+) -> std::collections::BTreeMap<String, attache::token::CredentialConfig> {
+    let json = format!(
+        "{{\"type\":\"refresh_token\",\"client_id\":\"c\",\"client_auth\":\"none\",\"scope\":\"{scope}\",\
+         \"token_endpoint\":\"{}/token\",\"refresh_token\":{{\"file\":\"{}\"}},\"store\":\"{}\"}}",
+        provider.url(),
+        place.path("initial"),
+        place.path("store")
+    );
+    [("main".to_owned(), serde_json::from_str(&json).unwrap())].into()
+}
+
 #[tokio::test]
 async fn a_changed_section_goes_on_with_the_family_of_the_old_one() {
-    use attache::{readiness::Readiness, telemetry::metrics::Metrics, telemetry::traces::Tracer, token};
-
     let (place, rotation) = (Place::new(), Rotation::new("first"));
-    let provider = rotation.serve();
-    let environment = token::Environment {
-        clock: token::Clock::default(),
-        readiness: Readiness::new(),
-        metrics: Metrics::new(),
-        traces: Tracer::default(),
-    };
-    let config = |scope: &str| {
-        let json = format!(
-            "{{\"type\":\"refresh_token\",\"client_id\":\"c\",\"client_auth\":\"none\",\"scope\":\"{scope}\",\
-             \"token_endpoint\":\"{}/token\",\"refresh_token\":{{\"file\":\"{}\"}},\"store\":\"{}\"}}",
-            provider.url(),
-            place.path("initial"),
-            place.path("store")
-        );
-        [("main".to_owned(), serde_json::from_str(&json).unwrap())].into()
-    };
-    let old = token::Manager::build(&config("a"), &environment).unwrap();
+    let (provider, environment) = (rotation.serve(), environment());
+    let old = Manager::build(&section(&place, &provider, "a"), &environment).unwrap();
     old.start();
     old.credential("main").unwrap().wait().await.unwrap();
-    let new = token::Manager::build_after(Some(&old), &config("b"), &environment).unwrap();
+    let new = Manager::build_after(Some(&old), &section(&place, &provider, "b"), &environment).unwrap();
     new.start();
     drop(old);
     new.credential("main").unwrap().wait().await.unwrap();
     assert_eq!(rotation.presented(), ["first", "refresh-2"]);
     new.finish().await;
+}
+
+#[tokio::test]
+async fn a_changed_section_also_goes_on_with_what_the_disk_has_not_taken() {
+    let (place, rotation) = (Place::new(), Rotation::new("first"));
+    let (provider, environment) = (rotation.serve(), environment());
+    let obstacle = place.folder.path().join("store.new");
+    fs::create_dir(&obstacle).unwrap();
+    let mut manager = Manager::build(&section(&place, &provider, "a"), &environment).unwrap();
+    manager.start();
+    manager.credential("main").unwrap().wait().await.unwrap();
+    for scope in ["b", "c"] {
+        let new =
+            Manager::build_after(Some(&manager), &section(&place, &provider, scope), &environment).unwrap();
+        new.start();
+        manager = new;
+        manager.credential("main").unwrap().wait().await.unwrap();
+    }
+    assert_eq!(rotation.presented(), ["first", "refresh-2", "refresh-3"]);
+    assert_eq!(place.store(), "");
+    fs::remove_dir(&obstacle).unwrap();
+    manager.finish().await;
+    assert!(place.store().contains("\"refresh-4\""));
+}
+
+#[tokio::test]
+async fn a_section_that_becomes_another_credential_shows_nothing_of_the_one_before() {
+    let (place, rotation) = (Place::new(), Rotation::new("first"));
+    let (provider, environment) = (rotation.serve(), environment());
+    let shown = || String::from_utf8(environment.metrics.render()).unwrap();
+    let old = Manager::build(&section(&place, &provider, "a"), &environment).unwrap();
+    old.start();
+    old.credential("main").unwrap().wait().await.unwrap();
+    while !shown().contains("attache_refresh_token_usable{credential=\"main\"} 1") {
+        tokio::task::yield_now().await;
+    }
+    rotation.moods([Mood::Down(503)]);
+    let json = format!(
+        "{{\"type\":\"client_credentials\",\"client_id\":\"c\",\"client_auth\":\"none\",\"token_endpoint\":\"{}/token\"}}",
+        provider.url()
+    );
+    let changed = [("main".to_owned(), serde_json::from_str(&json).unwrap())].into();
+    let new = Manager::build_after(Some(&old), &changed, &environment).unwrap();
+    assert!(
+        shown().contains("attache_credential_ready{credential=\"main\"} 1"),
+        "it may not come into force"
+    );
+    new.start();
+    drop(old);
+    let shown = shown();
+    assert!(shown.contains("attache_credential_ready{credential=\"main\"} 0"), "{shown}");
+    for gone in ["attache_refresh_token", "attache_token_store_failing"] {
+        assert!(!shown.lines().any(|line| line.starts_with(gone)), "{shown}");
+    }
+    assert!(shown.contains("attache_token_refreshes_total{credential=\"main\",outcome=\"success\"} 1"));
+}
+
+#[test]
+fn what_could_not_be_written_is_tried_once_more_at_the_end() {
+    let (place, rotation) = (Place::new(), Rotation::new("first"));
+    let (provider, upstream) = (rotation.serve(), echo());
+    let obstacle = place.folder.path().join("store.new");
+    fs::create_dir(&obstacle).unwrap();
+    let sidecar = place.run(&provider, &upstream, "");
+    sidecar.ready();
+    fs::remove_dir(&obstacle).unwrap();
+    sidecar.trigger.advance(attache::shutdown::Stage::Draining);
+    sidecar.ended();
+    assert!(place.store().contains("\"refresh-2\""), "{}", place.store());
 }
 
 #[test]
