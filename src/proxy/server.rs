@@ -166,4 +166,4 @@ fn default_workers() -> usize {
 }
 
 #[cfg(test)]
-mod tests;
+mod allocations;
