@@ -39,7 +39,7 @@ pub fn calls(
     connections: usize,
 ) -> io::Result<Option<f64>> {
     const REQUESTS: u64 = 4000;
-    let mut plan = plan("v1", "128", target.plain, 0);
+    let mut plan = plan("v1", "128", target.plain, None);
     if target.kind.chooses_what_is_traced() {
         plan = untold(&plan);
     }
@@ -95,7 +95,7 @@ pub struct Memory {
 pub fn memory(kind: Kind, site: &Site, engine: &mut Engine, cores: Cores, idle: usize) -> io::Result<Memory> {
     let target = Target::start(kind, site, engine, cores, cores.proxy)?;
     let start = usage::memory(&target.pids());
-    let plan = plan("v1", "128", target.plain, 0);
+    let plan = plan("v1", "128", target.plain, None);
     let fresh_load = engine.connect(target.plain, idle, &plan)?;
     engine.serve(Duration::from_millis(500))?;
     let fresh = usage::memory(&target.pids());
@@ -150,7 +150,7 @@ pub fn start_up(
                 Err(_) => engine.serve(Duration::from_micros(50))?,
             }
         };
-        stream.write_all(&plan("v1", "128", target.plain, 0).requests[0])?;
+        stream.write_all(&plan("v1", "128", target.plain, None).requests[0])?;
         stream.set_nonblocking(true)?;
         let mut answer = [0; 4096];
         let read = loop {

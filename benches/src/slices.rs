@@ -79,8 +79,9 @@ impl Outcome {
     }
 }
 
-/// What a caller sends; `up` bodies are uploads of 64 KiB. `routes` are how many others are asked for instead of the first segment.
-pub fn plan(first: &str, size: &str, to: SocketAddr, routes: usize) -> Rc<Plan> {
+/// What a caller sends; `up` bodies are uploads of 64 KiB. Of so many `routes` so many are asked for instead of the first
+/// segment.
+pub fn plan(first: &str, size: &str, to: SocketAddr, routes: Option<(usize, usize)>) -> Rc<Plan> {
     let expected = SIZES.iter().find(|(name, _)| *name == size).expect("a known size").1;
     let request = |first: &str| -> Rc<[u8]> {
         let (method, body) = if size == "up" { ("POST", vec![b'u'; 65_536]) } else { ("GET", Vec::new()) };
@@ -98,9 +99,11 @@ pub fn plan(first: &str, size: &str, to: SocketAddr, routes: usize) -> Rc<Plan> 
         [head.as_bytes(), &body].concat().into()
     };
     let requests = match routes {
-        0 => vec![request(first)],
-        // Each of them, in an order that is not the table's: 41 divides neither 99 nor 999.
-        many => (0..many).map(|number| request(&format!("r{}", 1 + (number * 41) % many))).collect(),
+        None => vec![request(first)],
+        // Spread over all of the table, in an order that is not the table's: 41 divides neither 99 nor 999.
+        Some((all, asked)) => (0..asked)
+            .map(|number| request(&format!("r{}", 1 + (number * 41) % asked * (all / asked))))
+            .collect(),
     };
     Rc::new(Plan { requests, expected, streams: 0 })
 }
@@ -141,7 +144,7 @@ impl Scenario {
         let to = target.address(self.way).expect("only targets with that way are listed");
         let plan = match self.way {
             Way::Grpc => grpc_plan(to, STREAMS),
-            way if self.traced => untold(&plan(way.prefix(), self.size, to, 0)),
+            way if self.traced => untold(&plan(way.prefix(), self.size, to, None)),
             way => plan(way.prefix(), self.size, to, target.kind.more_routes()),
         };
         engine.connect(to, self.connections, &plan)

@@ -36,6 +36,8 @@ pub enum Kind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Variant {
     pub routes: usize,
+    /// How many of them are asked for; with one, the usual one.
+    pub asked: usize,
     pub credentials: usize,
     /// A token that has to be refreshed about every second.
     pub short: bool,
@@ -44,7 +46,7 @@ pub struct Variant {
 }
 
 impl Variant {
-    pub const PLAIN: Self = Self { routes: 1, credentials: 1, short: false, traces: None };
+    pub const PLAIN: Self = Self { routes: 1, asked: 1, credentials: 1, short: false, traces: None };
 }
 
 impl Kind {
@@ -53,11 +55,9 @@ impl Kind {
             Self::Attache(Variant::PLAIN) => "attaché".into(),
             Self::Attache(Variant { short: true, .. }) => "attaché, refreshing".into(),
             Self::Attache(Variant { traces: Some(share), .. }) => format!("attaché, {share} % traced"),
-            Self::Attache(Variant { routes, credentials, .. }) => {
-                format!(
-                    "attaché, {routes} routes, {credentials} credential{}",
-                    if credentials == 1 { "" } else { "s" }
-                )
+            Self::Attache(Variant { routes, asked, credentials, .. }) => {
+                let credentials = if credentials == 1 { "" } else { ", 100 credentials" };
+                format!("attaché, {asked} of {routes} routes{credentials}")
             }
             Self::Nginx => "nginx".into(),
             Self::NginxLogged => "nginx, access log".into(),
@@ -72,11 +72,11 @@ impl Kind {
 }
 
 impl Kind {
-    /// How many of its routes are asked for besides the usual one.
-    pub fn more_routes(self) -> usize {
+    /// Of how many routes how many are asked for instead of the usual one.
+    pub fn more_routes(self) -> Option<(usize, usize)> {
         match self {
-            Self::Attache(variant) => variant.routes - 1,
-            _ => 0,
+            Self::Attache(Variant { routes, asked, .. }) if asked > 1 => Some((routes - 1, asked)),
+            _ => None,
         }
     }
 
@@ -316,9 +316,12 @@ pub fn version(kind: Kind) -> Option<String> {
         Kind::Envoy => (envoy(), "--version"),
         _ => return None,
     };
-    let said = Command::new(program).arg(argument).output().ok()?;
+    let said = Command::new(&program).arg(argument).output().ok()?;
     let text = [said.stdout, said.stderr].concat();
-    String::from_utf8_lossy(&text).lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty())?;
+    // Where it lies is nobody's business.
+    Some(line.replace(&program.display().to_string(), &kind.name()))
 }
 
 fn envoy() -> PathBuf {
