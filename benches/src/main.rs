@@ -35,7 +35,7 @@ const USAGE: &str = "benches/run [--quick | --instructions | --train] [--only ID
           grpc, routes, refresh, traces,
           latency, fixed
 --out     where reports go (default target/bench, with --quick target/bench/quick)
---rounds  rounds of 0.8 to 1.6 s a target, beside the first, which is dropped (default 12)
+--rounds  rounds of 0.8 to 3.2 s a target, beside the first, which is dropped (default 12)
 
 The exit code is 1 when a figure that noise cannot disturb misses its limit, or a request through attaché failed; 77 when such a
 figure could not be measured on this machine, and the report says which.";

@@ -335,8 +335,8 @@ fn latency(
         traced: false,
         // Of a thousand requests ten are slower than the 99th percentile. What makes them so is most often the hypervisor, for a few
         // milliseconds: only with turns as short as that it meets all targets alike.
-        slice: Duration::from_millis(1600),
-        turns: 640,
+        slice: Duration::from_millis(3200),
+        turns: 1280,
     };
     let targets = start(std::slice::from_ref(&scenario), site, engine, cores, cores.generator, report)?;
     engine.busy = false;
