@@ -268,25 +268,20 @@ fn start(
 /// The limits of a scenario.
 fn judge(id: &str, outcomes: &[Outcome], report: &mut Report) {
     let find = |kind: Kind| outcomes.iter().find(|outcome| outcome.kind == kind);
+    type Figure = fn(&Outcome) -> &[f64];
+    let ratio = |what: String, figure: Figure, ours: Kind, peer: Kind, gate: f64, goal: f64| {
+        let found = find(ours).zip(find(peer)).map(|(ours, peer)| ours.against(peer, figure));
+        // Without the peer it is not measured.
+        let (measured, noisy) = found.unwrap_or((f64::NAN, None));
+        Verdict::ratio(format!("{what}, against {}", peer.name()), measured, gate, goal, noisy)
+    };
     let cpu = |what: &str, ours: Kind, peer: Kind, gate: f64, goal: f64, report: &mut Report| {
-        let what = format!("CPU a request, {what}, against {}", peer.name());
-        report.judge(match (find(ours), find(peer)) {
-            (Some(ours), Some(peer)) => {
-                let (ratio, noisy) = ours.against(peer, |outcome| &outcome.cpus);
-                Verdict::ratio(what, ratio, gate, goal, noisy)
-            }
-            _ => Verdict::ratio(what, f64::NAN, gate, goal, None),
-        });
+        let what = format!("CPU a request, {what}");
+        report.judge(ratio(what, |outcome| &outcome.cpus, ours, peer, gate, goal));
     };
     let rate = |peer: Kind, gate: f64, goal: f64, report: &mut Report| {
-        let what = format!("throughput on one core, against {}", peer.name());
-        report.judge(match (find(OURS), find(peer)) {
-            (Some(ours), Some(peer)) => {
-                let (ratio, noisy) = ours.against(peer, |outcome| &outcome.rates);
-                Verdict::ratio(what, ratio, gate, goal, noisy)
-            }
-            _ => Verdict::ratio(what, f64::NAN, gate, goal, None),
-        });
+        let what = "throughput on one core".into();
+        report.judge(ratio(what, |outcome| &outcome.rates, OURS, peer, gate, goal));
     };
     match id {
         "small-64" => {

@@ -56,8 +56,9 @@ impl Kind {
             Self::Attache(Variant { short: true, .. }) => "attaché, refreshing".into(),
             Self::Attache(Variant { traces: Some(share), .. }) => format!("attaché, {share} % traced"),
             Self::Attache(Variant { routes, asked, credentials, .. }) => {
-                let credentials = if credentials == 1 { "" } else { ", 100 credentials" };
-                format!("attaché, {asked} of {routes} routes{credentials}")
+                let more =
+                    if credentials > 1 { format!(", {credentials} credentials") } else { String::new() };
+                format!("attaché, {asked} of {routes} routes{more}")
             }
             Self::Nginx => "nginx".into(),
             Self::NginxLogged => "nginx, access log".into(),

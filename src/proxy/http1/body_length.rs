@@ -65,9 +65,10 @@ pub(super) fn has_odd_coding(headers: &HeaderMap, facts: Facts) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+
     use super::*;
     use crate::proxy::http1::{Ending, take_answer};
-    use bytes::BytesMut;
 
     // In words: how the body is framed, and whether the connection ends.
     fn answer(method: &Method, head: &str) -> String {
