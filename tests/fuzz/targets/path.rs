@@ -54,7 +54,7 @@ fuzz_target!(|data: &[u8]| {
         return;
     }
     let mut read = path.into_bytes();
-    for _ in 0..3 {
+    for _ in 0..8 {
         // Below the prefix, the first segment may not be climbed out of.
         assert!(!leaves(&read));
         // What follows a semicolon is a parameter, to those who know parameters.
