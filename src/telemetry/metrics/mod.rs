@@ -10,6 +10,7 @@ mod credential;
 mod own;
 mod process;
 mod route;
+mod traffic;
 mod upstream;
 
 use std::sync::Arc;

@@ -1,26 +1,18 @@
 //! What happens on a route: requests, answers of attaché's own, 401 rejections, upstream connections.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use tokio::time::Instant;
 
 use super::{
     own::{Own, OwnAnswers, OwnHandle},
     register,
+    traffic::{Traffic, Traffics},
 };
 
-/// From a fast cache hit to a long poll, in seconds.
-const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0];
-
-const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-
 pub(super) struct Families {
-    requests: IntCounterVec,
-    duration: HistogramVec,
-    in_flight: IntGaugeVec,
+    traffic: Traffics,
     own: Own,
     rejections: IntCounterVec,
     retries: IntCounterVec,
@@ -34,29 +26,7 @@ impl Families {
             register(registry, IntCounterVec::new(Opts::new(name, help), labels))
         };
         Self {
-            requests: counter(
-                "attache_requests_total",
-                "Requests answered, by class of status code.",
-                &["route", "code"],
-            ),
-            duration: register(
-                registry,
-                HistogramVec::new(
-                    HistogramOpts::new(
-                        "attache_request_duration_seconds",
-                        "Time from the head of a request to the end of its answer.",
-                    )
-                    .buckets(BUCKETS.to_vec()),
-                    &["route"],
-                ),
-            ),
-            in_flight: register(
-                registry,
-                IntGaugeVec::new(
-                    Opts::new("attache_requests_in_flight", "Requests being served now."),
-                    &["route"],
-                ),
-            ),
+            traffic: register(registry, Traffics::new()),
             own: Own::new(counter(
                 "attache_own_answers_total",
                 "Requests that attaché itself answered, by reason.",
@@ -90,10 +60,7 @@ impl Families {
     }
 
     pub(super) fn handles(&self, route: &str) -> RouteMetrics {
-        RouteMetrics {
-            classes: CLASSES.map(|class| self.requests.with_label_values(&[route, class])),
-            duration: self.duration.with_label_values(&[route]),
-            in_flight: self.in_flight.with_label_values(&[route]),
+        let rare = Rare {
             own: self.own.route(route),
             rejections: RejectionOutcome::ALL
                 .map(|outcome| self.rejections.with_label_values(&[route, outcome.word()])),
@@ -102,7 +69,8 @@ impl Families {
                 .map(|outcome| self.replays.with_label_values(&[route, outcome.word()])),
             upstream_connections: UpstreamConnection::ALL
                 .map(|outcome| self.upstream_connections.with_label_values(&[route, outcome.word()])),
-        }
+        };
+        RouteMetrics { traffic: self.traffic.route(route), rare: Arc::new(rare) }
     }
 }
 
@@ -184,9 +152,13 @@ impl UpstreamConnection {
 /// The handles of one route: counting is an atomic addition each.
 #[derive(Clone, Debug)]
 pub struct RouteMetrics {
-    classes: [IntCounter; 5],
-    duration: Histogram,
-    in_flight: IntGauge,
+    traffic: Arc<Traffic>,
+    rare: Arc<Rare>,
+}
+
+/// What a usual request does not count.
+#[derive(Debug)]
+struct Rare {
     own: OwnHandle,
     rejections: [IntCounter; 4],
     retries: IntCounter,
@@ -197,47 +169,45 @@ pub struct RouteMetrics {
 impl RouteMetrics {
     /// A request begins.
     pub fn begin(&self) -> Timer {
-        self.in_flight.inc();
-        Timer { in_flight: self.in_flight.clone(), duration: self.duration.clone(), begun: Instant::now() }
+        self.traffic.begin();
+        Timer { traffic: Arc::clone(&self.traffic), begun: Instant::now() }
     }
 
     /// A request has an answer with this status code.
     pub fn answered(&self, status: u16) {
-        let class = usize::from(status / 100).clamp(1, 5) - 1;
-        self.classes[class].inc();
+        self.traffic.answered(status);
     }
 
     /// attaché itself answered.
     pub fn own_answer(&self, reason: &'static str) {
-        self.own.count(reason);
+        self.rare.own.count(reason);
     }
 
     /// The upstream said 401.
     pub fn rejection(&self, outcome: RejectionOutcome) {
-        self.rejections[outcome as usize].inc();
+        self.rare.rejections[outcome as usize].inc();
     }
 
     /// A request was sent again on a fresh connection.
     pub fn retry(&self) {
-        self.retries.inc();
+        self.rare.retries.inc();
     }
 
     /// A request was refused with 401 while another token was there or coming.
     pub fn replay(&self, outcome: ReplayOutcome) {
-        self.replays[outcome as usize].inc();
+        self.rare.replays[outcome as usize].inc();
     }
 
     /// A connection to the upstream was tried.
     pub fn upstream_connection(&self, outcome: UpstreamConnection) {
-        self.upstream_connections[outcome as usize].inc();
+        self.rare.upstream_connections[outcome as usize].inc();
     }
 }
 
 /// A request in flight; counts its duration when it is dropped, however it ends.
 #[derive(Debug)]
 pub struct Timer {
-    in_flight: IntGauge,
-    duration: Histogram,
+    traffic: Arc<Traffic>,
     begun: Instant,
 }
 
@@ -255,7 +225,6 @@ impl Timer {
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        self.in_flight.dec();
-        self.duration.observe(self.begun.elapsed().as_secs_f64());
+        self.traffic.end(self.begun.elapsed());
     }
 }
