@@ -11,10 +11,9 @@ use std::{
 use crate::{
     engine::{Engine, Limit},
     machine::{self, Cores},
+    plan::{plan, untold},
     site::Site,
-    slices::{plan, untold},
-    stats::Spread,
-    target::{self, Kind, Target},
+    targets::{self, Kind, Place, Target},
     usage,
 };
 
@@ -31,13 +30,8 @@ pub fn patiently(gate: f64, mut measure: impl FnMut() -> io::Result<f64>) -> io:
     Ok(if least.is_finite() { least } else { f64::NAN })
 }
 
-/// System calls a request, counted by `strace -f -c` over some thousand of them; `None` without strace.
-pub fn calls(
-    engine: &mut Engine,
-    target: &Target,
-    cores: Cores,
-    connections: usize,
-) -> io::Result<Option<f64>> {
+/// System calls a request, counted by `strace -f -c` over some thousand of them; no number without a strace that may.
+pub fn calls(engine: &mut Engine, target: &Target, cores: Cores, connections: usize) -> io::Result<f64> {
     const REQUESTS: u64 = 4000;
     let mut plan = plan("v1", "128", target.plain, None);
     if target.kind.chooses_what_is_traced() {
@@ -55,7 +49,13 @@ pub fn calls(
         strace.args(["-p", &pid.to_string()]);
     }
     // On the core of what it traces: one of the two always waits for the other.
-    let Ok(mut child) = machine::spawn(&mut strace, cores, cores.proxy) else { return Ok(None) };
+    let mut child = match machine::spawn(&mut strace, cores, cores.proxy) {
+        Ok(child) => child,
+        Err(error) => {
+            eprintln!("strace: {error}");
+            return Ok(f64::NAN);
+        }
+    };
     let mut output = BufReader::new(child.stderr.take().expect("it is piped"));
     let mut line = String::new();
     // One line a process says that it is attached; threads of the same process come with it.
@@ -72,15 +72,15 @@ pub fn calls(
     engine.close(load);
     engine.serve(Duration::from_millis(50))?;
     let total = summary.lines().rfind(|line| line.trim_start().starts_with("total"));
-    let total =
-        total.and_then(|line| line.split_whitespace().nth(1)).and_then(|text| text.parse::<f64>().ok());
-    if std::env::var_os("BENCH_VERBOSE").is_some() {
-        eprintln!("{summary}");
+    let total = total.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok());
+    if total.is_none() {
+        // That it may not trace, more likely than not.
+        eprintln!("{}{summary}", line);
     }
     if tally.errors > 0 {
         return Err(io::Error::other(format!("{}: {} requests failed", target.kind.name(), tally.errors)));
     }
-    Ok(total.map(|total| total / tally.completed as f64))
+    Ok(total.map_or(f64::NAN, |total| total / tally.completed as f64))
 }
 
 /// Memory in kB: at start, under 64 connections, and bytes for each of many idle connections, fresh and after a request.
@@ -93,7 +93,7 @@ pub struct Memory {
 
 /// Of a target that nobody has used before.
 pub fn memory(kind: Kind, site: &Site, engine: &mut Engine, cores: Cores, idle: usize) -> io::Result<Memory> {
-    let target = Target::start(kind, site, engine, cores, cores.proxy)?;
+    let target = Target::start(kind, site, engine, Place::own(cores))?;
     let start = usage::memory(&target.pids());
     let plan = plan("v1", "128", target.plain, None);
     let fresh_load = engine.connect(target.plain, idle, &plan)?;
@@ -113,7 +113,7 @@ pub fn memory(kind: Kind, site: &Site, engine: &mut Engine, cores: Cores, idle: 
     let used = usage::memory(&target.pids());
     engine.close(fresh_load);
     drop(target);
-    let target = Target::start(kind, site, engine, cores, cores.proxy)?;
+    let target = Target::start(kind, site, engine, Place::own(cores))?;
     let load = engine.connect(target.plain, 64, &plan)?;
     errors += engine.run(&load, Limit::Until(Instant::now() + Duration::from_secs(1)))?.errors;
     let loaded = usage::memory(&target.pids());
@@ -140,7 +140,7 @@ pub fn start_up(
     let mut all = Vec::new();
     while all.len() < 21 || (least(&all) > gate && all.len() < 210) {
         let began = Instant::now();
-        let target = Target::launch(kind, site, cores, cores.proxy)?;
+        let target = Target::launch(kind, site, Place::own(cores))?;
         let mut stream = loop {
             match TcpStream::connect(target.plain) {
                 Ok(stream) => break stream,
@@ -177,7 +177,7 @@ pub fn start_up(
 
 /// Bytes of attaché's release binary, and of the image around it: the binary and the authorities' certificates.
 pub fn sizes() -> io::Result<(u64, Option<u64>)> {
-    let binary = fs::metadata(target::attache_binary())?.len();
+    let binary = fs::metadata(targets::attache_binary())?.len();
     let certificates = fs::metadata("/etc/ssl/certs/ca-certificates.crt").ok().map(|file| file.len());
     Ok((binary, certificates.map(|size| binary + size)))
 }
@@ -185,8 +185,4 @@ pub fn sizes() -> io::Result<(u64, Option<u64>)> {
 /// The least of some times: what the program needs when nothing disturbs it.
 pub fn least(times: &[f64]) -> f64 {
     times.iter().copied().fold(f64::INFINITY, f64::min)
-}
-
-pub fn spread(times: &[f64]) -> Spread {
-    Spread::of(times.iter().copied())
 }

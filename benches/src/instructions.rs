@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -12,7 +12,7 @@ use crate::{
     machine::Cores,
     site::Site,
     slices::Scenario,
-    target::{self, Kind, Target},
+    targets::{Kind, Place, Target},
 };
 
 const WARM: u64 = 1000;
@@ -28,9 +28,9 @@ pub fn count(
     out: &Path,
 ) -> io::Result<f64> {
     let profile = out.join(format!("callgrind.{}", scenario.id));
-    target::CALLGRIND.get_or_init(|| out.join("callgrind.unused"));
     engine.busy = false;
-    let target = Target::start(kind, site, engine, cores, cores.proxy)?;
+    let place = Place { profile: Some(&profile), ..Place::own(cores) };
+    let target = Target::start(kind, site, engine, place)?;
     let load = scenario.load(engine, &target)?;
     engine.serve(Duration::from_millis(500))?;
     let warm = engine.run(&load, Limit::Requests(WARM))?;
@@ -42,9 +42,7 @@ pub fn count(
         return Err(io::Error::other(error));
     }
     // Valgrind numbers what it dumps.
-    let dumped = PathBuf::from(format!("{}.1", out.join("callgrind.unused").display()));
-    fs::rename(dumped, &profile)?;
-    let text = fs::read_to_string(&profile)?;
+    let text = fs::read_to_string(format!("{}.1", profile.display()))?;
     let total = text.lines().rev().find_map(|line| line.strip_prefix("totals: "));
     let total = total.and_then(|total| total.trim().parse::<f64>().ok());
     Ok(total.ok_or_else(|| io::Error::other("valgrind wrote no total"))? / tally.completed as f64)

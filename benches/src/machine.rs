@@ -1,7 +1,7 @@
 //! The machine: two cores that share nothing, and how threads are put on them.
 
 use std::{
-    fs,
+    fs, io,
     os::unix::process::CommandExt,
     process::{Child, Command},
 };
@@ -17,7 +17,7 @@ pub struct Cores {
 
 impl Cores {
     /// Two of the allowed processors that are not two threads of one core.
-    pub fn choose() -> Self {
+    pub fn choose() -> io::Result<Self> {
         let allowed = sched_getaffinity(None).expect("own affinity is readable");
         let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
         let core = |cpu: usize| {
@@ -29,8 +29,9 @@ impl Cores {
         };
         let generator = cpus[0];
         let proxy = cpus.iter().copied().find(|cpu| core(*cpu) != core(generator));
-        let proxy = proxy.or(cpus.get(1).copied()).expect("two processors are needed");
-        Self { generator, proxy }
+        let proxy = proxy.or(cpus.get(1).copied());
+        let proxy = proxy.ok_or_else(|| io::Error::other("two processors are needed"))?;
+        Ok(Self { generator, proxy })
     }
 }
 
@@ -43,7 +44,7 @@ pub fn pin(cpu: usize) {
 
 /// Starts a program on one processor, in a session of its own: the scheduler groups by session, so that what is measured
 /// and the generator never share a group. It is told to end (SIGTERM) when the generator does, whatever ends that.
-pub fn spawn(command: &mut Command, cores: Cores, cpu: usize) -> std::io::Result<Child> {
+pub fn spawn(command: &mut Command, cores: Cores, cpu: usize) -> io::Result<Child> {
     // SAFETY: `setsid` and `prctl` are async-signal-safe and touch no memory of this process.
     unsafe {
         command.pre_exec(|| {

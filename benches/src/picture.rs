@@ -1,14 +1,20 @@
 //! A picture of one table: CPU a request as a multiple of the base, with quartiles, as SVG that reads in light and dark.
 
-use crate::{slices::Outcome, target::Kind};
+use crate::{outcome::Outcome, targets::Kind};
 
 const WIDTH: f64 = 760.0;
 const LEFT: f64 = 190.0;
 const ROW: f64 = 30.0;
 
-pub fn bars(title: &str, base: &str, outcomes: &[Outcome]) -> String {
-    let shown: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.kind != Kind::Direct).collect();
-    let most = shown.iter().map(|outcome| outcome.cpu_ratio.high).fold(1.0, f64::max);
+pub fn bars(title: &str, base: &Outcome, outcomes: &[Outcome]) -> String {
+    let ratio = |outcome: &Outcome| outcome.against(base, |outcome| &outcome.cpus).spread;
+    let shown: Vec<_> = outcomes
+        .iter()
+        .filter(|outcome| outcome.kind != Kind::Direct)
+        .map(|outcome| (outcome.kind, ratio(outcome)))
+        .collect();
+    let most = shown.iter().map(|(_, ratio)| ratio.high).fold(1.0, f64::max);
+    let base = base.kind.name();
     let scale = (WIDTH - LEFT - 70.0) / most;
     let height = 64.0 + ROW * shown.len() as f64;
     let mut svg = format!(
@@ -18,10 +24,9 @@ pub fn bars(title: &str, base: &str, outcomes: &[Outcome]) -> String {
          </style><text x=\"8\" y=\"22\" font-size=\"15\" font-weight=\"600\">{title}</text>\
          <text x=\"8\" y=\"42\">CPU a request, {base} = 1; less is better; the line spans the quartiles</text>\n"
     );
-    for (index, outcome) in shown.iter().enumerate() {
+    for (index, (kind, ratio)) in shown.iter().enumerate() {
         let y = 54.0 + ROW * index as f64;
-        let ratio = outcome.cpu_ratio;
-        let class = if matches!(outcome.kind, Kind::Attache(_)) { "own" } else { "other" };
+        let class = if matches!(kind, Kind::Attache(_)) { "own" } else { "other" };
         let end = LEFT + ratio.median * scale;
         let (low, high, middle) = (LEFT + ratio.low * scale, LEFT + ratio.high * scale, y + 11.0);
         svg += &format!(
@@ -31,7 +36,7 @@ pub fn bars(title: &str, base: &str, outcomes: &[Outcome]) -> String {
              <text x=\"{:.1}\" y=\"{:.0}\">{:.2}</text>\n",
             LEFT - 8.0,
             y + 16.0,
-            outcome.kind.name(),
+            kind.name(),
             ratio.median * scale,
             end.max(high) + 6.0,
             y + 16.0,

@@ -1,15 +1,19 @@
 //! Tables for people (Markdown, so that they can be kept), JSON for programs.
 
-use std::{fs, io, path::Path};
+use std::{env, fs, io, path::Path, time::Duration};
 
 use serde_json::{Value, json};
 
 use crate::{
+    firm::Firm,
     goals::Verdict,
+    machine::{self, Cores},
+    outcome::Outcome,
     picture,
-    slices::{Outcome, Scenario},
+    scenarios::OURS,
+    slices::Scenario,
     stats::Spread,
-    target::Kind,
+    targets::{self, Kind},
 };
 
 /// How a run ended.
@@ -21,16 +25,44 @@ pub enum End {
     Open,
 }
 
-#[derive(Default)]
 pub struct Report {
     text: String,
+    /// What is known before anything is measured.
+    about: Value,
     scenarios: Vec<Value>,
+    firm: Vec<Value>,
     verdicts: Vec<Verdict>,
     pictures: Vec<(String, String)>,
     errors: u64,
 }
 
 impl Report {
+    /// Begins with the machine and the programs.
+    pub fn new(cores: Cores) -> Self {
+        let machine = machine::describe();
+        let versions: Vec<String> = [OURS, Kind::Nginx, Kind::Haproxy, Kind::Envoy]
+            .into_iter()
+            .filter(|kind| targets::present(*kind))
+            .filter_map(targets::version)
+            .collect();
+        let commit = env::var("BENCH_COMMIT").unwrap_or_else(|_| "a binary that was given".into());
+        let mut report = Self {
+            text: String::new(),
+            about: json!({ "machine": machine, "commit": commit, "programs": versions }),
+            scenarios: Vec::new(),
+            firm: Vec::new(),
+            verdicts: Vec::new(),
+            pictures: Vec::new(),
+            errors: 0,
+        };
+        report.line(&format!(
+            "Machine: {machine}. Generator on processor {}, proxy on {}.",
+            cores.generator, cores.proxy
+        ));
+        report.line(&format!("\nPrograms: {} ({commit}).", versions.join("; ")));
+        report
+    }
+
     pub fn line(&mut self, line: &str) {
         println!("{line}");
         self.text += line;
@@ -43,90 +75,100 @@ impl Report {
 
     pub fn scenario(&mut self, scenario: &Scenario, outcomes: &[Outcome]) {
         let base = scenario.base.name();
+        let compared = outcomes.iter().find(|outcome| outcome.kind == scenario.base);
         self.line(&format!("\n### {}\n", scenario.title));
         self.line(&format!(
             "| | CPU a request | × {base} (quartiles) | of it system | requests/s | × {base} (quartiles) | p50 | p99 | busy | errors |"
         ));
         self.line("|---|---|---|---|---|---|---|---|---|---|");
         for outcome in outcomes {
-            let Outcome { cpu_ratio: cpu, rate_ratio: rate, .. } = outcome;
             if matches!(outcome.kind, Kind::Attache(_)) {
                 self.errors += outcome.errors;
             }
-            let proxy = |text: String| if outcome.kind == Kind::Direct { "-".into() } else { text };
-            self.line(&format!(
-                "| {} | {} | {} | {} | {:.0} | {:.2} ({:.2} to {:.2}) | {:.0} µs | {:.0} µs | {} | {} |",
-                outcome.kind.name(),
-                proxy(format!("{:.2} µs", outcome.cpu.median)),
-                proxy(ratio(cpu)),
-                proxy(format!("{:.0} %", outcome.system * 100.0)),
-                outcome.rate.median,
-                rate.median,
-                rate.low,
-                rate.high,
-                outcome.p50.as_secs_f64() * 1e6,
-                outcome.p99.as_secs_f64() * 1e6,
-                proxy(format!("{:.2}", outcome.busy)),
-                outcome.errors,
-            ));
+            self.line(&row(outcome, compared));
         }
         for outcome in outcomes {
             if let Some(example) = &outcome.example {
                 let example: String = example.chars().take(200).collect();
-                self.line(&format!(
-                    "\n{}: an error was: `{}`",
-                    outcome.kind.name(),
-                    example.replace("\r\n", " / ")
-                ));
+                let example = example.replace("\r\n", " / ");
+                self.line(&format!("\n{}: an error was: `{example}`", outcome.kind.name()));
             }
         }
-        let value = |outcome: &Outcome| {
-            let spread = |spread: Spread| json!([spread.low, spread.median, spread.high]);
-            json!({
-                "target": outcome.kind.name(),
-                "cpu_us": spread(outcome.cpu),
-                "cpu_ratio": spread(outcome.cpu_ratio),
-                "requests_per_second": spread(outcome.rate),
-                "rate_ratio": spread(outcome.rate_ratio),
-                "system_share": outcome.system,
-                "busy": outcome.busy,
-                "p50_us": outcome.p50.as_secs_f64() * 1e6,
-                "p99_us": outcome.p99.as_secs_f64() * 1e6,
-                "errors": outcome.errors,
-            })
-        };
-        let values: Vec<Value> = outcomes.iter().map(value).collect();
+        let targets: Vec<Value> = outcomes.iter().map(value).collect();
         self.scenarios
-            .push(json!({ "id": scenario.id, "title": scenario.title, "base": base, "targets": values }));
-        self.pictures.push((scenario.id.into(), picture::bars(scenario.title, &base, outcomes)));
+            .push(json!({ "id": scenario.id, "title": scenario.title, "base": base, "targets": targets }));
+        if let Some(compared) = compared {
+            self.pictures.push((scenario.id.into(), picture::bars(scenario.title, compared, outcomes)));
+        }
     }
 
-    /// The table of verdicts and the files.
-    pub fn finish(mut self, machine: &str, directory: &Path) -> io::Result<End> {
+    /// The head of the table of what noise does not disturb.
+    pub fn firm_begins(&mut self) {
+        self.line("\n### What noise does not disturb\n");
+        self.line("| | system calls a request, 64 connections / 1 | memory at start / under load | an idle connection, fresh / after a request | start to first answer, least / median |");
+        self.line("|---|---|---|---|---|");
+    }
+
+    /// One of its rows.
+    pub fn firm(&mut self, firm: &Firm) {
+        let Firm { kind, loaded, single, start, load, fresh, used, least, median } = firm;
+        let name = kind.name();
+        self.line(&format!(
+            "| {name} | {loaded:.2} / {single:.2} | {start:.1} MB / {load:.1} MB | {fresh:.2} kB / {used:.2} kB | \
+             {least:.1} ms / {median:.1} ms |"
+        ));
+        self.firm.push(json!({
+            "target": name, "calls_loaded": loaded, "calls_single": single, "start_mb": start, "load_mb": load,
+            "idle_fresh_kb": fresh, "idle_used_kb": used, "start_least_ms": least, "start_median_ms": median,
+        }));
+    }
+
+    /// The table of verdicts, the end of the text, and the files.
+    pub fn finish(
+        mut self,
+        rounds: usize,
+        took: Duration,
+        stolen: Duration,
+        directory: &Path,
+    ) -> io::Result<End> {
         let verdicts = std::mem::take(&mut self.verdicts);
-        self.line("\n### Against the goals\n\n| measure | measured | gate | goal | |\n|---|---|---|---|---|");
+        self.line("\n### Against the goals\n\n| measure | measured (quartiles) | gate | goal | |\n|---|---|---|---|---|");
         for verdict in &verdicts {
-            self.line(&format!(
-                "| {} | {:.3} | {} | {} | {} |",
-                verdict.what,
-                verdict.measured,
-                verdict.gate,
-                verdict.goal,
-                verdict.word()
-            ));
+            let Verdict { what, measured, quartiles, gate, goal, .. } = verdict;
+            let quartiles =
+                quartiles.map(|(low, high)| format!(" ({low:.3} to {high:.3})")).unwrap_or_default();
+            let word = verdict.word();
+            self.line(&format!("| {what} | {measured:.3}{quartiles} | {gate} | {goal} | {word} |"));
         }
+        let stolen = stolen.as_secs_f64() / 2.0 / took.as_secs_f64();
+        let today = machine::today();
+        self.line(&format!(
+            "\nOn {today}, {rounds} rounds, {:.0} minutes; the hypervisor took {:.2} % of the two processors meanwhile.",
+            took.as_secs_f64() / 60.0,
+            100.0 * stolen
+        ));
         let judged = |verdict: &Verdict| {
             json!({
-                "what": verdict.what, "measured": verdict.measured, "gate": verdict.gate, "goal": verdict.goal,
-                "verdict": verdict.word(), "gates": verdict.firm,
+                "what": verdict.what, "measured": verdict.measured, "quartiles": verdict.quartiles, "gate": verdict.gate,
+                "goal": verdict.goal, "verdict": verdict.word(), "gates": verdict.firm,
             })
         };
         let judged: Vec<Value> = verdicts.iter().map(judged).collect();
-        let all = json!({ "machine": machine, "scenarios": self.scenarios, "verdicts": judged });
+        let all = json!({
+            "about": self.about, "date": today, "rounds": rounds, "seconds": took.as_secs_f64(), "stolen": stolen,
+            "scenarios": self.scenarios, "firm": self.firm, "verdicts": judged,
+        });
         fs::write(directory.join("report.json"), format!("{all:#}\n"))?;
         for (id, svg) in &self.pictures {
             fs::write(directory.join(format!("{id}.svg")), svg)?;
         }
+        let end = self.sum_up(&verdicts);
+        fs::write(directory.join("report.md"), &self.text)?;
+        println!("Written to {}: report.md, report.json and a picture for each table.", directory.display());
+        Ok(end)
+    }
+
+    fn sum_up(&mut self, verdicts: &[Verdict]) -> End {
         let failed = verdicts.iter().filter(|verdict| verdict.fails()).count();
         let firm = verdicts.iter().filter(|verdict| verdict.firm).count();
         let open: Vec<&str> = verdicts
@@ -135,10 +177,8 @@ impl Report {
             .map(|verdict| verdict.what.as_str())
             .collect();
         if firm > 0 {
-            self.line(&format!(
-                "\nresult: {} of {firm} figures that gate are within their limits",
-                firm - failed - open.len()
-            ));
+            let within = firm - failed - open.len();
+            self.line(&format!("\nresult: {within} of {firm} figures that gate are within their limits"));
         }
         if !open.is_empty() {
             self.line(&format!("\nSKIPPED: could not be measured on this machine: {}", open.join("; ")));
@@ -146,22 +186,47 @@ impl Report {
         if self.errors > 0 {
             self.line(&format!("\nFAILED: {} requests through attaché", self.errors));
         }
-        fs::write(directory.join("report.md"), &self.text)?;
-        println!("Written to {}: report.md, report.json and a picture for each table.", directory.display());
-        Ok(match (failed == 0 && self.errors == 0, open.is_empty()) {
+        match (failed == 0 && self.errors == 0, open.is_empty()) {
             (false, _) => End::Bad,
             (true, false) => End::Open,
             (true, true) => End::Good,
-        })
+        }
     }
 }
 
-/// The median and quartiles of a ratio.
-fn ratio(spread: &Spread) -> String {
-    let Spread { low, median, high } = spread;
-    if spread.wide() {
-        format!("{median:.2} ({low:.2} to {high:.2}), noisy")
-    } else {
-        format!("**{median:.2}** ({low:.2} to {high:.2})")
-    }
+/// A target's row in the table of a scenario.
+fn row(outcome: &Outcome, base: Option<&Outcome>) -> String {
+    // Nobody is no proxy, and uses nothing.
+    let proxy = |text: String| if outcome.kind == Kind::Direct { "-".into() } else { text };
+    let ratio = |figure: fn(&Outcome) -> &[f64]| {
+        base.map_or_else(|| "not measured".into(), |base| outcome.against(base, figure).cell())
+    };
+    let median = |figures: &[f64]| Spread::of(figures.iter().copied()).median;
+    format!(
+        "| {} | {} | {} | {} | {:.0} | {} | {:.0} µs | {:.0} µs | {} | {} |",
+        outcome.kind.name(),
+        proxy(format!("{:.2} µs", median(&outcome.cpus))),
+        proxy(ratio(|outcome| &outcome.cpus)),
+        proxy(format!("{:.0} %", outcome.system * 100.0)),
+        median(&outcome.rates),
+        ratio(|outcome| &outcome.rates),
+        median(&outcome.p50s) * 1e6,
+        median(&outcome.p99s) * 1e6,
+        proxy(format!("{:.2}", outcome.busy)),
+        outcome.errors,
+    )
+}
+
+/// The same for programs, round by round.
+fn value(outcome: &Outcome) -> Value {
+    json!({
+        "target": outcome.kind.name(),
+        "cpu_us": outcome.cpus,
+        "requests_per_second": outcome.rates,
+        "p50_s": outcome.p50s,
+        "p99_s": outcome.p99s,
+        "system_share": outcome.system,
+        "busy": outcome.busy,
+        "errors": outcome.errors,
+    })
 }

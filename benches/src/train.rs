@@ -7,7 +7,7 @@ use crate::{
     machine::Cores,
     site::Site,
     slices::Scenario,
-    target::{Kind, Target},
+    targets::{Kind, Place, Target},
 };
 
 /// Requests of a scenario, and of one with large bodies, whose copying must not be all that counts.
@@ -22,7 +22,7 @@ pub fn run(
     engine: &mut Engine,
     cores: Cores,
 ) -> io::Result<u64> {
-    let target = Target::start(kind, site, engine, cores, cores.proxy)?;
+    let target = Target::start(kind, site, engine, Place::own(cores))?;
     let load = scenario.load(engine, &target)?;
     let requests = if scenario.size == "128" { REQUESTS } else { LARGE };
     let tally = engine.run(&load, Limit::Requests(requests))?;

@@ -1,18 +1,27 @@
 //! What a process has used, from `/proc`.
 
-use std::fs;
+use std::{fs, io, path::Path};
 
-/// CPU time of all threads of some processes, in nanoseconds. `schedstat` is exact for a thread that sleeps, which all do
-/// when a slice has drained.
-pub fn cpu(pids: &[u32]) -> u64 {
+/// CPU time of all threads of some processes, in nanoseconds. `schedstat` is exact for a thread that sleeps, which all do when a
+/// slice has drained.
+pub fn cpu(pids: &[u32]) -> io::Result<u64> {
     let mut total = 0;
     for pid in pids {
-        for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
-            let stat = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-            total += stat.split(' ').next().and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let path = task?.path().join("schedstat");
+            match fs::read_to_string(&path) {
+                Ok(stat) => {
+                    total += stat.split(' ').next().and_then(|text| text.parse::<u64>().ok()).unwrap_or(0)
+                }
+                // The thread has ended meanwhile.
+                Err(_) if !Path::new("/proc/self/schedstat").exists() => {
+                    return Err(io::Error::other("this kernel does not count CPU time (CONFIG_SCHED_INFO)"));
+                }
+                Err(_) => {}
+            }
         }
     }
-    total
+    Ok(total)
 }
 
 /// User and system time in clock ticks: sampled, so only their proportion over a whole run means anything.

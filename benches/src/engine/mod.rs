@@ -11,12 +11,14 @@ mod hpack;
 mod huffman;
 mod origin;
 mod origin2;
+mod run;
 mod wire;
 
 pub use self::{
     frames::{DATA, END_HEADERS, END_STREAM, HEADERS, put as put_frame},
     hpack::literals,
     origin::{Answer, Answers},
+    run::{Limit, Load, Plan, Tally},
 };
 
 use std::{
@@ -36,31 +38,7 @@ use rustix::{
     fd::OwnedFd,
 };
 
-use self::{caller::Caller, caller2::Caller2, origin::Origin, wire::Wire};
-
-/// What each caller of a load sends, in turn, and what it expects.
-pub struct Plan {
-    pub requests: Vec<Rc<[u8]>>,
-    pub expected: usize,
-    /// Requests at a time on one connection with HTTP/2; 0 stands for HTTP/1.1.
-    pub streams: usize,
-}
-
-/// Callers of one target, connected once.
-pub struct Load {
-    pub callers: Vec<usize>,
-    pub plan: Rc<Plan>,
-}
-
-/// What a slice did.
-#[derive(Default)]
-pub struct Tally {
-    pub completed: u64,
-    pub errors: u64,
-    pub example: Option<String>,
-    pub elapsed: Duration,
-    pub latencies: Vec<Duration>,
-}
+use self::{caller::Caller, caller2::Caller2, origin::Origin, run::Run, wire::Wire};
 
 enum Slot {
     Free,
@@ -134,10 +112,7 @@ impl Engine {
 
     /// Serves as the upstream only.
     pub fn serve(&mut self, time: Duration) -> io::Result<()> {
-        let idle = Load {
-            callers: Vec::new(),
-            plan: Rc::new(Plan { requests: Vec::new(), expected: 0, streams: 0 }),
-        };
+        let idle = Load::none();
         let until = Instant::now() + time;
         let mut run = Run::new(&idle, Limit::Until(until));
         while Instant::now() < until {
@@ -215,7 +190,7 @@ impl Engine {
                 let flushed = !flags.contains(EventFlags::OUT) || origin.wire.flush().is_ok();
                 let mut alive = flushed && origin.on_readable(&mut self.buffer).unwrap_or(false);
                 if alive {
-                    alive = ask(&self.poll, &mut origin.wire, index).is_ok();
+                    alive = origin.wire.ask(&self.poll, index).is_ok();
                 }
                 alive
             }
@@ -303,7 +278,7 @@ impl Engine {
             }
             _ => return Ok(()),
         };
-        ask(&self.poll, wire, caller)
+        wire.ask(&self.poll, caller)
     }
 
     fn put(&mut self, slot: Slot) -> usize {
@@ -320,38 +295,5 @@ impl Engine {
             self.slots[index] = Slot::Free;
             self.free.push(index);
         }
-    }
-}
-
-/// Asks for writability only while something waits to be written.
-fn ask(poll: &OwnedFd, wire: &mut Wire, index: usize) -> io::Result<()> {
-    let blocked = wire.blocked();
-    if blocked != wire.asked {
-        wire.asked = blocked;
-        let flags = if blocked { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
-        epoll::modify(poll, wire.socket.as_fd(), EventData::new_u64(index as u64), flags)?;
-    }
-    Ok(())
-}
-
-/// When a load stops sending.
-#[derive(Clone, Copy)]
-pub enum Limit {
-    Until(Instant),
-    Requests(u64),
-}
-
-struct Run<'a> {
-    load: &'a Load,
-    limit: Limit,
-    sent: u64,
-    in_flight: usize,
-    tally: Tally,
-    done: Vec<Duration>,
-}
-
-impl<'a> Run<'a> {
-    fn new(load: &'a Load, limit: Limit) -> Self {
-        Self { load, limit, sent: 0, in_flight: 0, tally: Tally::default(), done: Vec::new() }
     }
 }

@@ -4,7 +4,13 @@ use std::{
     collections::VecDeque,
     io::{self, Read, Write},
     net::TcpStream,
+    os::fd::AsFd,
     rc::Rc,
+};
+
+use rustix::{
+    event::epoll::{self, EventData, EventFlags},
+    fd::OwnedFd,
 };
 
 pub struct Wire {
@@ -12,7 +18,7 @@ pub struct Wire {
     tls: Option<Box<rustls::ServerConnection>>,
     pending: VecDeque<(Rc<[u8]>, usize)>,
     /// Whether the poll set asks for writability.
-    pub asked: bool,
+    asked: bool,
 }
 
 impl Wire {
@@ -42,6 +48,17 @@ impl Wire {
             }
         }
         plain(tls, buffer)
+    }
+
+    /// Asks for writability only while something waits to be written.
+    pub fn ask(&mut self, poll: &OwnedFd, index: usize) -> io::Result<()> {
+        let blocked = self.blocked();
+        if blocked != self.asked {
+            self.asked = blocked;
+            let flags = if blocked { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
+            epoll::modify(poll, self.socket.as_fd(), EventData::new_u64(index as u64), flags)?;
+        }
+        Ok(())
     }
 
     pub fn send(&mut self, bytes: &Rc<[u8]>) -> io::Result<()> {
@@ -89,7 +106,7 @@ impl Wire {
         Ok(())
     }
 
-    pub fn blocked(&self) -> bool {
+    fn blocked(&self) -> bool {
         !self.pending.is_empty() || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }
 }
