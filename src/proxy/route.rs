@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use fnv::FnvBuildHasher;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
@@ -164,15 +165,16 @@ pub(super) fn prefix(path: &str) -> Result<&str, Invalid> {
 #[derive(Debug, Default)]
 pub(super) struct RouteTable {
     any: Paths,
-    hosts: HashMap<Box<str>, Paths>,
+    hosts: Table<Paths>,
 }
+
+/// What the operator has named: the callers choose what is looked for, but not what is in it, so the hash needs no key.
+type Table<T> = HashMap<Box<str>, T, FnvBuildHasher>;
 
 #[derive(Debug, Default)]
 struct Paths {
     root: Option<Arc<Route>>,
-    // In order of their length, then of their letters. A search costs less than a hash with few of them, and with a thousand
-    // not more.
-    prefixes: Vec<(Box<str>, Arc<Route>)>,
+    prefixes: Table<Arc<Route>>,
     // No lookup is longer than this: looking for every prefix of a long path is work that a caller could choose.
     longest: usize,
 }
@@ -193,7 +195,7 @@ impl RouteTable {
             paths.root.replace(route)
         } else {
             paths.longest = paths.longest.max(prefix.len());
-            paths.insert(prefix, route)
+            paths.prefixes.insert(prefix.into(), route)
         };
         earlier.map_or(Ok(()), |earlier| Err(earlier.name.clone()))
     }
@@ -202,7 +204,7 @@ impl RouteTable {
     pub(super) fn response_timeouts(&self) -> impl Iterator<Item = Duration> {
         let tables = self.hosts.values().chain([&self.any]);
         tables
-            .flat_map(|paths| paths.prefixes.iter().map(|(_, route)| route).chain(&paths.root))
+            .flat_map(|paths| paths.prefixes.values().chain(&paths.root))
             .map(|route| route.response_timeout)
     }
 
@@ -232,22 +234,6 @@ impl RouteTable {
 }
 
 impl Paths {
-    /// Adds a route; the other one when there is one of the same prefix.
-    fn insert(&mut self, prefix: &str, route: Arc<Route>) -> Option<Arc<Route>> {
-        match self.search(prefix) {
-            Ok(at) => Some(std::mem::replace(&mut self.prefixes[at].1, route)),
-            Err(at) => {
-                self.prefixes.insert(at, (prefix.into(), route));
-                None
-            }
-        }
-    }
-
-    /// Where a prefix stands, or would. By length first: most differ in it, and numbers are compared sooner than strings.
-    fn search(&self, prefix: &str) -> Result<usize, usize> {
-        self.prefixes.binary_search_by(|(other, _)| (other.len(), &**other).cmp(&(prefix.len(), prefix)))
-    }
-
     fn find(&self, path: &str) -> Option<&Arc<Route>> {
         if self.prefixes.is_empty() {
             return self.root.as_ref();
@@ -259,9 +245,9 @@ impl Paths {
             if end > 0
                 && end <= self.longest
                 && (end == bytes.len() || bytes[end] == b'/')
-                && let Ok(at) = self.search(&path[..end])
+                && let Some(route) = self.prefixes.get(&path[..end])
             {
-                return Some(&self.prefixes[at].1);
+                return Some(route);
             }
             if end == 0 {
                 return self.root.as_ref();
