@@ -83,11 +83,11 @@ enum Turn {
 
 /// Waits as one that wants a connection of its own does, in the same queue.
 async fn wait(upstream: &Upstream, shared: &Shared) -> Result<Turn, ConnectError> {
-    let _waiting = upstream.limit.queue().ok_or(ConnectError::Busy)?;
+    let place = Rc::new(upstream.limit.queue().ok_or(ConnectError::Busy)?);
     let patience = time::sleep(upstream.limit.patience());
     tokio::select! {
         // The other end is kept for as long as this waits.
-        Ok(seat) = shared.wait(upstream.slot) => Ok(Turn::Place(seat)),
+        Ok(seat) = shared.wait(upstream.slot, &place) => Ok(Turn::Place(seat)),
         permit = upstream.limit.permit() => Ok(Turn::Permit(permit)),
         () = patience => Err(ConnectError::Busy),
     }
