@@ -161,9 +161,7 @@ async fn acquire(
             if !connection.is_used() {
                 route.metrics.upstream_connection(UpstreamConnection::Opened);
             }
-            if token.is_some() {
-                *token = route.token().await?;
-            }
+            route.renew(token).await?;
             Ok(connection)
         }
         Err(error) => Err(not_connected(caller, route, &error)),

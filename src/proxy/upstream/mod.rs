@@ -48,7 +48,7 @@ pub(super) use self::{
     line::SendError,
     pool::Pool,
     seat::{Arrived, Connected, Held, Seat, StreamError},
-    share::{Sharing, share},
+    share::{Sharing, at_hand, share},
     shared::Shared,
     stream::UpstreamStream,
     watch::Watch,

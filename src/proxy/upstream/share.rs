@@ -36,7 +36,13 @@ pub(in crate::proxy) enum Sharing {
     Own(Connection),
 }
 
-/// Finds a place, or makes one.
+/// What is there to be used at once.
+pub(in crate::proxy) fn at_hand(upstream: &Upstream, pool: &Pool, shared: &Shared) -> Option<Sharing> {
+    let slot = upstream.slot;
+    shared.seat(slot).map(Sharing::Seat).or_else(|| pool.take(slot).map(Sharing::Own))
+}
+
+/// Finds a place, or makes one, which takes time.
 pub(in crate::proxy) async fn share(
     upstream: &Arc<Upstream>,
     pool: &Rc<Pool>,
@@ -45,11 +51,8 @@ pub(in crate::proxy) async fn share(
     let slot = upstream.slot;
     let mut closed = 0;
     while closed <= MAX_CLOSED {
-        if let Some(seat) = shared.seat(slot) {
-            return Ok(Sharing::Seat(seat));
-        }
-        if let Some(connection) = pool.take(slot) {
-            return Ok(Sharing::Own(connection));
+        if let Some(sharing) = at_hand(upstream, pool, shared) {
+            return Ok(sharing);
         }
         if shared.speaks_http_1(slot) {
             let acquired = acquire::acquire(upstream, pool, Wanted::Any, shared.ticks().now()).await;

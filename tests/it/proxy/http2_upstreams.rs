@@ -16,7 +16,10 @@ use tokio::{sync::Semaphore, time::Instant};
 
 use crate::support::{
     Asked, Authority, Caller, FakeServer, Files, Http2Caller, Http2Server, PATIENCE, Reply, Sidecar, block,
-    credential, either::ask, frame, get, http2_request, post, provider, reset_of, token, websocket::Http,
+    credential,
+    either::ask,
+    frame, get, http2_request, post, provider, reset_of, token,
+    websocket::{Http, connect_request, extended},
 };
 
 const H2C: &str = "protocol = \"h2c\"";
@@ -409,6 +412,42 @@ fn a_stream_that_waited_for_its_place_carries_the_token_of_then() {
         assert_eq!(caller.rest(exchange).text(), "new");
     }
     assert_eq!(old.load(Ordering::Acquire), 1, "the second was sent with the token that the first lost");
+}
+
+#[test]
+fn a_stream_that_is_asked_for_once_more_carries_the_token_of_then() {
+    let request = |method| match method {
+        "CONNECT" => connect_request("http://localhost/", "websocket"),
+        _ => http2_request(method, "/"),
+    };
+    for method in ["POST", "CONNECT"] {
+        let (provider, gate) = (provider(), Arc::new(Semaphore::new(0)));
+        let closed = Arc::clone(&gate);
+        let upstream = Http2Server::with(extended(), None, move |mut asked: Asked| {
+            let gate = Arc::clone(&closed);
+            async move {
+                let token = asked.field("authorization").unwrap().to_owned();
+                match asked.number {
+                    1 => {
+                        gate.acquire().await.unwrap().forget();
+                        asked.respond.send_reset(Reason::REFUSED_STREAM);
+                    }
+                    2 => asked.answer(401, b"old"),
+                    _ => asked.answer(403, token.as_bytes()),
+                }
+            }
+        });
+        let sidecar = Sidecar::to(&upstream.url(), &provider, H2C);
+        let mut caller = Http2Caller::connect(sidecar.proxy);
+        caller.wait_for_extended_connect();
+        let refused = caller.open(request(method), method != "CONNECT");
+        upstream.wait_for(1);
+        // Its token ends meanwhile.
+        assert_eq!(caller.get("/").text(), "Bearer token-2");
+        gate.add_permits(1);
+        assert_eq!(caller.rest(refused).text(), "Bearer token-2", "{method}");
+        assert_eq!(upstream.requests(), 4);
+    }
 }
 
 #[test]
