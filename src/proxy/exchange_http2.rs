@@ -2,7 +2,7 @@
 //!
 //! - Nothing was sent, or the upstream says that it has not looked at it (GOAWAY, REFUSED_STREAM; RFC 9113 §8.7): on
 //!   another connection, whatever the method, if what was sent of the body is held.
-//! - A kept connection ended before the answer began: once more, if the method is idempotent and the body is held
+//! - A kept connection ended before the answer began: on another, if the method is idempotent and the body is held
 //!   (RFC 9110 §9.2.2). Not when the upstream reset the stream: it has seen the request.
 
 use http::{
@@ -41,7 +41,6 @@ pub(super) async fn send(
     outgoing: &Outgoing<'_>,
     token: &mut Injected,
 ) -> Result<Sent, Error> {
-    let mut repeated = false;
     for sending in 0..MAX_SENDINGS {
         if sending > 0 {
             route.metrics.retry();
@@ -71,7 +70,8 @@ pub(super) async fn send(
             Err(StreamError::Unsent) => {}
             Err(_) if outgoing.has_failed() => return Err(Reason::CallerAborted.into()),
             Err(StreamError::Unprocessed) if outgoing.body_is_held() => {}
-            Err(StreamError::Closed) if kept && outgoing.is_held() && !repeated => repeated = true,
+            // The next one may be kept, too, and end by the same restart.
+            Err(StreamError::Closed) if kept && outgoing.is_held() => {}
             Err(error) => return Err(error.reason().into()),
         }
     }

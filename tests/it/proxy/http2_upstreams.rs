@@ -4,14 +4,14 @@ use std::{
     io::{Read as _, Write as _},
     net::TcpListener,
     sync::{
-        Arc, Mutex,
+        Arc, Barrier, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
 use bytes::Bytes;
 use h2::{Reason, server::Builder};
-use http::Response;
+use http::{HeaderValue, Response};
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::support::{
@@ -564,6 +564,67 @@ fn what_came_behind_the_last_stream_of_a_goaway_is_sent_elsewhere() {
     assert_eq!(post(sidecar.proxy, "/", b"hello").status, 200);
     drop(sidecar);
     upstream.join().unwrap();
+}
+
+/// By hand, because the library ends no connection without a word: answers one stream at a time on each connection, the first ones
+/// of two when both are there, and ends a connection when it is asked to, with nothing said, if that is one of the first two.
+fn two_that_end() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (connections, both) = (Arc::new(AtomicUsize::new(0)), Arc::new(Barrier::new(2)));
+    let counted = Arc::clone(&connections);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, both) = (stream.unwrap(), Arc::clone(&both));
+            let ends = counted.fetch_add(1, Ordering::AcqRel) < 2;
+            std::thread::spawn(move || {
+                let one_at_a_time = [0, 3, 0, 0, 0, 1];
+                stream.write_all(&[frame(4, 0, 0, &one_at_a_time), frame(4, 1, 0, b"")].concat()).unwrap();
+                stream.read_exact(&mut [0; 24]).unwrap();
+                let (mut head, mut payload) = ([0; 9], Vec::new());
+                while stream.read_exact(&mut head).is_ok() {
+                    let [a, b, c, kind, _, id @ ..] = head;
+                    payload.resize(u32::from_be_bytes([0, a, b, c]) as usize, 0);
+                    stream.read_exact(&mut payload).unwrap();
+                    let says = |name: &[u8]| payload.windows(name.len()).any(|bytes| bytes == name);
+                    if kind == 1 && says(b"meet-me") {
+                        both.wait();
+                    } else if kind == 1 && says(b"leave-me") && ends {
+                        return;
+                    }
+                    if kind == 1 {
+                        let answer = frame(1, 5, u32::from_be_bytes(id), &[0x88]);
+                        stream.write_all(&answer).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    (url, connections)
+}
+
+#[test]
+fn f9_kept_connections_that_end_one_after_the_other_are_no_failure_over_http_2() {
+    for (method, status, opened) in [("GET", 200, 3), ("DELETE", 200, 3), ("POST", 502, 2)] {
+        let (provider, (url, connections)) = (provider(), two_that_end());
+        let lines = format!(
+            "{}[routes.main]\nupstream = \"{url}\"\ncredential = \"main\"\n{H2C}\n",
+            credential(&provider)
+        );
+        let sidecar = Sidecar::with_workers("1", &lines);
+        let mut caller = Http2Caller::connect(sidecar.proxy);
+        let asking = |method, field| {
+            let mut request = http2_request(method, "/");
+            request.headers_mut().insert(field, HeaderValue::from_static("now"));
+            request
+        };
+        let both = [(); 2].map(|()| caller.begin(asking("GET", "meet-me"), None));
+        for exchange in both {
+            assert_eq!(caller.rest(exchange).status, 200);
+        }
+        assert_eq!(caller.ask(asking(method, "leave-me"), None).status, status, "{method}");
+        assert_eq!(connections.load(Ordering::Acquire), opened, "{method}");
+    }
 }
 
 #[test]
