@@ -184,8 +184,11 @@ async fn head(
             early(answer);
         }
         if let Poll::Ready(head) = Pin::new(&mut response).poll(cx) {
-            let why = |error| if interim > 0 { StreamError::Broken } else { classify(&error) };
-            return Poll::Ready(head.map_err(why));
+            return Poll::Ready(head.map_err(|error| match classify(&error) {
+                // Who has begun to answer has looked at the request.
+                StreamError::Unprocessed | StreamError::Closed if interim > 0 => StreamError::Broken,
+                why => why,
+            }));
         }
         if activity.is_overdue() { Poll::Ready(Err(StreamError::Timeout)) } else { Poll::Pending }
     })

@@ -639,6 +639,10 @@ fn an_answer_that_is_not_http_2_is_a_502_and_its_connection_is_not_used_again() 
         ("no status", frame(1, 5, 1, &block(&[("x-a", "b")]))),
         ("101", frame(1, 5, 1, &block(&[(":status", "101")]))),
         (
+            "no status behind an interim answer",
+            [frame(1, 4, 1, &block(&[(":status", "103")])), frame(1, 5, 1, &block(&[("x-a", "b")]))].concat(),
+        ),
+        (
             "two lengths",
             frame(1, 4, 1, &block(&[(":status", "200"), ("content-length", "1"), ("content-length", "2")])),
         ),
