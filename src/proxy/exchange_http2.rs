@@ -54,7 +54,7 @@ pub(super) async fn send(
             // What the upstream has not looked at may be sent again whatever the method.
             upload.hold();
         }
-        let kept = seat.was_used();
+        let kept = seat.is_used();
         caller.activity.awaiting(outgoing.time_limit(caller, route));
         let request = head(outgoing, route)?;
         let fields = fields(outgoing, outgoing.headers, route, token);
@@ -151,7 +151,7 @@ async fn seat(caller: &Caller, route: &Route, token: &mut Injected) -> Result<Sh
         }
     };
     let is_new = match &sharing {
-        Sharing::Seat(seat) => !seat.was_used(),
+        Sharing::Seat(seat) => seat.is_to_be_counted(),
         Sharing::Own(connection) => !connection.is_used(),
     };
     if is_new {

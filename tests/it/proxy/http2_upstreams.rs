@@ -19,7 +19,7 @@ use crate::support::{
     credential,
     either::ask,
     frame, get, http2_request, post, provider, reset_of, token,
-    websocket::{Http, connect_request, extended},
+    websocket::{Chat, Http, connect_request, extended},
 };
 
 const H2C: &str = "protocol = \"h2c\"";
@@ -625,6 +625,42 @@ fn f9_kept_connections_that_end_one_after_the_other_are_no_failure_over_http_2()
         assert_eq!(caller.ask(asking(method, "leave-me"), None).status, status, "{method}");
         assert_eq!(connections.load(Ordering::Acquire), opened, "{method}");
     }
+}
+
+#[test]
+fn a_connection_on_which_nothing_was_sent_is_not_a_kept_one() {
+    let (provider, listener) = (provider(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            counted.fetch_add(1, Ordering::AcqRel);
+            let mut stream = stream.unwrap();
+            stream.write_all(&[frame(4, 0, 0, b""), frame(4, 1, 0, b"")].concat()).unwrap();
+            stream.read_exact(&mut [0; 24]).unwrap();
+            // It ends with the first request.
+            let mut head = [0; 9];
+            while head[3] != 1 {
+                stream.read_exact(&mut head).unwrap();
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                stream.read_exact(&mut vec![0; length as usize]).unwrap();
+            }
+        }
+    });
+    let lines = format!(
+        "{}[routes.main]\nupstream = \"{url}\"\ncredential = \"main\"\n{H2C}\n",
+        credential(&provider)
+    );
+    let sidecar = Sidecar::with_workers("1", &lines);
+    // A place for a tunnel, of which the upstream takes none.
+    let asked = Chat::ask(Http::Two, sidecar.proxy, "/", &[]);
+    assert_eq!(asked.reason.as_deref(), Some("upgrade_failed"));
+    let answer = get(sidecar.proxy, "/");
+    assert_eq!((answer.status, answer.reason().as_deref()), (502, Some("upstream_closed")));
+    assert_eq!(connections.load(Ordering::Acquire), 1);
+    let opened = "attache_upstream_connections_total{outcome=\"opened\",route=\"main\"}";
+    assert!((sidecar.metric(opened) - 1.0).abs() < 0.5);
 }
 
 #[test]
