@@ -132,11 +132,7 @@ pub(super) fn answer(head: &Parts, version: Version, length: Length, keep: bool,
 pub(super) fn interim(head: &Parts, out: &mut Out) {
     let buffer = out.buffer();
     status_line(head, Version::HTTP_11, buffer);
-    for (name, value) in &head.headers {
-        if name != CONTENT_LENGTH {
-            field(name, value.as_bytes(), buffer);
-        }
-    }
+    fields(&head.headers, buffer);
     buffer.extend_from_slice(b"\r\n");
 }
 
