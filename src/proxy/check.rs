@@ -10,7 +10,8 @@ use super::{
 /// Refuses what two readers could read differently, and the methods that are never forwarded.
 ///
 /// Of HTTP/2, the library has refused by then what is malformed (RFC 9113 §8.1.1): connection-specific fields, a `TE` that is
-/// not `trailers`, pseudo-header fields that are missing, repeated or late, a body of another length than was told.
+/// not `trailers`, pseudo-header fields that are missing, repeated or late, a body of another length than was told. A `#` and what
+/// follows it in `:path` it has cut off; what is left meets every rule.
 pub(super) fn check(parts: &Parts, facts: Facts, has_body: bool) -> Result<(), Reason> {
     if is_refused(&parts.method) {
         return Err(Reason::MethodNotAllowed);
