@@ -1,25 +1,19 @@
 //! Upstreams that speak HTTP/2: one connection for many requests, and each request as if it had one of its own.
 
-use std::{
-    io::{Read as _, Write as _},
-    net::TcpListener,
-    sync::{
-        Arc, Barrier, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use bytes::Bytes;
 use h2::{Reason, server::Builder};
-use http::{HeaderValue, Response};
+use http::Response;
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::support::{
-    Asked, Authority, Caller, FakeServer, Files, Http2Caller, Http2Server, PATIENCE, Reply, Sidecar, block,
-    credential,
-    either::ask,
-    frame, get, http2_request, post, provider, reset_of, token,
-    websocket::{Chat, Http, connect_request, extended},
+    Asked, Authority, Caller, FakeServer, Files, Http2Caller, Http2Server, PATIENCE, Reply, Sidecar,
+    credential, get, http2_request, post, provider, reset_of, token,
+    websocket::{connect_request, extended},
 };
 
 const H2C: &str = "protocol = \"h2c\"";
@@ -532,184 +526,4 @@ fn an_upstream_that_does_not_speak_http_2_where_the_route_says_so_is_a_502_and_h
         assert_eq!((answer.status, answer.reason().as_deref()), (502, Some("upstream_invalid")));
     }
     assert_eq!(upstream.connections(), 3);
-}
-
-/// By hand: an upstream that goes away without having looked at what is on its way (RFC 9113 §6.8).
-#[test]
-fn what_came_behind_the_last_stream_of_a_goaway_is_sent_elsewhere() {
-    let provider = provider();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let upstream = std::thread::spawn(move || {
-        for connection in 0..2 {
-            let mut stream = listener.accept().unwrap().0;
-            stream.write_all(&[frame(4, 0, 0, b""), frame(4, 1, 0, b"")].concat()).unwrap();
-            stream.read_exact(&mut [0; 24]).unwrap();
-            loop {
-                let mut head = [0; 9];
-                stream.read_exact(&mut head).unwrap();
-                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-                stream.read_exact(&mut vec![0; length as usize]).unwrap();
-                // The end of the request.
-                if matches!(head[3], 0 | 1) && head[4] & 1 == 1 {
-                    break;
-                }
-            }
-            let answer = match connection {
-                0 => frame(7, 0, 0, &[0; 8]),
-                _ => frame(1, 5, 1, &[0x88]),
-            };
-            stream.write_all(&answer).unwrap();
-            let _ = stream.read_to_end(&mut Vec::new());
-        }
-    });
-    let sidecar = Sidecar::to(&url, &provider, H2C);
-    assert_eq!(post(sidecar.proxy, "/", b"hello").status, 200);
-    drop(sidecar);
-    upstream.join().unwrap();
-}
-
-/// By hand, because the library ends no connection without a word: answers one stream at a time on each connection, the first ones
-/// of two when both are there, and ends a connection when it is asked to, with nothing said, if that is one of the first two.
-fn two_that_end() -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let (connections, both) = (Arc::new(AtomicUsize::new(0)), Arc::new(Barrier::new(2)));
-    let counted = Arc::clone(&connections);
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let (mut stream, both) = (stream.unwrap(), Arc::clone(&both));
-            let ends = counted.fetch_add(1, Ordering::AcqRel) < 2;
-            std::thread::spawn(move || {
-                let one_at_a_time = [0, 3, 0, 0, 0, 1];
-                stream.write_all(&[frame(4, 0, 0, &one_at_a_time), frame(4, 1, 0, b"")].concat()).unwrap();
-                stream.read_exact(&mut [0; 24]).unwrap();
-                let (mut head, mut payload) = ([0; 9], Vec::new());
-                while stream.read_exact(&mut head).is_ok() {
-                    let [a, b, c, kind, _, id @ ..] = head;
-                    payload.resize(u32::from_be_bytes([0, a, b, c]) as usize, 0);
-                    stream.read_exact(&mut payload).unwrap();
-                    let says = |name: &[u8]| payload.windows(name.len()).any(|bytes| bytes == name);
-                    if kind == 1 && says(b"meet-me") {
-                        both.wait();
-                    } else if kind == 1 && says(b"leave-me") && ends {
-                        return;
-                    }
-                    if kind == 1 {
-                        let answer = frame(1, 5, u32::from_be_bytes(id), &[0x88]);
-                        stream.write_all(&answer).unwrap();
-                    }
-                }
-            });
-        }
-    });
-    (url, connections)
-}
-
-#[test]
-fn f9_kept_connections_that_end_one_after_the_other_are_no_failure_over_http_2() {
-    for (method, status, opened) in [("GET", 200, 3), ("DELETE", 200, 3), ("POST", 502, 2)] {
-        let (provider, (url, connections)) = (provider(), two_that_end());
-        let lines = format!(
-            "{}[routes.main]\nupstream = \"{url}\"\ncredential = \"main\"\n{H2C}\n",
-            credential(&provider)
-        );
-        let sidecar = Sidecar::with_workers("1", &lines);
-        let mut caller = Http2Caller::connect(sidecar.proxy);
-        let asking = |method, field| {
-            let mut request = http2_request(method, "/");
-            request.headers_mut().insert(field, HeaderValue::from_static("now"));
-            request
-        };
-        let both = [(); 2].map(|()| caller.begin(asking("GET", "meet-me"), None));
-        for exchange in both {
-            assert_eq!(caller.rest(exchange).status, 200);
-        }
-        assert_eq!(caller.ask(asking(method, "leave-me"), None).status, status, "{method}");
-        assert_eq!(connections.load(Ordering::Acquire), opened, "{method}");
-    }
-}
-
-#[test]
-fn a_connection_on_which_nothing_was_sent_is_not_a_kept_one() {
-    let (provider, listener) = (provider(), TcpListener::bind("127.0.0.1:0").unwrap());
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let connections = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&connections);
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            counted.fetch_add(1, Ordering::AcqRel);
-            let mut stream = stream.unwrap();
-            stream.write_all(&[frame(4, 0, 0, b""), frame(4, 1, 0, b"")].concat()).unwrap();
-            stream.read_exact(&mut [0; 24]).unwrap();
-            // It ends with the first request.
-            let mut head = [0; 9];
-            while head[3] != 1 {
-                stream.read_exact(&mut head).unwrap();
-                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-                stream.read_exact(&mut vec![0; length as usize]).unwrap();
-            }
-        }
-    });
-    let lines = format!(
-        "{}[routes.main]\nupstream = \"{url}\"\ncredential = \"main\"\n{H2C}\n",
-        credential(&provider)
-    );
-    let sidecar = Sidecar::with_workers("1", &lines);
-    // A place for a tunnel, of which the upstream takes none.
-    let asked = Chat::ask(Http::Two, sidecar.proxy, "/", &[]);
-    assert_eq!(asked.reason.as_deref(), Some("upgrade_failed"));
-    let answer = get(sidecar.proxy, "/");
-    assert_eq!((answer.status, answer.reason().as_deref()), (502, Some("upstream_closed")));
-    assert_eq!(connections.load(Ordering::Acquire), 1);
-    let opened = "attache_upstream_connections_total{outcome=\"opened\",route=\"main\"}";
-    assert!((sidecar.metric(opened) - 1.0).abs() < 0.5);
-}
-
-#[test]
-fn an_answer_that_is_not_http_2_is_a_502_and_its_connection_is_not_used_again() {
-    let answers: &[(&str, Vec<u8>)] = &[
-        ("HTTP/1.1", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec()),
-        ("a connection field", frame(1, 5, 1, &block(&[(":status", "200"), ("connection", "close")]))),
-        (
-            "a transfer coding",
-            frame(1, 5, 1, &block(&[(":status", "200"), ("transfer-encoding", "chunked")])),
-        ),
-        ("no status", frame(1, 5, 1, &block(&[("x-a", "b")]))),
-        ("101", frame(1, 5, 1, &block(&[(":status", "101")]))),
-        (
-            "no status behind an interim answer",
-            [frame(1, 4, 1, &block(&[(":status", "103")])), frame(1, 5, 1, &block(&[("x-a", "b")]))].concat(),
-        ),
-        (
-            "two lengths",
-            frame(1, 4, 1, &block(&[(":status", "200"), ("content-length", "1"), ("content-length", "2")])),
-        ),
-        ("data before a head", frame(0, 1, 1, b"abc")),
-        ("interim answers without end", frame(1, 4, 1, &block(&[(":status", "103")])).repeat(1_000)),
-    ];
-    for ((name, bytes), from) in answers.iter().flat_map(|row| [(row, Http::One), (row, Http::Two)]) {
-        let provider = provider();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let bytes = bytes.clone();
-        let upstream = std::thread::spawn(move || {
-            let mut stream = listener.accept().unwrap().0;
-            stream.write_all(&[frame(4, 0, 0, b""), frame(4, 1, 0, b"")].concat()).unwrap();
-            stream.read_exact(&mut [0; 24]).unwrap();
-            let mut head = [0; 9];
-            while head[3] != 1 {
-                stream.read_exact(&mut head).unwrap();
-                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-                stream.read_exact(&mut vec![0; length as usize]).unwrap();
-            }
-            let _ = stream.write_all(&bytes);
-            let _ = stream.read_to_end(&mut Vec::new());
-        });
-        let sidecar = Sidecar::to(&url, &provider, H2C);
-        let answer = ask(from, sidecar.proxy, "GET", "/", None);
-        assert_eq!((answer.status, answer.reason.as_deref()), (502, Some("upstream_invalid")), "{name}");
-        drop(sidecar);
-        upstream.join().unwrap();
-    }
 }
