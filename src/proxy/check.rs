@@ -1,22 +1,22 @@
 //! What a request must be before anything else is asked of it: plain, unambiguous HTTP (RFC 9112 §2 to §6).
 
-use http::{
-    HeaderMap, Method, Version,
-    header::{HOST, TRANSFER_ENCODING},
-    request::Parts,
-};
+use http::{Method, Version, header::HOST, request::Parts};
 
-use super::{error::Reason, http1::Facts};
+use super::{
+    error::Reason,
+    http1::{self, Facts},
+};
 
 /// Refuses what two readers could read differently, and the methods that are never forwarded.
 ///
 /// Of HTTP/2, the library has refused by then what is malformed (RFC 9113 §8.1.1): connection-specific fields, a `TE` that is
-/// not `trailers`, pseudo-header fields that are missing, repeated or late, a body of another length than was told.
+/// not `trailers`, pseudo-header fields that are missing, repeated or late, a body of another length than was told. A `#` and what
+/// follows it in `:path` it has cut off; what is left meets every rule.
 pub(super) fn check(parts: &Parts, facts: Facts, has_body: bool) -> Result<(), Reason> {
     if is_refused(&parts.method) {
         return Err(Reason::MethodNotAllowed);
     }
-    if facts.is_ambiguous() || (facts.encodings > 0 && !is_plain_encoding(&parts.headers)) {
+    if facts.is_ambiguous() || http1::has_odd_coding(&parts.headers, facts) {
         return Err(Reason::AmbiguousFraming);
     }
     // It must be about HTTP, when it says what it is about (absolute-form, or `:scheme`).
@@ -59,15 +59,5 @@ fn is_refused(method: &Method) -> bool {
         | Method::PATCH
         | Method::OPTIONS => false,
         _ => ["CONNECT", "TRACE", "TRACK"].iter().any(|name| method.as_str().eq_ignore_ascii_case(name)),
-    }
-}
-
-/// Whether the transfer coding is none or exactly `chunked`.
-fn is_plain_encoding(headers: &HeaderMap) -> bool {
-    let mut lines = headers.get_all(TRANSFER_ENCODING).iter();
-    match (lines.next(), lines.next()) {
-        (None, _) => true,
-        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
-        _ => false,
     }
 }

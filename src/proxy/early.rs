@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, header::CONTENT_LENGTH};
 
 use super::{
     exchange::{drop_echoes, drop_phrase},
@@ -30,6 +30,8 @@ impl Early {
             return;
         }
         hop::strip_answer(answer.headers_mut(), false);
+        // RFC 9110 §8.6.
+        answer.headers_mut().remove(CONTENT_LENGTH);
         if let Some(token) = token.as_ref().map(Current::token) {
             drop_echoes(answer.headers_mut(), token);
             drop_phrase(answer.extensions_mut(), token);

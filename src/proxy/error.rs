@@ -8,7 +8,7 @@ mod answer;
 
 use http::StatusCode;
 
-pub(super) use self::answer::{Error, answer, body, tell_proxy_status};
+pub(super) use self::answer::{ALLOWED, Error, answer, body, tell_proxy_status};
 
 /// Why attaché itself answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -55,12 +55,8 @@ pub(super) async fn exchange(
         if refused {
             let coming = unauthorized::reject(route, &response, &token);
             if coming && replay.is_none() {
-                let held = outgoing.is_replayable();
-                let replacement = Box::pin(unauthorized::replacement(route, &token, held)).await;
-                // Towards HTTP/2 the upload goes on meanwhile, and may become more than is held.
-                if let Some(replacement) = replacement
-                    && unauthorized::is_still_held(route, outgoing.is_replayable())
-                {
+                let replacement = unauthorized::replacement(route, &token, || outgoing.is_replayable());
+                if let Some(replacement) = Box::pin(replacement).await {
                     // The connection goes with the refused answer.
                     token = Some(replacement);
                     replay = Some(unauthorized::Replaying::begin(route));
@@ -161,9 +157,7 @@ async fn acquire(
             if !connection.is_used() {
                 route.metrics.upstream_connection(UpstreamConnection::Opened);
             }
-            if token.is_some() {
-                *token = route.token().await?;
-            }
+            route.renew(token).await?;
             Ok(connection)
         }
         Err(error) => Err(not_connected(caller, route, &error)),

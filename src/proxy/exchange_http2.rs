@@ -2,13 +2,8 @@
 //!
 //! - Nothing was sent, or the upstream says that it has not looked at it (GOAWAY, REFUSED_STREAM; RFC 9113 §8.7): on
 //!   another connection, whatever the method, if what was sent of the body is held.
-//! - A kept connection ended before the answer began: once more, if the method is idempotent and the body is held
+//! - A kept connection ended before the answer began: on another, if the method is idempotent and the body is held
 //!   (RFC 9110 §9.2.2). Not when the upstream reset the stream: it has seen the request.
-
-use std::{
-    future::{Future as _, poll_fn},
-    pin::pin,
-};
 
 use http::{
     HeaderMap, Request, Response, Uri, Version,
@@ -46,8 +41,11 @@ pub(super) async fn send(
     outgoing: &Outgoing<'_>,
     token: &mut Injected,
 ) -> Result<Sent, Error> {
-    let mut repeated = false;
-    for sending in 1.. {
+    for sending in 0..MAX_SENDINGS {
+        if sending > 0 {
+            route.metrics.retry();
+            route.renew(token).await?;
+        }
         let seat = match seat(caller, route, token).await? {
             Sharing::Seat(seat) => seat,
             Sharing::Own(connection) => return Ok(Sent::Http1(connection)),
@@ -56,32 +54,26 @@ pub(super) async fn send(
             // What the upstream has not looked at may be sent again whatever the method.
             upload.hold();
         }
-        let kept = seat.was_used();
+        let kept = seat.is_used();
         caller.activity.awaiting(outgoing.time_limit(caller, route));
         let request = head(outgoing, route)?;
         let fields = fields(outgoing, outgoing.headers, route, token);
         let early = |answer| caller.early.has_come(answer, token);
         let sent = seat.send(request, fields, outgoing.body(), &caller.activity, &early).await;
         caller.activity.serving();
-        let again = match sent {
+        match sent {
             // The library lets lines pass that say the same length twice.
             Ok(response) if Facts::of_http2(response.headers()).is_ambiguous() => {
                 return Err(Reason::UpstreamInvalid.into());
             }
             Ok(response) => return Ok(Sent::Answered(response.map(Arrival::Http2))),
-            Err(StreamError::Unsent) => true,
+            Err(StreamError::Unsent) => {}
             Err(_) if outgoing.has_failed() => return Err(Reason::CallerAborted.into()),
-            Err(StreamError::Unprocessed) => outgoing.body_is_held(),
-            Err(StreamError::Closed) if kept && outgoing.is_held() && !repeated => {
-                repeated = true;
-                true
-            }
+            Err(StreamError::Unprocessed) if outgoing.body_is_held() => {}
+            // The next one may be kept, too, and end by the same restart.
+            Err(StreamError::Closed) if kept && outgoing.is_held() => {}
             Err(error) => return Err(error.reason().into()),
-        };
-        if !again || sending == MAX_SENDINGS {
-            break;
         }
-        route.metrics.retry();
     }
     Err(Reason::UpstreamClosed.into())
 }
@@ -94,7 +86,11 @@ pub(super) async fn connect(
     outgoing: &Outgoing<'_>,
     token: &mut Injected,
 ) -> Result<Option<Response<Connected>>, Error> {
-    for _ in 0..MAX_SENDINGS {
+    for sending in 0..MAX_SENDINGS {
+        if sending > 0 {
+            route.metrics.retry();
+            route.renew(token).await?;
+        }
         let Some(seat) = connecting_seat(caller, route, token).await? else { return Ok(None) };
         let (mut request, mut headers) = (head(outgoing, route)?, outgoing.headers.clone());
         upgrade::ask_by_connect(&mut request, &mut headers);
@@ -105,7 +101,7 @@ pub(super) async fn connect(
         caller.activity.serving();
         match sent {
             Ok(response) => return Ok(Some(response)),
-            Err(StreamError::Unsent | StreamError::Unprocessed) => route.metrics.retry(),
+            Err(StreamError::Unsent | StreamError::Unprocessed) => {}
             Err(error) => return Err(error.reason().into()),
         }
     }
@@ -144,24 +140,22 @@ impl StreamError {
 
 async fn seat(caller: &Caller, route: &Route, token: &mut Injected) -> Result<Sharing, Error> {
     let worker = &caller.worker;
-    let mut waited = false;
-    let mut sharing = pin!(upstream::share(&route.upstream, &worker.pool, &worker.shared));
-    let sharing = poll_fn(|cx| {
-        let polled = sharing.as_mut().poll(cx);
-        waited |= polled.is_pending();
-        polled
-    });
-    let sharing = sharing.await.map_err(|error| exchange::not_connected(caller, route, &error))?;
+    let sharing = match upstream::at_hand(&route.upstream, &worker.pool, &worker.shared) {
+        Some(sharing) => sharing,
+        None => {
+            // Boxed, so that others carry no room for it.
+            let finding = Box::pin(upstream::share(&route.upstream, &worker.pool, &worker.shared));
+            let found = finding.await.map_err(|error| exchange::not_connected(caller, route, &error))?;
+            route.renew(token).await?;
+            found
+        }
+    };
     let is_new = match &sharing {
-        Sharing::Seat(seat) => !seat.was_used(),
+        Sharing::Seat(seat) => seat.is_to_be_counted(),
         Sharing::Own(connection) => !connection.is_used(),
     };
     if is_new {
         route.metrics.upstream_connection(UpstreamConnection::Opened);
-    }
-    // In that time a token can have ended.
-    if waited && token.is_some() {
-        *token = route.token().await?;
     }
     Ok(sharing)
 }

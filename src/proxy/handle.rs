@@ -6,16 +6,18 @@
 //! 4. The route: host, then longest prefix.
 //! 5. The path policy.
 //! 6. The token: the current one, or a short wait for the one that is being fetched.
-//! 7. Headers: off with what `Connection` names, the hop-by-hop set, every spelling of the injected name; `Host` and
-//!    `Via` on; the credential last (in `exchange`, once for each sending).
+//! 7. Headers: off with what `Connection` names and the hop-by-hop set; one hop less in the `Max-Forwards` of OPTIONS, which is
+//!    answered here when none is left; off with every spelling of the injected name; `Host` and `Via` on; the credential last
+//!    (in `exchange`, once for each sending).
 //! 8. `exchange`: to the upstream and back.
 //! 9. The answer: its hop-by-hop headers off, everything else as it came.
 
 use std::{rc::Rc, sync::Arc};
 
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Response, StatusCode, Version,
-    header::{CONNECTION, CONTENT_LENGTH, HOST, VIA},
+    header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, VIA},
     request::Parts,
     uri::PathAndQuery,
 };
@@ -169,6 +171,9 @@ async fn forward(
     let takes_trailers = asks_for_trailers || parts.version == Version::HTTP_2;
     let headers = &mut parts.headers;
     hop::strip_request(headers, seen);
+    if parts.method == Method::OPTIONS && !hop::count_down(headers)? {
+        return Ok(options());
+    }
     let keeps = route.keeps(headers)?;
     let token = if keeps { None } else { route.token().await? };
     if let Some(name) = &site.required_header {
@@ -231,6 +236,14 @@ async fn forward(
         upgrade::ask(response.headers_mut());
     }
     Ok(response)
+}
+
+/// The answer to OPTIONS from whoever is its last hop (RFC 9110 §9.3.7).
+fn options() -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::own(Bytes::new()));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(ALLOW, error::ALLOWED);
+    response
 }
 
 /// What is asked of the upstream: the bytes that were matched, with the front that the route changes.

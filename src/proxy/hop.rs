@@ -1,8 +1,11 @@
 //! Hop-by-hop header fields: what concerns one connection does not cross attaché (RFC 9110 §7.6.1).
 
-use http::{HeaderMap, HeaderName, header::CONNECTION};
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{CONNECTION, MAX_FORWARDS},
+};
 
-use super::seen::Seen;
+use super::{error::Reason, seen::Seen};
 
 /// Removes from a request what `Connection` names, in all of its lines, and then the hop-by-hop set.
 ///
@@ -27,6 +30,21 @@ pub(super) fn strip_answer(headers: &mut HeaderMap, trailers: bool) {
     if seen.of_hop {
         remove(headers, |name| Seen::is_of_hop(name) && !(trailers && name == "trailer"));
     }
+}
+
+/// Takes this hop off those that `Max-Forwards` allows (RFC 9110 §7.6.2). False when none is left: the request ends here.
+pub(super) fn count_down(headers: &mut HeaderMap) -> Result<bool, Reason> {
+    let mut lines = headers.get_all(MAX_FORWARDS).iter();
+    let Some(hops) = lines.next() else { return Ok(true) };
+    let is_number = !hops.is_empty() && hops.as_bytes().iter().all(u8::is_ascii_digit);
+    if !is_number || lines.next().is_some() {
+        return Err(Reason::MalformedRequest);
+    }
+    // More than can be counted are as many as can.
+    let hops = hops.to_str().ok().and_then(|hops| hops.parse().ok()).unwrap_or(u64::MAX);
+    let Some(left) = hops.checked_sub(1) else { return Ok(false) };
+    headers.insert(MAX_FORWARDS, HeaderValue::from(left));
+    Ok(true)
 }
 
 /// Whether a comma-separated field names a word, in any of its lines and in any case.
@@ -66,8 +84,6 @@ fn remove(headers: &mut HeaderMap, is_one: impl Fn(&str) -> bool) {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -115,6 +131,32 @@ mod tests {
         let seen = Seen::of(&headers);
         strip_request(&mut headers, seen);
         assert_eq!(names(&headers), ["accept"]);
+    }
+
+    #[test]
+    fn max_forwards_is_counted_down_if_it_is_one_number() {
+        for (before, after) in [
+            ("7", Ok(Some("6"))),
+            ("1", Ok(Some("0"))),
+            ("0010", Ok(Some("9"))),
+            ("99999999999999999999999", Ok(Some("18446744073709551614"))),
+            ("0", Ok(None)),
+            ("00", Ok(None)),
+            ("", Err(Reason::MalformedRequest)),
+            ("-1", Err(Reason::MalformedRequest)),
+            ("+1", Err(Reason::MalformedRequest)),
+            ("1, 1", Err(Reason::MalformedRequest)),
+        ] {
+            let mut headers = map(&[("max-forwards", before)]);
+            let goes_on = count_down(&mut headers);
+            let left = goes_on.map(|goes_on| goes_on.then(|| headers[MAX_FORWARDS].to_str().unwrap()));
+            assert_eq!(left, after, "{before}");
+        }
+        assert_eq!(
+            count_down(&mut map(&[("max-forwards", "1"), ("max-forwards", "1")])),
+            Err(Reason::MalformedRequest)
+        );
+        assert_eq!(count_down(&mut HeaderMap::new()), Ok(true));
     }
 
     #[test]

@@ -6,8 +6,9 @@
 //!    and, by `presence`, sees callers go away.
 //! 3. `handle` is the road of each request, in order: `check`, the guard, the `route`, the `path` policy, the token,
 //!    `hop` and `inject`.
-//! 4. `exchange` (and `exchange_http2`) sends it, an `outgoing` request, to the `upstream` and decides what may be sent once more; `unauthorized` is what a 401 leads to.
-//! 5. `inflow`, `upload` and `body` stream both ways and ties the upstream's connection to the answer; after an `upgrade` to WebSocket,
+//! 4. `exchange` (and `exchange_http2`) sends it, an `outgoing` request, to the `upstream` and decides what may be sent once more;
+//!    `unauthorized` is what a 401 leads to.
+//! 5. `inflow`, `upload` and `body` stream both ways and tie the upstream's connection to the answer; after an `upgrade` to WebSocket,
 //!    bytes go both ways instead.
 //! 6. `error` is the one place where an error becomes an answer; `complaint` keeps the log short when there are many.
 //!

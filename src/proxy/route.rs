@@ -104,6 +104,14 @@ impl Route {
         }
     }
 
+    /// Takes the token of now, after a time in which the one that was to be sent can have ended.
+    pub(super) async fn renew(&self, injected: &mut Injected) -> Result<(), Error> {
+        if injected.is_some() {
+            *injected = self.token().await?;
+        }
+        Ok(())
+    }
+
     /// Whether the caller's own credential is sent in place of the token. What is left behind the hop-by-hop set is looked
     /// at: a field that `Connection` names does not cross.
     pub(super) fn keeps(&self, headers: &HeaderMap) -> Result<bool, Reason> {

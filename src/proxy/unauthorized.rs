@@ -31,28 +31,27 @@ pub(super) fn reject<B>(route: &Route, response: &Response<B>, injected: &Inject
     outcome != RejectionOutcome::Suppressed
 }
 
-/// Waits for the token that comes after the refused one, if the request can be sent again: one that cannot does not wait for
-/// what it cannot use.
-pub(super) async fn replacement(route: &Route, injected: &Injected, held: bool) -> Option<Current> {
+/// Waits for the token that comes after the refused one, as long as the request can be sent again: one that cannot does not wait
+/// for what it cannot use.
+pub(super) async fn replacement(
+    route: &Route,
+    injected: &Injected,
+    is_replayable: impl Fn() -> bool,
+) -> Option<Current> {
     let (Some(token), Some(credential)) = (injected, &route.credential) else { return None };
-    if !held {
-        route.metrics.replay(ReplayOutcome::NotHeld);
-        return None;
-    }
-    let current = credential.wait().await.ok();
-    let another = current.filter(|current| current.generation() != token.generation());
-    if another.is_none() {
-        route.metrics.replay(ReplayOutcome::NoToken);
-    }
-    another
-}
-
-/// Whether the request can be sent again now that there is another token.
-pub(super) fn is_still_held(route: &Route, held: bool) -> bool {
-    if !held {
-        route.metrics.replay(ReplayOutcome::NotHeld);
-    }
-    held
+    let why_not = if is_replayable() {
+        let current = credential.wait().await.ok();
+        match current.filter(|current| current.generation() != token.generation()) {
+            None => ReplayOutcome::NoToken,
+            // Towards HTTP/2 the upload goes on meanwhile, and may become more than is held.
+            Some(another) if is_replayable() => return Some(another),
+            Some(_) => ReplayOutcome::NotHeld,
+        }
+    } else {
+        ReplayOutcome::NotHeld
+    };
+    route.metrics.replay(why_not);
+    None
 }
 
 /// A request that has been sent once more. Counted when it is answered, or dropped without an answer.

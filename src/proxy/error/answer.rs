@@ -26,6 +26,10 @@ impl From<Reason> for Error {
     }
 }
 
+/// The methods that an `Allow` names. Others that are not refused are forwarded, too.
+pub(in crate::proxy) const ALLOWED: HeaderValue =
+    HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+
 /// What stands in the answer.
 pub(in crate::proxy) fn body(reason: Reason) -> String {
     let (status, word) = (reason.status(), reason.word());
@@ -54,7 +58,7 @@ pub(in crate::proxy) fn answer(error: Error) -> Response<AnswerBody> {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     }
     if reason == Reason::MethodNotAllowed {
-        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+        headers.insert(ALLOW, ALLOWED);
     }
     if reason.closes() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));

@@ -55,8 +55,8 @@ pub(in crate::proxy) fn of_answer(
     Some((decoder, ends))
 }
 
-/// Whether there is a coding other than `chunked`, of which no end is known.
-pub(super) fn has_odd_coding(headers: &HeaderMap, facts: Facts) -> bool {
+/// Whether there is a coding other than `chunked`, of which no end is known. More lines than one are ambiguous already.
+pub(in crate::proxy) fn has_odd_coding(headers: &HeaderMap, facts: Facts) -> bool {
     facts.encodings > 0
         && headers
             .get(TRANSFER_ENCODING)

@@ -91,8 +91,7 @@ pub(in crate::proxy) fn request(
 }
 
 /// Writes the head of an answer, and tells whether its connection may be kept, which it may not if its own `Connection` says
-/// so. `length` is what is said of its body: not of
-/// the one to HEAD, which is `None`.
+/// so. `length` is what is said of its body, unless the fields say it: of an answer to HEAD what it would be, if that is known.
 pub(super) fn answer(head: &Parts, version: Version, length: Length, keep: bool, out: &mut Out) -> bool {
     let (status, headers) = (head.status, &head.headers);
     let buffer = out.buffer();
@@ -132,11 +131,7 @@ pub(super) fn answer(head: &Parts, version: Version, length: Length, keep: bool,
 pub(super) fn interim(head: &Parts, out: &mut Out) {
     let buffer = out.buffer();
     status_line(head, Version::HTTP_11, buffer);
-    for (name, value) in &head.headers {
-        if name != CONTENT_LENGTH {
-            field(name, value.as_bytes(), buffer);
-        }
-    }
+    fields(&head.headers, buffer);
     buffer.extend_from_slice(b"\r\n");
 }
 

@@ -32,6 +32,7 @@ use http::HeaderMap;
 #[cfg(fuzzing)]
 pub(super) use self::head::take_request;
 pub(super) use self::{
+    body_length::has_odd_coding,
     converse::{Ended, converse},
     encode::{Length, request as encode_request},
     ending::Ending,

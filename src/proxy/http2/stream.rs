@@ -138,17 +138,16 @@ fn into_http_2(response: Response<AnswerBody>, is_call: bool) -> (Response<()>, 
     // RFC 9113 §8.2.2. attaché's own answers say `close` to callers of HTTP/1, and a 101 what it switches to.
     head.headers.remove(CONNECTION);
     head.headers.remove(UPGRADE);
-    if head.status == StatusCode::NO_CONTENT {
-        // RFC 9110 §8.6.
-        head.headers.remove(CONTENT_LENGTH);
-    }
     if !is_call
         && !head.headers.contains_key(DATE)
         && let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now()))
     {
         head.headers.insert(DATE, date);
     }
-    if !body.is_end_stream()
+    if head.status == StatusCode::NO_CONTENT {
+        // RFC 9110 §8.6.
+        head.headers.remove(CONTENT_LENGTH);
+    } else if !body.is_end_stream()
         && let Some(length) = body.size_hint().exact()
         && !head.headers.contains_key(CONTENT_LENGTH)
     {

@@ -1,6 +1,6 @@
 //! A connection for a request when none is kept: a new one, or with `max_connections` in use the first that comes free.
 
-use std::pin::pin;
+use std::{pin::pin, rc::Rc};
 
 use futures_util::future::OptionFuture;
 use tokio::time;
@@ -44,18 +44,21 @@ enum Turn {
 
 /// Waits for the right to open a connection, or for one that comes back: in one place of the queue, for as long as the route says.
 async fn wait(upstream: &Upstream, pool: &Pool, wanted: Wanted) -> Result<Turn, ConnectError> {
-    let _waiting = upstream.limit.queue().ok_or(ConnectError::Busy)?;
+    let place = Rc::new(upstream.limit.queue().ok_or(ConnectError::Busy)?);
     let mut patience = pin!(time::sleep(upstream.limit.patience()));
     let mut permit = pin!(upstream.limit.permit());
     loop {
         // The pool keeps the other end for as long as this waits.
-        let returned = (wanted == Wanted::Any).then(|| pool.wait(upstream.slot));
+        let returned = (wanted == Wanted::Any).then(|| pool.wait(upstream.slot, &place));
         tokio::select! {
             permit = &mut permit => return Ok(Turn::Permit(permit)),
             // One that ended on its way here makes room for another.
-            Some(Ok(mut connection)) = OptionFuture::from(returned) => if connection.is_usable() {
-                return Ok(Turn::Kept(connection));
-            },
+            Some(Ok(mut connection)) = OptionFuture::from(returned) => {
+                if connection.is_usable() {
+                    return Ok(Turn::Kept(connection));
+                }
+                place.goes_on();
+            }
             () = &mut patience => return Err(ConnectError::Busy),
         }
     }

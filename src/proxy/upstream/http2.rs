@@ -42,6 +42,7 @@ pub(in crate::proxy) struct Multiplexed {
     ticks: Rc<Ticks>,
     streams: Cell<usize>,
     used: Cell<bool>,
+    counted: Cell<bool>,
     // Since which tick it has had no streams.
     quiet: Cell<u32>,
     // Who is told when a place comes free, and under which number.
@@ -103,6 +104,7 @@ impl Multiplexed {
             ticks,
             streams: Cell::new(0),
             used: Cell::new(false),
+            counted: Cell::new(false),
             quiet,
             owner: Rc::downgrade(owner),
             slot: upstream.slot,
@@ -181,7 +183,22 @@ impl Multiplexed {
     /// A place for a request.
     pub(super) fn seat(self: &Rc<Self>) -> Seat {
         self.streams.set(self.streams.get() + 1);
-        Seat::new(Rc::clone(self), self.used.replace(true))
+        Seat::new(Rc::clone(self))
+    }
+
+    /// A request has begun on it.
+    pub(super) fn is_begun(&self) {
+        self.used.set(true);
+    }
+
+    /// Whether a request ever has.
+    pub(super) fn is_used(&self) -> bool {
+        self.used.get()
+    }
+
+    /// Whether nobody has asked this before.
+    pub(super) fn is_to_be_counted(&self) -> bool {
+        !self.counted.replace(true)
     }
 
     /// A place has been given up.

@@ -6,6 +6,7 @@
 //! 3. The first one to wait tells every worker, which closes what it keeps unused.
 
 use std::{
+    cell::Cell,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -36,7 +37,11 @@ pub(in crate::proxy) struct Permit(Arc<Limit>);
 
 /// A request in the queue; dropping it leaves the queue.
 #[derive(Debug)]
-pub(in crate::proxy) struct Waiting<'a>(&'a Limit);
+pub(in crate::proxy) struct Waiting {
+    limit: Arc<Limit>,
+    // Until it is given what it waits for.
+    counts: Cell<bool>,
+}
 
 impl Limit {
     pub(super) fn new(
@@ -72,12 +77,16 @@ impl Limit {
     }
 
     /// A place in the queue, unless it is full.
-    pub(super) fn queue(&self) -> Option<Waiting<'_>> {
+    pub(super) fn queue(self: &Arc<Self>) -> Option<Waiting> {
         let room = |waiting: usize| (waiting < self.max_waiting).then_some(waiting + 1);
         self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).ok()?;
+        self.is_waited_for();
+        Some(Waiting { limit: Arc::clone(self), counts: Cell::new(true) })
+    }
+
+    fn is_waited_for(&self) {
         self.metrics.waiting();
         self.pressure.notify_waiters();
-        Some(Waiting(self))
     }
 
     /// How long a request stays in the queue.
@@ -100,9 +109,26 @@ impl Drop for Permit {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Waiting {
+    /// It has been given what it waits for, and will find that out.
+    pub(super) fn is_served(&self) {
+        if self.counts.replace(false) {
+            self.limit.waiting.fetch_sub(1, Ordering::AcqRel);
+            self.limit.metrics.no_longer_waiting();
+        }
+    }
+
+    /// What it was given is of no use. It had its place, so it is not turned away now.
+    pub(super) fn goes_on(&self) {
+        if !self.counts.replace(true) {
+            self.limit.waiting.fetch_add(1, Ordering::AcqRel);
+            self.limit.is_waited_for();
+        }
+    }
+}
+
+impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
-        self.0.metrics.no_longer_waiting();
+        self.is_served();
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! 1. An [`Upstream`] is where requests go: scheme, host, port, TLS. Routes with the same ones share it.
 //! 2. The [`Pool`] of a worker keeps connections between requests; the last one used is the first one taken.
-//! 3. Without a kept one, `acquire` opens another within the `limit` of the upstream, or waits.
+//! 3. Without a kept one, `acquire` opens another within the `limit` of the upstream, or waits in the `queue` of its worker.
 //! 4. `connect` makes it: `resolve` finds addresses, `dial` one that accepts, an `http_proxy` may be on the way; then TLS.
 //!    `watch` follows the files that TLS is made of.
 //! 5. A `connection` (and the `line` that it is on) is driven by the task that forwards the request; a [`Lease`] ties it to the
@@ -23,6 +23,7 @@ mod http_proxy;
 mod limit;
 mod line;
 mod pool;
+mod queue;
 mod resolve;
 mod seat;
 mod share;
@@ -47,7 +48,7 @@ pub(super) use self::{
     line::SendError,
     pool::Pool,
     seat::{Arrived, Connected, Held, Seat, StreamError},
-    share::{Sharing, share},
+    share::{Sharing, at_hand, share},
     shared::Shared,
     stream::UpstreamStream,
     watch::Watch,

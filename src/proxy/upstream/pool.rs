@@ -2,14 +2,13 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
     rc::Rc,
     time::Duration,
 };
 
 use tokio::sync::oneshot;
 
-use super::Connection;
+use super::{Connection, limit::Waiting, queue::Queue};
 use crate::proxy::ticks::Ticks;
 
 /// How long a connection is kept unused. Servers commonly close theirs after 60 s or more; 20 s is the most that keeps
@@ -36,8 +35,7 @@ pub(in crate::proxy) struct Pool {
 #[derive(Debug, Default)]
 struct Slot {
     idle: Vec<Idle>,
-    // First come, first served. One whose request has gone away is left until its turn.
-    waiters: VecDeque<oneshot::Sender<Connection>>,
+    waiters: Queue<Connection>,
 }
 
 #[derive(Debug)]
@@ -65,13 +63,8 @@ impl Pool {
     }
 
     /// The next connection that this worker gets back.
-    pub(super) fn wait(&self, slot: usize) -> oneshot::Receiver<Connection> {
-        let (sender, receiver) = oneshot::channel();
-        let mut slots = self.slots.borrow_mut();
-        let slot = of(&mut slots, slot);
-        slot.waiters.retain(|waiter| !waiter.is_closed());
-        slot.waiters.push_back(sender);
-        receiver
+    pub(super) fn wait(&self, slot: usize, place: &Rc<Waiting>) -> oneshot::Receiver<Connection> {
+        of(&mut self.slots.borrow_mut(), slot).waiters.join(place)
     }
 
     /// Keeps a connection for the next request, or gives it to one that waits.
@@ -91,14 +84,13 @@ impl Pool {
     /// Gives a connection to a request that waits on this worker, or closes it, which makes room for the one that waits
     /// longest on any worker: what one worker keeps, another cannot use.
     fn hand_over(&self, slot: &mut Slot, connection: Connection, waiting: usize) {
-        slot.waiters.retain(|waiter| !waiter.is_closed());
-        let here = slot.waiters.len();
+        let here = slot.waiters.waiting();
         let elsewhere = waiting.saturating_sub(here);
         if elsewhere > 0 {
             self.turn.set((self.turn.get() + 1) % SHARED);
         }
         if (elsewhere == 0 || (here >= elsewhere && self.turn.get() != 0))
-            && let Some(waiter) = slot.waiters.pop_front()
+            && let Some(waiter) = slot.waiters.pop()
         {
             // A request that goes away at this moment closes the connection.
             let _ = waiter.send(connection);

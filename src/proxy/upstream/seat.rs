@@ -32,7 +32,6 @@ const MAX_INTERIM: u32 = 100;
 #[derive(Debug)]
 pub(in crate::proxy) struct Seat {
     connection: Rc<Multiplexed>,
-    was_used: bool,
 }
 
 /// What an answer needs until its end.
@@ -82,13 +81,18 @@ impl Drop for Uploading {
 }
 
 impl Seat {
-    pub(super) fn new(connection: Rc<Multiplexed>, was_used: bool) -> Self {
-        Self { connection, was_used }
+    pub(super) fn new(connection: Rc<Multiplexed>) -> Self {
+        Self { connection }
     }
 
-    /// Whether the connection had carried a request before: only then can it be closing without anyone's fault.
-    pub(in crate::proxy) fn was_used(&self) -> bool {
-        self.was_used
+    /// Whether the connection has carried a request before: only then can it be closing without anyone's fault.
+    pub(in crate::proxy) fn is_used(&self) -> bool {
+        self.connection.is_used()
+    }
+
+    /// Whether the connection is new to whoever counts them: once.
+    pub(in crate::proxy) fn is_to_be_counted(&self) -> bool {
+        self.connection.is_to_be_counted()
     }
 
     /// Whether the upstream takes requests for tunnels (RFC 8441 §3).
@@ -144,6 +148,7 @@ impl Seat {
         let mut sender = self.connection.sender();
         poll_fn(|cx| sender.poll_ready(cx)).await.map_err(|_gone| StreamError::Unsent)?;
         let (response, stream) = sender.send_request(request, bodiless).map_err(|error| classify(&error))?;
+        self.connection.is_begun();
         // Before anything can be written: that is done by another task of this thread.
         self.connection.heads().add(stream.stream_id().as_u32(), &fields);
         Ok((response, stream))
@@ -184,8 +189,11 @@ async fn head(
             early(answer);
         }
         if let Poll::Ready(head) = Pin::new(&mut response).poll(cx) {
-            let why = |error| if interim > 0 { StreamError::Broken } else { classify(&error) };
-            return Poll::Ready(head.map_err(why));
+            return Poll::Ready(head.map_err(|error| match classify(&error) {
+                // Who has begun to answer has looked at the request.
+                StreamError::Unprocessed | StreamError::Closed if interim > 0 => StreamError::Broken,
+                why => why,
+            }));
         }
         if activity.is_overdue() { Poll::Ready(Err(StreamError::Timeout)) } else { Poll::Pending }
     })

@@ -36,7 +36,13 @@ pub(in crate::proxy) enum Sharing {
     Own(Connection),
 }
 
-/// Finds a place, or makes one.
+/// What is there to be used at once.
+pub(in crate::proxy) fn at_hand(upstream: &Upstream, pool: &Pool, shared: &Shared) -> Option<Sharing> {
+    let slot = upstream.slot;
+    shared.seat(slot).map(Sharing::Seat).or_else(|| pool.take(slot).map(Sharing::Own))
+}
+
+/// Finds a place, or makes one, which takes time.
 pub(in crate::proxy) async fn share(
     upstream: &Arc<Upstream>,
     pool: &Rc<Pool>,
@@ -45,11 +51,8 @@ pub(in crate::proxy) async fn share(
     let slot = upstream.slot;
     let mut closed = 0;
     while closed <= MAX_CLOSED {
-        if let Some(seat) = shared.seat(slot) {
-            return Ok(Sharing::Seat(seat));
-        }
-        if let Some(connection) = pool.take(slot) {
-            return Ok(Sharing::Own(connection));
+        if let Some(sharing) = at_hand(upstream, pool, shared) {
+            return Ok(sharing);
         }
         if shared.speaks_http_1(slot) {
             let acquired = acquire::acquire(upstream, pool, Wanted::Any, shared.ticks().now()).await;
@@ -83,11 +86,11 @@ enum Turn {
 
 /// Waits as one that wants a connection of its own does, in the same queue.
 async fn wait(upstream: &Upstream, shared: &Shared) -> Result<Turn, ConnectError> {
-    let _waiting = upstream.limit.queue().ok_or(ConnectError::Busy)?;
+    let place = Rc::new(upstream.limit.queue().ok_or(ConnectError::Busy)?);
     let patience = time::sleep(upstream.limit.patience());
     tokio::select! {
         // The other end is kept for as long as this waits.
-        Ok(seat) = shared.wait(upstream.slot) => Ok(Turn::Place(seat)),
+        Ok(seat) = shared.wait(upstream.slot, &place) => Ok(Turn::Place(seat)),
         permit = upstream.limit.permit() => Ok(Turn::Permit(permit)),
         () = patience => Err(ConnectError::Busy),
     }

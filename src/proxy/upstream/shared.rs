@@ -2,7 +2,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
     rc::{Rc, Weak},
 };
 
@@ -15,7 +14,9 @@ use tokio::sync::oneshot;
 use super::{
     connect::ConnectError,
     http2::Multiplexed,
+    limit::Waiting,
     pool::{MAX_AGE, MAX_IDLE},
+    queue::Queue,
     seat::Seat,
 };
 use crate::proxy::ticks::Ticks;
@@ -40,8 +41,7 @@ const SHARED: u32 = 64;
 #[derive(Debug, Default)]
 struct Slot {
     connections: Vec<Rc<Multiplexed>>,
-    // First come, first served. One whose request has gone away is left until its turn.
-    waiters: VecDeque<oneshot::Sender<Seat>>,
+    waiters: Queue<Seat>,
     dial: Option<Dial>,
     // When the upstream was last seen to speak HTTP/1.1 only.
     http_1: Option<u32>,
@@ -73,10 +73,8 @@ impl Shared {
     }
 
     /// The next place that comes free on one of this worker's connections.
-    pub(super) fn wait(&self, slot: usize) -> oneshot::Receiver<Seat> {
-        let (sender, receiver) = oneshot::channel();
-        of(&mut self.slots.borrow_mut(), slot).waiters.push_back(sender);
-        receiver
+    pub(super) fn wait(&self, slot: usize, place: &Rc<Waiting>) -> oneshot::Receiver<Seat> {
+        of(&mut self.slots.borrow_mut(), slot).waiters.join(place)
     }
 
     /// There is room: gives it to those that wait.
@@ -85,12 +83,11 @@ impl Shared {
             let turn = {
                 let mut slots = self.slots.borrow_mut();
                 let Some(slot) = slots.get_mut(slot) else { return };
-                slot.waiters.retain(|waiter| !waiter.is_closed());
-                if slot.waiters.is_empty() {
+                if slot.waiters.waiting() == 0 {
                     return;
                 }
                 // One that is not given a place keeps its turn.
-                self.place(slot).and_then(|seat| Some((seat, slot.waiters.pop_front()?)))
+                self.place(slot).and_then(|seat| Some((seat, slot.waiters.pop()?)))
             };
             let Some((seat, waiter)) = turn else { return };
             // Of a request that goes away at this moment, the place comes back here.
@@ -108,8 +105,7 @@ impl Shared {
         }
         let mut slots = self.slots.borrow_mut();
         let Some(slot) = slots.get_mut(slot) else { return };
-        slot.waiters.retain(|waiter| !waiter.is_closed());
-        if waiting > slot.waiters.len() {
+        if waiting > slot.waiters.waiting() {
             self.turn.set((self.turn.get() + 1) % SHARED);
             // One that is never quiet carries no further requests, and ends with those that it has.
             if connection.quiet_since().is_some() || self.turn.get() == 0 {

@@ -169,7 +169,7 @@ fn interim_answers_pass_over_http_2() {
     let provider = provider();
     let upstream = FakeServer::start(|_| {
         Reply::raw(
-            "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nConnection: x-hop\r\nX-Hop: 1\r\n\r\n\
+            "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nConnection: x-hop\r\nX-Hop: 1\r\nContent-Length: 5\r\n\r\n\
              HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
         )
     });

@@ -108,6 +108,28 @@ fn streams_that_wait_get_their_place_in_turn_and_those_that_leave_give_up_theirs
 }
 
 #[test]
+fn a_connection_that_nobody_waits_for_elsewhere_is_kept_however_many_take_turns_on_it() {
+    let (provider, (upstream, gate, _)) = (provider(), one_at_a_time());
+    let lines = format!(
+        "{}[routes.main]\nupstream = \"{}\"\ncredential = \"main\"\nprotocol = \"h2c\"\nmax_connections = 1\n",
+        credential(&provider),
+        upstream.url()
+    );
+    let sidecar = Sidecar::with_workers("1", &lines);
+    let mut caller = Http2Caller::connect(sidecar.proxy);
+    assert_eq!(caller.get("/").status, 200);
+    let mut exchanges = vec![caller.begin(http2_request("GET", "/wait"), None)];
+    upstream.wait_for(2);
+    exchanges.extend((0..90).map(|_| caller.begin(http2_request("GET", "/"), None)));
+    waiting(&sidecar, &upstream, 90.0);
+    gate.add_permits(1);
+    for exchange in exchanges {
+        assert_eq!(caller.rest(exchange).status, 200);
+    }
+    assert_eq!((upstream.requests(), upstream.connections()), (92, 1));
+}
+
+#[test]
 fn a_caller_of_http_2_above_the_limit_is_told_so_in_http_2() {
     let (provider, upstream) = (provider(), echo());
     let sidecar = limited(&provider, &upstream);

@@ -7,6 +7,7 @@ mod gone;
 mod grpc;
 mod hostile_callers;
 mod hostile_upstreams;
+mod http2_by_hand;
 mod http2_callers;
 mod http2_limits;
 mod http2_malformed;

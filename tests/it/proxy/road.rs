@@ -1,6 +1,8 @@
 //! What arrives at the upstream, and what comes back.
 
-use crate::support::{Caller, FakeServer, Reply, Sidecar, credential, echo, get, post, provider};
+use crate::support::{
+    Caller, FakeServer, Http2Caller, Reply, Sidecar, credential, echo, get, http2_request, post, provider,
+};
 
 #[test]
 fn promise_1_exactly_one_credential_leaves_whatever_the_caller_sends() {
@@ -179,6 +181,40 @@ fn expect_100_continue_is_answered_once() {
     assert_eq!(caller.answer().status, 200);
     assert!(upstream.received()[0].fields("expect").is_empty());
     assert_eq!(post(sidecar.proxy, "/", b"cd").status, 200);
+}
+
+#[test]
+fn max_forwards_of_options_is_counted_down_and_answered_where_no_hop_is_left() {
+    let (provider, upstream) = (provider(), echo());
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+    let mut caller = Caller::connect(sidecar.proxy);
+    let ask = |method: &str, hops: &str| {
+        format!("{method} /a HTTP/1.1\r\nHost: localhost\r\nMax-Forwards: {hops}\r\n\r\n")
+    };
+    for (number, (method, hops, left)) in
+        [("OPTIONS", "7", "6"), ("OPTIONS", "1", "0"), ("GET", "0", "0")].into_iter().enumerate()
+    {
+        caller.send(ask(method, hops));
+        assert_eq!(caller.answer().status, 200);
+        assert_eq!(upstream.received()[number].fields("max-forwards"), [left], "{method}");
+    }
+    caller.send(ask("OPTIONS", "0"));
+    let answer = caller.answer();
+    assert_eq!((answer.status, answer.field("content-length")), (204, None));
+    assert_eq!(answer.field("allow"), Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    // The same connection goes on.
+    caller.send(ask("OPTIONS", "x"));
+    let answer = caller.answer();
+    assert_eq!((answer.status, answer.reason().as_deref()), (400, Some("malformed_request")));
+    assert!(caller.is_closed());
+    assert_eq!(upstream.received().len(), 3);
+    // It needs no token.
+    let down = FakeServer::start(|_| Reply::text(500, "down"));
+    let sidecar = Sidecar::to(&upstream.url(), &down, "");
+    let mut request = http2_request("OPTIONS", "/");
+    request.headers_mut().insert("max-forwards", http::HeaderValue::from_static("0"));
+    let answer = Http2Caller::connect(sidecar.proxy).ask(request, None);
+    assert_eq!((answer.status, answer.body.len(), answer.reset), (204, 0, None));
 }
 
 #[test]

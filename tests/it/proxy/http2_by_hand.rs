@@ -1,0 +1,214 @@
+//! Upstreams that speak HTTP/2 by hand: what no library would say, and connections that end without a word.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use http::HeaderValue;
+
+use crate::support::{
+    FakeServer, Http2Caller, Sidecar, block, credential,
+    either::ask,
+    frame, get, http2_request, post, provider,
+    websocket::{Chat, Http},
+};
+
+const H2C: &str = "protocol = \"h2c\"";
+
+/// A frame as it came.
+struct Frame {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    payload: Vec<u8>,
+}
+
+impl Frame {
+    /// Whether it is the head of a request.
+    fn is_head(&self) -> bool {
+        self.kind == 1
+    }
+
+    /// Whether it is the end of a request.
+    fn is_end(&self) -> bool {
+        matches!(self.kind, 0 | 1) && self.flags & 1 == 1
+    }
+
+    /// Whether it holds these bytes.
+    fn says(&self, bytes: &[u8]) -> bool {
+        self.payload.windows(bytes.len()).any(|window| window == bytes)
+    }
+}
+
+/// Opens a connection with these settings.
+fn open(stream: &mut TcpStream, settings: &[u8]) {
+    stream.write_all(&[frame(4, 0, 0, settings), frame(4, 1, 0, b"")].concat()).unwrap();
+    stream.read_exact(&mut [0; 24]).unwrap();
+}
+
+/// The next frame, until the connection ends.
+fn next(stream: &mut TcpStream) -> Option<Frame> {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).ok()?;
+    let [a, b, c, kind, flags, id @ ..] = head;
+    let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+    stream.read_exact(&mut payload).ok()?;
+    Some(Frame { kind, flags, stream: u32::from_be_bytes(id), payload })
+}
+
+/// Reads up to a frame.
+fn read_to(stream: &mut TcpStream, is_it: impl Fn(&Frame) -> bool) {
+    while !is_it(&next(stream).expect("it comes")) {}
+}
+
+fn listen() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    (listener, url)
+}
+
+/// A sidecar whose requests have everything in common.
+fn with_one_worker(url: &str, provider: &FakeServer) -> Sidecar {
+    let route = format!("[routes.main]\nupstream = \"{url}\"\ncredential = \"main\"\n{H2C}\n");
+    Sidecar::with_workers("1", &format!("{}{route}", credential(provider)))
+}
+
+/// An upstream that goes away without having looked at what is on its way (RFC 9113 §6.8).
+#[test]
+fn what_came_behind_the_last_stream_of_a_goaway_is_sent_elsewhere() {
+    let (provider, (listener, url)) = (provider(), listen());
+    let upstream = thread::spawn(move || {
+        for answer in [frame(7, 0, 0, &[0; 8]), frame(1, 5, 1, &[0x88])] {
+            let mut stream = listener.accept().unwrap().0;
+            open(&mut stream, b"");
+            read_to(&mut stream, Frame::is_end);
+            stream.write_all(&answer).unwrap();
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+    });
+    let sidecar = Sidecar::to(&url, &provider, H2C);
+    assert_eq!(post(sidecar.proxy, "/", b"hello").status, 200);
+    drop(sidecar);
+    upstream.join().unwrap();
+}
+
+/// Answers one stream at a time on each connection, those that are to meet when there are two, and ends one of the first two
+/// connections when it is asked to.
+fn serve(mut stream: TcpStream, two: &Barrier, ends: bool) {
+    let one_at_a_time = [0, 3, 0, 0, 0, 1];
+    open(&mut stream, &one_at_a_time);
+    while let Some(came) = next(&mut stream) {
+        if !came.is_head() {
+            continue;
+        }
+        if came.says(b"leave-me") && ends {
+            return;
+        }
+        if came.says(b"meet-me") {
+            two.wait();
+        }
+        stream.write_all(&frame(1, 5, came.stream, &[0x88])).unwrap();
+    }
+}
+
+#[test]
+fn f9_kept_connections_that_end_one_after_the_other_are_no_failure_over_http_2() {
+    for (method, status, opened) in [("GET", 200, 3), ("DELETE", 200, 3), ("POST", 502, 2)] {
+        let (provider, (listener, url)) = (provider(), listen());
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&connections);
+        thread::spawn(move || {
+            let two = Arc::new(Barrier::new(2));
+            for stream in listener.incoming() {
+                let (stream, two) = (stream.unwrap(), Arc::clone(&two));
+                let ends = counted.fetch_add(1, Ordering::AcqRel) < 2;
+                thread::spawn(move || serve(stream, &two, ends));
+            }
+        });
+        let sidecar = with_one_worker(&url, &provider);
+        let mut caller = Http2Caller::connect(sidecar.proxy);
+        let asking = |method, field| {
+            let mut request = http2_request(method, "/");
+            request.headers_mut().insert(field, HeaderValue::from_static("now"));
+            request
+        };
+        let both = [(); 2].map(|()| caller.begin(asking("GET", "meet-me"), None));
+        for exchange in both {
+            assert_eq!(caller.rest(exchange).status, 200);
+        }
+        assert_eq!(caller.ask(asking(method, "leave-me"), None).status, status, "{method}");
+        assert_eq!(connections.load(Ordering::Acquire), opened, "{method}");
+    }
+}
+
+#[test]
+fn a_connection_on_which_nothing_was_sent_is_not_a_kept_one() {
+    let (provider, (listener, url)) = (provider(), listen());
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            counted.fetch_add(1, Ordering::AcqRel);
+            let mut stream = stream.unwrap();
+            open(&mut stream, b"");
+            // It ends with the first request.
+            read_to(&mut stream, Frame::is_head);
+        }
+    });
+    let sidecar = with_one_worker(&url, &provider);
+    // A place for a tunnel, of which the upstream takes none.
+    let asked = Chat::ask(Http::Two, sidecar.proxy, "/", &[]);
+    assert_eq!(asked.reason.as_deref(), Some("upgrade_failed"));
+    let answer = get(sidecar.proxy, "/");
+    assert_eq!((answer.status, answer.reason().as_deref()), (502, Some("upstream_closed")));
+    assert_eq!(connections.load(Ordering::Acquire), 1);
+    let opened = "attache_upstream_connections_total{outcome=\"opened\",route=\"main\"}";
+    assert!((sidecar.metric(opened) - 1.0).abs() < 0.5);
+}
+
+#[test]
+fn an_answer_that_is_not_http_2_is_a_502_and_its_connection_is_not_used_again() {
+    let answers: &[(&str, Vec<u8>)] = &[
+        ("HTTP/1.1", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec()),
+        ("a connection field", frame(1, 5, 1, &block(&[(":status", "200"), ("connection", "close")]))),
+        (
+            "a transfer coding",
+            frame(1, 5, 1, &block(&[(":status", "200"), ("transfer-encoding", "chunked")])),
+        ),
+        ("no status", frame(1, 5, 1, &block(&[("x-a", "b")]))),
+        ("101", frame(1, 5, 1, &block(&[(":status", "101")]))),
+        (
+            "no status behind an interim answer",
+            [frame(1, 4, 1, &block(&[(":status", "103")])), frame(1, 5, 1, &block(&[("x-a", "b")]))].concat(),
+        ),
+        (
+            "two lengths",
+            frame(1, 4, 1, &block(&[(":status", "200"), ("content-length", "1"), ("content-length", "2")])),
+        ),
+        ("data before a head", frame(0, 1, 1, b"abc")),
+        ("interim answers without end", frame(1, 4, 1, &block(&[(":status", "103")])).repeat(1_000)),
+    ];
+    for ((name, bytes), from) in answers.iter().flat_map(|row| [(row, Http::One), (row, Http::Two)]) {
+        let provider = provider();
+        let (listener, url) = listen();
+        let bytes = bytes.clone();
+        let upstream = thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            open(&mut stream, b"");
+            read_to(&mut stream, Frame::is_head);
+            let _ = stream.write_all(&bytes);
+            let _ = stream.read_to_end(&mut Vec::new());
+        });
+        let sidecar = Sidecar::to(&url, &provider, H2C);
+        let answer = ask(from, sidecar.proxy, "GET", "/", None);
+        assert_eq!((answer.status, answer.reason.as_deref()), (502, Some("upstream_invalid")), "{name}");
+        drop(sidecar);
+        upstream.join().unwrap();
+    }
+}
