@@ -39,7 +39,12 @@ impl Connection {
         self.line.terms().permit.waiting()
     }
 
-    /// Whether it has carried a request before: only then can it be closing without anyone's fault.
+    /// It is kept, whether or not it has carried a request.
+    pub(super) fn rests(&mut self) {
+        self.line.rests();
+    }
+
+    /// Whether it has carried a request, or been kept: only then can it be closing without anyone's fault.
     pub(in crate::proxy) fn is_used(&self) -> bool {
         self.line.is_used()
     }

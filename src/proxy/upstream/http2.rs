@@ -191,7 +191,7 @@ impl Multiplexed {
         self.used.set(true);
     }
 
-    /// Whether a request ever has.
+    /// Whether a request ever has, or could have: it has been at rest.
     pub(super) fn is_used(&self) -> bool {
         self.used.get()
     }
@@ -204,6 +204,9 @@ impl Multiplexed {
     /// A place has been given up.
     pub(super) fn left(&self) {
         self.streams.set(self.streams.get() - 1);
+        if self.streams.get() == 0 {
+            self.used.set(true);
+        }
         self.quiet.set(self.ticks.now());
         if let Some(owner) = self.owner.upgrade() {
             owner.left(self.slot, self);

@@ -78,7 +78,12 @@ impl Line {
         &self.terms
     }
 
-    /// Whether it has carried a request.
+    /// It is kept, and may end at any time from here on.
+    pub(super) fn rests(&mut self) {
+        self.used = true;
+    }
+
+    /// Whether it has carried a request, or been kept.
     pub(super) fn is_used(&self) -> bool {
         self.used
     }

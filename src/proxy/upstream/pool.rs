@@ -68,7 +68,8 @@ impl Pool {
     }
 
     /// Keeps a connection for the next request, or gives it to one that waits.
-    pub(in crate::proxy) fn put(&self, slot: usize, connection: Connection) {
+    pub(in crate::proxy) fn put(&self, slot: usize, mut connection: Connection) {
+        connection.rests();
         let now = self.ticks.now();
         if now.wrapping_sub(connection.born()) >= self.max_age {
             return;

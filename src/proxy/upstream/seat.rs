@@ -85,7 +85,7 @@ impl Seat {
         Self { connection }
     }
 
-    /// Whether the connection has carried a request before: only then can it be closing without anyone's fault.
+    /// Whether the connection has carried a request, or been at rest: only then can it be closing without anyone's fault.
     pub(in crate::proxy) fn is_used(&self) -> bool {
         self.connection.is_used()
     }
