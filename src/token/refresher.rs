@@ -151,7 +151,9 @@ impl Refresher {
         if let Some(wait) = supplier.hold_off(begun) {
             return self.failed(FetchError::Quota, Duration::ZERO, wait);
         }
-        supplier.note(begun).await;
+        if let Err(error) = supplier.note(begun).await {
+            return self.failed(error, begun.monotonic.elapsed(), Duration::ZERO);
+        }
         self.progress.last = Some(Instant::now());
         let fetched = match time::timeout(ATTEMPT, supplier.fetch()).await {
             Ok(fetched) => fetched,

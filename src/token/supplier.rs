@@ -174,14 +174,19 @@ impl Supplier {
         self.quota.as_ref().map_or(Duration::ZERO, Quota::pace)
     }
 
-    /// Notes that a token request is sent now, so that also a process that is killed meanwhile knows of it.
-    pub(super) async fn note(&mut self, now: Moment) {
-        let Some(quota) = &mut self.quota else { return };
+    /// Notes that a token request is sent now, so that also a process that is killed meanwhile knows of it. Fails when there
+    /// is none to send, which takes nothing of the limit.
+    pub(super) async fn note(&mut self, now: Moment) -> Result<(), FetchError> {
+        if let Source::RefreshToken(source) = &mut self.source {
+            source.prepare(self.store.as_ref())?;
+        }
+        let Some(quota) = &mut self.quota else { return Ok(()) };
         quota.note(now);
         if let Some(store) = &mut self.store {
             // What cannot be written is told by `status`, and is no reason to have no token.
             let _ = store.keep_requests(quota.history(now)).await;
         }
+        Ok(())
     }
 
     /// Asks for a token once, and verifies what came. Each call is one token request at most. The source has kept by then

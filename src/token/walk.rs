@@ -118,7 +118,7 @@ pub async fn walk(config: &CredentialConfig, clock: Clock) -> Result<Walk, Inval
 /// One token request. A refresh token that is replaced by it is kept: the sidecar goes on with the new one.
 async fn ask(supplier: &mut Supplier, clock: &Clock) -> Result<Fetched, FetchError> {
     supplier.open(clock.now(), false).await?;
-    supplier.note(clock.now()).await;
+    supplier.note(clock.now()).await?;
     supplier.ask().await
 }
 

@@ -52,13 +52,14 @@ async fn a_cache_whose_disk_hangs_keeps_nobody_from_a_token() {
     let limit = Duration::from_secs(2);
     let (opened, ()) = tokio::join!(supplier.open(now, true), time::advance(limit));
     opened.unwrap();
-    supplier.note(now).await;
+    supplier.note(now).await.unwrap();
     supplier.fetch().await.unwrap();
     assert_eq!(supplier.status().store, Some("stalled"));
     drop(hung);
     supplier.open(now, true).await.unwrap();
     let hung = Arc::clone(&supplier.store.as_ref().unwrap().disk).lock_owned().await;
-    tokio::join!(supplier.note(now), time::advance(limit));
+    let (noted, ()) = tokio::join!(supplier.note(now), time::advance(limit));
+    noted.unwrap();
     supplier.fetch().await.unwrap();
     tokio::join!(supplier.tend(), time::advance(limit));
     assert_eq!(supplier.status().store, Some("stalled"));
