@@ -107,12 +107,7 @@ impl Supplier {
         Self { store: Some(store), ..self }
     }
 
-    /// What the store will leave to the one that comes after it.
-    pub(super) fn handover(&self) -> Option<Handover> {
-        self.store.as_ref().map(Store::handover)
-    }
-
-    /// Takes what the store before leaves.
+    /// The store goes on with what those before it leave.
     pub(super) fn inherit(&mut self, handover: Handover) {
         if let Some(store) = &mut self.store {
             store.inherit(handover);

@@ -26,15 +26,18 @@ impl Lock {
     /// Takes the lock of this store, or says that another process has it. Blocking.
     pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
         let beside = beside(path, ".lock");
+        let readable = |path: &Path| OpenOptions::new().read(true).custom_flags(NO_FOLLOW).open(path);
         let file = OpenOptions::new()
             .create(true)
             .write(true)
             .truncate(false)
             .mode(0o600)
             .custom_flags(NO_FOLLOW)
-            .open(beside)
+            .open(&beside)
+            // Where nothing can be written any more, whoever came before has locked this one.
+            .or_else(|_| readable(&beside))
             // A store that can only be read is locked itself.
-            .or_else(|_| OpenOptions::new().read(true).custom_flags(NO_FOLLOW).open(path));
+            .or_else(|_| readable(path));
         let Ok(file) = file else { return Ok(Self { _held: None }) };
         match file.try_lock() {
             Ok(()) => Ok(Self { _held: Some(file) }),

@@ -57,6 +57,8 @@ pub(super) struct Store {
     /// What is wrong with it now.
     problem: Option<StoreError>,
     handover: Handover,
+    /// No other store of this process has it.
+    claimed: bool,
     /// While it is locked, the disk hangs.
     #[cfg(test)]
     pub(super) disk: Arc<tokio::sync::Mutex<()>>,
@@ -102,6 +104,7 @@ impl Store {
             writing: None,
             problem: None,
             handover: Handover::default(),
+            claimed: false,
             #[cfg(test)]
             disk: Arc::default(),
         })
@@ -122,7 +125,14 @@ impl Store {
     }
 
     async fn open_as(&mut self, anew: bool) -> Result<(), StoreError> {
-        if self.lock.is_some() || self.take_over() {
+        if self.lock.is_some() {
+            return Ok(());
+        }
+        if !self.claim() {
+            self.problem = Some(StoreError::InUse);
+            return Err(StoreError::InUse);
+        }
+        if self.take_over() {
             return Ok(());
         }
         if self.opening.is_none() {

@@ -344,6 +344,28 @@ async fn a_changed_section_also_goes_on_with_what_the_disk_has_not_taken() {
 }
 
 #[tokio::test]
+async fn a_section_that_is_gone_for_a_while_goes_on_with_what_the_disk_has_not_taken() {
+    let (place, rotation) = (Place::new(), Rotation::new("first"));
+    let (provider, environment) = (rotation.serve(), environment());
+    let obstacle = place.folder.path().join("store.new");
+    fs::create_dir(&obstacle).unwrap();
+    let sections = section(&place, &provider, "a");
+    let old = Manager::build(&sections, &environment).unwrap();
+    old.start();
+    old.credential("main").unwrap().wait().await.unwrap();
+    let without = Manager::build_after(Some(&old), &Default::default(), &environment).unwrap();
+    without.start();
+    drop(old);
+    let new = Manager::build_after(Some(&without), &sections, &environment).unwrap();
+    new.start();
+    new.credential("main").unwrap().wait().await.unwrap();
+    assert_eq!(rotation.presented(), ["first", "refresh-2"]);
+    fs::remove_dir(&obstacle).unwrap();
+    new.finish().await;
+    assert!(place.store().contains("\"refresh-3\""));
+}
+
+#[tokio::test]
 async fn a_section_that_becomes_another_credential_shows_nothing_of_the_one_before() {
     let (place, rotation) = (Place::new(), Rotation::new("first"));
     let (provider, environment) = (rotation.serve(), environment());
