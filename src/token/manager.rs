@@ -94,6 +94,9 @@ impl Manager {
                 }
                 None => {
                     let section = format!("credentials.{name}");
+                    if let Some(before) = before.and_then(|before| before.get(name)) {
+                        moved(&before.config, config).map_err(|invalid| invalid.under(&section))?;
+                    }
                     let mut build = || {
                         let mut supplier = Supplier::build(config, &environment.clock)?;
                         if let Some(path) = &config.common.store {
@@ -193,6 +196,17 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// A store that is another file from now on would leave the newest refresh token behind, and the one in the configuration is
+/// spent by then: whoever sees it again may revoke all that came from it.
+fn moved(before: &CredentialConfig, now: &CredentialConfig) -> Result<(), Invalid> {
+    let refreshes = |config: &CredentialConfig| matches!(config.source, SourceConfig::RefreshToken(_));
+    if before.common.store == now.common.store || !refreshes(before) || !refreshes(now) {
+        return Ok(());
+    }
+    Err(Invalid::new("store", "of a refresh token cannot be another file while attaché runs")
+        .hint("leave it as it was; or stop attaché, move the file there, and start attaché again"))
 }
 
 #[cfg(test)]
