@@ -14,6 +14,7 @@ mod file;
 mod handover;
 mod key;
 mod seal;
+mod work;
 
 use std::{
     io::ErrorKind,
@@ -31,13 +32,14 @@ use zeroize::Zeroizing;
 pub(super) use self::content::{StoredAccess, StoredRefresh, at_millis, millis, seconds};
 pub use self::error::StoreError;
 pub(super) use self::handover::Handover;
-use self::{content::Content, file::Lock, key::Key, seal::Seal};
+use self::{content::Content, file::Lock, key::Key, seal::Seal, work::finish};
 use crate::{invalid::Invalid, secret::SecretRef};
 
 /// How long the disk may keep whoever asks waiting.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The same for a new refresh token, which should be on the disk before anything else happens, but within an attempt.
+/// The same for a new refresh token, which should be on the disk before anything else happens. An attempt that has something to
+/// keep waits for a disk that hangs once: it has an answer that would be lost with its time.
 const PATIENCE_OF_ROTATION: Duration = Duration::from_secs(5);
 
 /// A store of one credential.
@@ -181,7 +183,7 @@ impl Store {
             self.content.refresh = Some(refresh);
             self.revision += 1;
         }
-        self.flush_within(PATIENCE_OF_ROTATION).await
+        self.keep_within(PATIENCE_OF_ROTATION).await
     }
 
     /// Keeps an access token, if the store is sealed.
@@ -190,7 +192,7 @@ impl Store {
             self.content.access = Some(access);
             self.revision += 1;
         }
-        self.flush().await
+        self.keep_within(PATIENCE).await
     }
 
     /// Notes when token requests were sent.
@@ -199,22 +201,28 @@ impl Store {
             self.content.requests = requests;
             self.revision += 1;
         }
-        self.flush().await
+        self.keep_within(PATIENCE).await
     }
 
     /// Writes what is not on the disk yet. When the caller goes away meanwhile, the write is finished all the same.
     pub(super) async fn flush(&mut self) -> Result<(), StoreError> {
-        self.flush_within(PATIENCE).await
+        self.flush_within(PATIENCE, PATIENCE).await
     }
 
-    async fn flush_within(&mut self, patience: Duration) -> Result<(), StoreError> {
+    /// The same for what an attempt has brought.
+    async fn keep_within(&mut self, patience: Duration) -> Result<(), StoreError> {
+        let hangs = self.problem == Some(StoreError::Stalled);
+        self.flush_within(if hangs { Duration::ZERO } else { patience }, patience).await
+    }
+
+    /// Waits for so long for what is being written already, and for so long in all.
+    async fn flush_within(&mut self, before: Duration, patience: Duration) -> Result<(), StoreError> {
         let Some(lock) = self.lock.clone() else {
             return Err(self.problem.unwrap_or(StoreError::Unreadable(ErrorKind::Other)));
         };
         let deadline = time::Instant::now() + patience;
         // Writes follow each other. What became of the one before is no matter when there is another one to come.
-        let before = finish(&mut self.writing, &mut self.problem, patience).await;
-        match before {
+        match finish(&mut self.writing, &mut self.problem, before).await {
             Ok(Some(written)) => self.written = written,
             Err(StoreError::Stalled) => return Err(StoreError::Stalled),
             _ => {}
@@ -268,22 +276,6 @@ impl Store {
         text.push(b'\n');
         Ok(text)
     }
-}
-
-/// Waits for work on the disk, if there is some, and notes as `problem` what became of it: as long as it has not ended, that it
-/// has not, also when the caller goes away.
-async fn finish<T>(
-    work: &mut Option<JoinHandle<Result<T, StoreError>>>,
-    problem: &mut Option<StoreError>,
-    patience: Duration,
-) -> Result<Option<T>, StoreError> {
-    let Some(running) = work else { return Ok(None) };
-    *problem = Some(StoreError::Stalled);
-    let Ok(ended) = time::timeout(patience, running).await else { return Err(StoreError::Stalled) };
-    *work = None;
-    let outcome = ended.unwrap_or(Err(StoreError::Panicked));
-    *problem = outcome.as_ref().err().copied();
-    outcome.map(Some)
 }
 
 /// Locks and reads it. Blocking.

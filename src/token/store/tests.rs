@@ -344,3 +344,24 @@ async fn a_store_whose_disk_hangs_is_opened_once_it_answers() {
     store.open_anew().await.unwrap();
     assert_eq!((store.refresh(), store.problem()), (None, None));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_waits_for_a_disk_that_hangs_once() {
+    let place = Place::new();
+    let mut store = place.plain();
+    store.open().await.unwrap();
+    let hung = Arc::clone(&store.disk).lock_owned().await;
+    let (noted, ()) = tokio::join!(store.keep_requests(vec![7]), time::advance(PATIENCE));
+    assert_eq!(noted, Err(StoreError::Stalled));
+    let soon = PATIENCE_OF_ROTATION / 2;
+    let (kept, ()) =
+        tokio::join!(time::timeout(soon, store.keep_refresh(refresh("first"))), time::advance(soon));
+    assert_eq!(kept, Ok(Err(StoreError::Stalled)));
+    drop(hung);
+    // What hung has ended by now, and what comes next is waited for again.
+    while !store.writing.as_ref().is_none_or(JoinHandle::is_finished) {
+        tokio::task::yield_now().await;
+    }
+    store.keep_refresh(refresh("second")).await.unwrap();
+    assert!(fs::read_to_string(place.path()).unwrap().contains("second"));
+}
