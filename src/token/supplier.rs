@@ -1,5 +1,7 @@
 //! A source with its store and its quota: what the refresher asks.
 
+mod agree;
+
 use std::time::Duration;
 
 use super::{
@@ -10,7 +12,7 @@ use super::{
     family::fingerprint,
     quota::Quota,
     refusal::Refusal,
-    source::{Fetched, Source, SourceConfig},
+    source::{Fetched, Source},
     status::{CertificateStatus, LastError, SupplyStatus},
     store::{Handover, Store, StoreError, StoredAccess, at_millis, millis, seconds},
     verify::Verifier,
@@ -40,49 +42,11 @@ impl Supplier {
     /// Checks the section; the secrets must be there now.
     pub(super) fn build(config: &CredentialConfig, clock: &Clock) -> Result<Self, Invalid> {
         let common = &config.common;
-        match &config.source {
-            SourceConfig::RefreshToken(source) if common.store.is_none() && !source.unsafe_no_store => {
-                return Err(Invalid::new("store", "is missing: a provider may replace the refresh token at any time")
-                    .hint(
-                        "name a file on a volume that outlives the process, such as `store = \"/var/lib/attache/orders\"`, \
-                         or set `unsafe_no_store = true` if the provider never rotates refresh tokens",
-                    ));
-            }
-            SourceConfig::RefreshToken(source) if common.store.is_some() && source.unsafe_no_store => {
-                return Err(
-                    Invalid::new("unsafe_no_store", "is given, and `store` too").hint("remove one of them")
-                );
-            }
-            SourceConfig::RefreshToken(_) => {}
-            SourceConfig::File(_) | SourceConfig::Basic(_)
-                if common.max_requests_per_hour.is_some() || common.store.is_some() =>
-            {
-                let key = if common.store.is_some() { "store" } else { "max_requests_per_hour" };
-                return Err(
-                    Invalid::new(key, "is given, but this `type` makes no token request").hint("remove it")
-                );
-            }
-            _ if common.store.is_some() && common.store_key.is_none() => {
-                return Err(Invalid::new("store_key", "is missing: access tokens are kept encrypted only")
-                    .hint("make a key with `openssl rand -base64 32`, put it into a file and name that file here"));
-            }
-            _ => {}
-        }
-        let store = match (&common.store, &common.store_key) {
-            (Some(path), key) => Some(Store::build(path, key.as_ref())?),
-            (None, Some(_)) => {
-                return Err(
-                    Invalid::new("store_key", "is given, but there is no `store`").hint("add `store`")
-                );
-            }
-            (None, None) => None,
-        };
-        if common.max_requests_per_hour == Some(0) {
-            return Err(Invalid::new("max_requests_per_hour", "is 0, which allows no token at all"));
-        }
+        agree::check(config)?;
+        let store = common.store.as_ref().map(|path| Store::build(path, common.store_key.as_ref()));
         let oauth = config.source.oauth();
         Ok(Self {
-            store,
+            store: store.transpose()?,
             verifier: oauth.map_or(Ok(None), |(oauth, _)| Verifier::build(oauth, clock.clone()))?,
             quota: common.max_requests_per_hour.map(Quota::new),
             config: digest(config),

@@ -69,31 +69,7 @@ pub(super) struct Store {
 impl Store {
     /// Checks the folder and the key. The file itself is looked at when the store is opened.
     pub(super) fn build(path: &Path, key: Option<&SecretRef>) -> Result<Self, Invalid> {
-        let folder = file::folder(path);
-        let wrong = |why: &str| Invalid::new("store", format!("{why} `{}`", folder.display()));
-        match std::fs::metadata(folder) {
-            // Made when the store is opened, for us alone: a volume that everybody can write to, as Kubernetes mounts
-            // an `emptyDir`, needs one in it.
-            Err(error) if error.kind() == ErrorKind::NotFound && file::can_make(folder) => {}
-            Err(error) => {
-                return Err(wrong(&format!("the folder is not there ({}):", error.kind())).hint(
-                    "create it, writable for attaché's user alone; in Kubernetes, mount a volume there",
-                ));
-            }
-            Ok(meta) if !meta.is_dir() || path.is_dir() => {
-                return Err(wrong("names no file in the folder")
-                    .hint("name a file, such as `/var/lib/attache/orders`"));
-            }
-            Ok(meta) => {
-                let mode = std::os::unix::fs::PermissionsExt::mode(&meta.permissions());
-                // Whoever can rename files there can put another store in our place. The sticky bit forbids it.
-                if mode & 0o002 != 0 && mode & 0o1000 == 0 {
-                    return Err(wrong("everybody can write to the folder").hint(
-                        "run `chmod o-w` on it, or name a folder in it, which attaché makes for itself",
-                    ));
-                }
-            }
-        }
+        file::check_folder(path)?;
         let key = key.map(Key::build).transpose().map_err(|invalid| invalid.under("store_key"))?;
         Ok(Self {
             path: path.to_owned(),

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tokio::time;
 
 use super::*;
-use crate::token::source::scripted::{Scripted, Step};
+use crate::token::source::{
+    SourceConfig,
+    scripted::{Scripted, Step},
+};
 
 #[test]
 fn a_token_that_is_bound_to_a_certificate_is_kept_for_that_certificate_only() {
