@@ -180,6 +180,21 @@ impl Supplier {
         }
     }
 
+    /// Opens the store, and writes to it where a token request may bring what is nowhere else. For whoever asks once, and ends.
+    pub(super) async fn prove(&mut self, now: Moment) -> Result<(), FetchError> {
+        self.open(now, false).await?;
+        match (&self.source, &mut self.store) {
+            (Source::RefreshToken(_), Some(store)) => store.prove().await.map_err(FetchError::Store),
+            _ => Ok(()),
+        }
+    }
+
+    /// What keeps a refresh token that has come from being kept.
+    pub(super) fn loses(&self) -> Option<FetchError> {
+        let vital = matches!(self.source, Source::RefreshToken(_));
+        self.problem().filter(|_| vital).map(FetchError::Store)
+    }
+
     /// Writes what could not be written before.
     pub(super) async fn tend(&mut self) {
         if let Some(store) = self.store.as_mut().filter(|store| store.is_behind()) {

@@ -180,6 +180,13 @@ impl Store {
         self.keep_within(PATIENCE).await
     }
 
+    /// Writes what it holds, also when that is on the disk already: whoever asks for a token once, and ends, knows then that what
+    /// comes with it can be kept.
+    pub(super) async fn prove(&mut self) -> Result<(), StoreError> {
+        self.revision += 1;
+        self.flush().await
+    }
+
     /// Writes what is not on the disk yet. When the caller goes away meanwhile, the write is finished all the same.
     pub(super) async fn flush(&mut self) -> Result<(), StoreError> {
         self.flush_within(PATIENCE, PATIENCE).await
