@@ -219,10 +219,8 @@ impl Refresher {
                 if wanted && self.progress.failures == 0 {
                     return;
                 }
-            } else if self.look().await && self.may_hurry() {
+            } else if (self.look().await && self.may_hurry()) || self.tend().await {
                 return;
-            } else {
-                self.tend().await;
             }
             // A token that only the wall clock has ended was counted on when the back-off was planned.
             let planned_with_token = self

@@ -98,8 +98,7 @@ impl Supplier {
             Err(error) if vital || (patient && error == StoreError::InUse) => Err(FetchError::Store(error)),
             // What it holds is of no use; what comes next takes its place.
             Err(error) if error.is_of_content() => {
-                let _ = store.open_anew().await;
-                self.opened = true;
+                self.opened = store.open_anew().await.is_ok();
                 Ok(())
             }
             Err(_) => Ok(()),
@@ -193,6 +192,13 @@ impl Supplier {
     pub(super) fn loses(&self) -> Option<FetchError> {
         let vital = matches!(self.source, Source::RefreshToken(_));
         self.problem().filter(|_| vital).map(FetchError::Store)
+    }
+
+    /// Tries again to open the store. Whether that came about, and no token could be asked for until then.
+    pub(super) async fn reopen(&mut self, now: Moment) -> bool {
+        let waited = !self.opened && self.store.is_some();
+        let opened = self.open(now, false).await.is_ok() && self.opened;
+        waited && opened && matches!(self.source, Source::RefreshToken(_))
     }
 
     /// Writes what could not be written before.

@@ -1,4 +1,4 @@
-//! What a kept token belongs to.
+//! What a kept token belongs to, and a store that does not open at once.
 
 use std::sync::Arc;
 
@@ -68,5 +68,30 @@ async fn a_cache_whose_disk_hangs_keeps_nobody_from_a_token() {
     assert_eq!(supplier.status().store, Some("stalled"));
     drop(hung);
     supplier.tend().await;
+    assert_eq!(supplier.status().store, Some("ok"));
+}
+
+#[tokio::test]
+async fn a_store_that_a_refresh_token_waits_for_is_opened_beside_the_attempts() {
+    let folder = tempfile::tempdir().unwrap();
+    let (initial, path) = (folder.path().join("initial"), folder.path().join("store"));
+    for (file, content) in [(&initial, "first"), (&path, "garbage")] {
+        std::fs::write(file, content).unwrap();
+        std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    let json = format!(
+        "{{\"type\":\"refresh_token\",\"client_id\":\"c\",\"client_auth\":\"none\",\"store\":\"{}\",\
+         \"token_endpoint\":\"https://idp.example/t\",\"refresh_token\":{{\"file\":\"{}\"}}}}",
+        path.display(),
+        initial.display()
+    );
+    let clock = Clock::default();
+    let mut supplier = Supplier::build(&serde_json::from_str(&json).unwrap(), &clock).unwrap();
+    let now = clock.now();
+    supplier.open(now, true).await.unwrap_err();
+    assert!(!supplier.reopen(now).await);
+    std::fs::remove_file(&path).unwrap();
+    assert!(supplier.reopen(now).await, "a token can be asked for now");
+    assert!(!supplier.reopen(now).await, "that is told once");
     assert_eq!(supplier.status().store, Some("ok"));
 }
