@@ -33,6 +33,9 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// A file that has changed is read again after so long, until it is the same twice: somebody may be writing it.
 const SETTLE: Duration = Duration::from_millis(250);
 
+/// After so many of these reads what is there is taken: whoever writes all the time does not keep changes away.
+const READS_TO_SETTLE: u32 = 20;
+
 /// With so many looks a content that was refused is tried again.
 const LOOKS_TO_RETRY: u32 = 5;
 
@@ -149,10 +152,13 @@ impl Watcher {
         }
     }
 
-    /// What the file holds: as it was, or the same twice.
+    /// What the file holds: as it was, or the same twice, or what is there after a while.
     async fn settled(&self) -> Option<Vec<u8>> {
         let mut content = self.read().await;
-        while content != self.content {
+        for _ in 0..READS_TO_SETTLE {
+            if content == self.content {
+                break;
+            }
             time::sleep(SETTLE).await;
             let again = self.read().await;
             if again == content {
@@ -296,6 +302,24 @@ mod tests {
         time::sleep(Duration::from_millis(200)).await;
         fs::write(&file, text("https://whole")).unwrap();
         assert_eq!(running.next().await, "https://whole");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_is_written_all_the_time_is_taken_as_it_is() {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("a.toml");
+        fs::write(&file, text("https://one")).unwrap();
+        let mut running = start(&file);
+        let writer = tokio::spawn(async move {
+            for number in 0.. {
+                fs::write(file.with_extension("next"), text(&format!("https://number-{number}"))).unwrap();
+                fs::rename(file.with_extension("next"), &file).unwrap();
+                time::sleep(SETTLE / 2).await;
+            }
+        });
+        let taken = time::timeout(INTERVAL + SETTLE * 30, running.next()).await.unwrap();
+        assert!(taken.starts_with("https://number-"));
+        writer.abort();
     }
 
     #[tokio::test(start_paused = true)]
