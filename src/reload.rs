@@ -4,7 +4,8 @@
 //! 2. [`Watcher::run`] looks at the content again, every two seconds and after SIGHUP. Content, not times or inodes: a
 //!    ConfigMap changes by a symbolic link above the file, an editor by a new file, `cp` in place.
 //! 3. What changed, and is the same a moment later, is loaded and given to the application, which builds all of it and swaps at
-//!    once.
+//!    once. That reads files, so it happens on a thread for blocking work: a file system that does not answer holds up nothing
+//!    but the next change.
 //! 4. A configuration that cannot be used changes nothing: the old one stays in force, with one warning a change. It is tried
 //!    again now and then: a file that it names may come after it.
 
@@ -18,6 +19,7 @@ use std::{
 use serde::Serialize;
 use tokio::{
     sync::Notify,
+    task,
     time::{self, MissedTickBehavior},
 };
 
@@ -32,6 +34,9 @@ const INTERVAL: Duration = Duration::from_secs(2);
 
 /// A file that has changed is read again after so long, until it is the same twice: somebody may be writing it.
 const SETTLE: Duration = Duration::from_millis(250);
+
+/// After so many of these reads what is there is taken: whoever writes all the time does not keep changes away.
+const READS_TO_SETTLE: u32 = 20;
 
 /// With so many looks a content that was refused is tried again.
 const LOOKS_TO_RETRY: u32 = 5;
@@ -104,8 +109,9 @@ impl Watcher {
         mut self,
         hangup: Arc<Notify>,
         metrics: Metrics,
-        mut apply: impl FnMut(&Loaded) -> Result<(), Invalid>,
+        apply: impl FnMut(&Loaded) -> Result<(), Invalid> + Send + 'static,
     ) {
+        let apply = Arc::new(Mutex::new(apply));
         let mut ticks = time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Why the content was refused, and how many looks ago.
@@ -123,8 +129,21 @@ impl Watcher {
                 continue;
             }
             (self.content, looks) = (content, 0);
-            let outcome = config::load_with_origin(self.file.as_deref(), self.environment.clone())
-                .and_then(|loaded| apply(&loaded).map_err(|mistake| loaded.origin.explain(mistake)));
+            let (file, content, environment) =
+                (self.file.clone(), self.content.clone(), self.environment.clone());
+            let apply = Arc::clone(&apply);
+            let work = task::spawn_blocking(move || {
+                // What has settled, not what is there by now.
+                let loaded = config::load_content(file.as_deref(), content.as_deref(), environment)?;
+                let mut apply = apply.lock().unwrap_or_else(PoisonError::into_inner);
+                apply(&loaded).map_err(|mistake| loaded.origin.explain(mistake))
+            });
+            let Ok(outcome) = work.await else {
+                tracing::error!(
+                    "a changed configuration met a bug in attaché; please report it with the lines above"
+                );
+                continue;
+            };
             match outcome {
                 Ok(()) => {
                     tracing::info!("the configuration was reloaded");
@@ -149,10 +168,13 @@ impl Watcher {
         }
     }
 
-    /// What the file holds: as it was, or the same twice.
+    /// What the file holds: as it was, or the same twice, or what is there after a while.
     async fn settled(&self) -> Option<Vec<u8>> {
         let mut content = self.read().await;
-        while content != self.content {
+        for _ in 0..READS_TO_SETTLE {
+            if content == self.content {
+                break;
+            }
             time::sleep(SETTLE).await;
             let again = self.read().await;
             if again == content {
@@ -296,6 +318,45 @@ mod tests {
         time::sleep(Duration::from_millis(200)).await;
         fs::write(&file, text("https://whole")).unwrap();
         assert_eq!(running.next().await, "https://whole");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_is_written_all_the_time_is_taken_as_it_is() {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("a.toml");
+        fs::write(&file, text("https://one")).unwrap();
+        let mut running = start(&file);
+        let writer = tokio::spawn(async move {
+            for number in 0.. {
+                fs::write(file.with_extension("next"), text(&format!("https://number-{number}"))).unwrap();
+                fs::rename(file.with_extension("next"), &file).unwrap();
+                time::sleep(SETTLE / 2).await;
+            }
+        });
+        let taken = time::timeout(INTERVAL + SETTLE * 30, running.next()).await.unwrap();
+        assert!(taken.starts_with("https://number-"));
+        writer.abort();
+    }
+
+    #[tokio::test]
+    async fn a_build_that_hangs_on_a_file_system_holds_nothing_else_up() {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("a.toml");
+        fs::write(&file, text("https://one")).unwrap();
+        let (watcher, _) = Watcher::load(Some(file), Vec::new()).unwrap();
+        let (sender, mut hangs) = mpsc::unbounded_channel();
+        let (answer, answered) = std::sync::mpsc::channel();
+        let hangup = Arc::new(Notify::new());
+        tokio::spawn(watcher.run(Arc::clone(&hangup), Metrics::new(), move |_| {
+            sender.send("hangs").unwrap();
+            // Only if somebody else runs meanwhile.
+            sender.send(answered.recv_timeout(INTERVAL * 5).map_or("late", |()| "answered")).unwrap();
+            Ok(())
+        }));
+        hangup.notify_one();
+        assert_eq!(hangs.recv().await, Some("hangs"));
+        answer.send(()).unwrap();
+        assert_eq!(hangs.recv().await, Some("answered"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -79,7 +79,8 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    /// Builds everything, then swaps. Called on the control plane's runtime, where the new refreshers will run.
+    /// Builds everything, then swaps. Blocking: reads files. Called within the control plane's runtime, where the new refreshers
+    /// will run, but on a thread that nobody waits for.
     pub(super) fn apply(&mut self, loaded: &Loaded) -> Result<(), Invalid> {
         let mut new = loaded.config.clone();
         let restart = self.keep_what_needs_a_restart(&mut new);

@@ -11,7 +11,7 @@ use crate::{
     proxy::{Reason, Routes},
     readiness::Readiness,
     telemetry::{metrics::Metrics, traces::Tracer},
-    token::{self, Clock, Credential, Current, Environment, LastError, Manager, Walk},
+    token::{self, Clock, Credential, CredentialConfig, Current, Environment, LastError, Manager, Walk},
 };
 
 /// Longer than one attempt may take, discovery and token request together.
@@ -27,7 +27,12 @@ fn environment() -> Environment {
 }
 
 /// The first token of the credential, or why the first attempt brought none.
-pub(super) async fn first_token(manager: &Manager, credential: &Credential) -> Result<Current, LastError> {
+pub(super) async fn first_token(
+    config: &CredentialConfig,
+    manager: &Manager,
+    credential: &Credential,
+) -> Result<Current, LastError> {
+    token::can_keep(config, Clock::default()).await.map_err(|error| LastError::from(&error))?;
     manager.start();
     let attempt = async {
         loop {

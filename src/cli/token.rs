@@ -17,7 +17,8 @@ pub struct Arguments {
 pub(super) fn execute(arguments: &Arguments) -> Result<(), Failure> {
     let loaded = arguments.config.load()?;
     let (manager, credential) = online::one_credential(&loaded.config, &loaded.origin, &arguments.name)?;
-    let token = super::block_on(online::first_token(&manager, &credential))?;
+    let config = &loaded.config.credentials[&arguments.name];
+    let token = super::block_on(online::first_token(config, &manager, &credential))?;
     let token = token.map_err(|error| Failure::other(error.message).hint(error.hint))?;
     if io::stdout().is_terminal() {
         output::complain("warning: this token is a secret, and now stands on your screen");

@@ -20,7 +20,7 @@ pub(super) fn execute(arguments: &Arguments) -> Result<(), Failure> {
     let (manager, credential) = online::one_credential(&loaded.config, &loaded.origin, name)?;
     let config = &loaded.config.credentials[name];
     let found = super::block_on(async {
-        let token = online::first_token(&manager, &credential).await;
+        let token = online::first_token(config, &manager, &credential).await;
         let token = token.map_err(|error| Failure::other(error.message).hint(error.hint))?;
         let found = identify(config, token.token(), Clock::default()).await;
         found.map_err(|mistake| {

@@ -29,10 +29,10 @@ pub(super) struct Written {
     pub(super) lines: BTreeMap<String, usize>,
 }
 
-/// Reads and parses the file.
-pub(super) fn read(path: &Path) -> Result<Written, LoadError> {
+/// Reads the file, unless that has been done already, and parses what it holds.
+pub(super) fn read(path: &Path, content: Option<&[u8]>) -> Result<Written, LoadError> {
     let format = format(path)?;
-    let text = text(path)?;
+    let text = text(path, content.map_or_else(|| bytes(path), |content| Ok(content.to_vec()))?)?;
     let parsed = match format {
         Format::Toml => toml(&text),
         Format::Yaml => yaml(&text),
@@ -63,7 +63,7 @@ fn format(path: &Path) -> Result<Format, LoadError> {
     }
 }
 
-fn text(path: &Path) -> Result<String, LoadError> {
+fn bytes(path: &Path) -> Result<Vec<u8>, LoadError> {
     let file = PathBuf::from(path);
     let unreadable = |error: io::Error| LoadError::Unreadable { file: file.clone(), kind: error.kind() };
     let meta = fs::metadata(path).map_err(unreadable)?;
@@ -73,10 +73,14 @@ fn text(path: &Path) -> Result<String, LoadError> {
     let opened = fs::File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
     io::Read::read_to_end(&mut io::Read::take(opened, MAX_BYTES + 1), &mut bytes).map_err(unreadable)?;
+    Ok(bytes)
+}
+
+fn text(path: &Path, bytes: Vec<u8>) -> Result<String, LoadError> {
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(LoadError::TooLarge { file });
+        return Err(LoadError::TooLarge { file: path.to_owned() });
     }
-    let text = String::from_utf8(bytes).map_err(|_| LoadError::NotText { file })?;
+    let text = String::from_utf8(bytes).map_err(|_| LoadError::NotText { file: path.to_owned() })?;
     // Editors of other systems put a byte order mark in front.
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }

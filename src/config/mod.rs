@@ -87,7 +87,16 @@ pub fn load_with_origin(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Loaded, LoadError> {
-    let loaded = read(file, environment)?;
+    load_content(file, None, environment)
+}
+
+/// The same with what has been read of the file already, if anything has.
+pub fn load_content(
+    file: Option<&Path>,
+    content: Option<&[u8]>,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Loaded, LoadError> {
+    let loaded = read(file, content, environment)?;
     if loaded.config.routes.is_empty() {
         return Err(LoadError::NoRoute { place: loaded.origin.place("routes") });
     }
@@ -100,15 +109,19 @@ pub fn load_admin(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<AdminConfig, LoadError> {
-    read(file, environment).map(|loaded| loaded.config.admin)
+    read(file, None, environment).map(|loaded| loaded.config.admin)
 }
 
 fn read(
     file: Option<&Path>,
+    content: Option<&[u8]>,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Loaded, LoadError> {
     let shape = Shape::of_config();
-    let file::Written { dict: mut written, lines } = file.map(file::read).transpose()?.unwrap_or_default();
+    let file::Written { dict: mut written, lines } = match file {
+        Some(file) => file::read(file, content)?,
+        None => file::Written::default(),
+    };
     let mut origin = Origin::new(file, lines);
     let mut variables = Vec::new();
     // In the order of their names, so that a part of a section comes after the section.

@@ -86,6 +86,14 @@ impl Family {
         Self { stored, unanswered: 0, refused: false, outlived: None }
     }
 
+    /// What it has to do with this token, which is its own also when it goes on in place of that one.
+    pub(super) fn kinship(&mut self, audience: &Audience, initial: &Secret) -> Kinship {
+        match &self.outlived {
+            Some(outlived) if *outlived == audience.origin(initial).both => Kinship::Own,
+            _ => audience.kinship(&mut self.stored, initial),
+        }
+    }
+
     /// An access token came, and perhaps another refresh token. Returns whether the token is another one now.
     ///
     /// When the family ends: as long after its begin as the configuration says; else when the provider says, once a later

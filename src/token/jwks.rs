@@ -9,7 +9,7 @@ use jsonwebtoken::{
 };
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::time::{self, Instant};
 
 use super::{
     endpoint::Endpoint,
@@ -23,6 +23,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// How long the keys are believed without a look: one that the issuer has withdrawn is not believed longer than this, unless
 /// the set cannot be read.
 const BELIEVED: Duration = Duration::from_secs(3600);
+
+/// How long keys that are asked for again may keep a token waiting whose key is known: an attempt has 10 s in all.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Most keys that are tried for a token that names none.
 const TRIED: usize = 8;
@@ -62,7 +65,11 @@ impl Keys {
             return Ok(found);
         }
         self.looked = Some(Instant::now());
-        match self.read(http).await {
+        let read = match found.is_empty() {
+            true => self.read(http).await,
+            false => time::timeout(PATIENCE, self.read(http)).await.unwrap_or(Err(FetchError::Timeout)),
+        };
+        match read {
             Ok(keys) => (self.known, self.read) = (keys, self.looked),
             // Keys that cannot be had must not make those that are there worthless.
             Err(error) if found.is_empty() => return Err(error),
@@ -213,5 +220,17 @@ mod tests {
         }
         keys.looked = Some(Instant::now() - LOOK_AGAIN);
         assert!(keys.candidates(alg, Some("one"), false, &mut http).await.is_err());
+    }
+    #[tokio::test(start_paused = true)]
+    async fn keys_that_do_not_come_hold_no_token_up_whose_key_is_known() {
+        // Accepts, as the kernel does for it, and never says a word.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/keys", silent.local_addr().unwrap());
+        let mut http = Http::new(HttpConfig::default(), Clock::default()).unwrap();
+        let mut keys = Keys::new(Endpoint::given("jwks_uri", &url, false, false).unwrap());
+        keys.known = vec![serde_json::from_str(&key("one", "")).unwrap()];
+        let began = Instant::now();
+        assert_eq!(keys.candidates(Algorithm::EdDSA, Some("one"), false, &mut http).await.unwrap().len(), 1);
+        assert!(began.elapsed() <= PATIENCE + Duration::from_millis(1), "{:?}", began.elapsed());
     }
 }

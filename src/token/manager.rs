@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -41,6 +42,9 @@ struct Inner {
     // Shared with the manager of the configuration before, where a credential has not changed, and between names whose
     // sections are the same.
     credentials: BTreeMap<String, Arc<Entry>>,
+    // One for each store that any configuration of this process has named: a section may be gone for a while, and what its
+    // store has left is nowhere else.
+    handovers: BTreeMap<PathBuf, Handover>,
     // Names that credentials of the configuration before get when this one is in force.
     joining: Mutex<Vec<(Arc<Entry>, Named)>>,
 }
@@ -67,6 +71,9 @@ impl Manager {
         environment: &Environment,
     ) -> Result<Self, Invalid> {
         let mut inner = Inner::default();
+        if let Some(previous) = previous {
+            inner.handovers.clone_from(&previous.0.handovers);
+        }
         for (name, config) in configs {
             let before = previous.map(|previous| &previous.0.credentials);
             let same = |entry: &&Arc<Entry>| entry.config == *config;
@@ -87,10 +94,13 @@ impl Manager {
                 }
                 None => {
                     let section = format!("credentials.{name}");
-                    let build = || {
+                    if let Some(before) = before.and_then(|before| before.get(name)) {
+                        moved(&before.config, config).map_err(|invalid| invalid.under(&section))?;
+                    }
+                    let mut build = || {
                         let mut supplier = Supplier::build(config, &environment.clock)?;
-                        if let Some(handover) = previous.and_then(|previous| previous.0.handover(config)) {
-                            supplier.inherit(handover);
+                        if let Some(path) = &config.common.store {
+                            supplier.inherit(inner.handovers.entry(path.clone()).or_default().clone());
                         }
                         if config.common.default_lifetime.0 < Duration::from_secs(1) {
                             return Err(Invalid::new("default_lifetime", "is less than a second"));
@@ -170,12 +180,6 @@ impl Inner {
         self.joining.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the credential that has this one's store now leaves in it.
-    fn handover(&self, config: &CredentialConfig) -> Option<Handover> {
-        let same = |entry: &&Arc<Entry>| entry.config.common.store == config.common.store;
-        self.credentials.values().find(same)?.handover.clone()
-    }
-
     /// A store belongs to one credential: each would overwrite what the other has written.
     fn check_stores(&self) -> Result<(), Invalid> {
         let mut known: Vec<(&std::path::Path, &String, &Arc<Entry>)> = Vec::new();
@@ -192,6 +196,17 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// A store that is another file from now on would leave the newest refresh token behind, and the one in the configuration is
+/// spent by then: whoever sees it again may revoke all that came from it.
+fn moved(before: &CredentialConfig, now: &CredentialConfig) -> Result<(), Invalid> {
+    let refreshes = |config: &CredentialConfig| matches!(config.source, SourceConfig::RefreshToken(_));
+    if before.common.store == now.common.store || !refreshes(before) || !refreshes(now) {
+        return Ok(());
+    }
+    Err(Invalid::new("store", "of a refresh token cannot be another file while attaché runs")
+        .hint("leave it as it was; or stop attaché, move the file there, and start attaché again"))
 }
 
 #[cfg(test)]

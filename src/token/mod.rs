@@ -63,5 +63,5 @@ pub use self::{
     signer::SigningAlg,
     status::{CertificateStatus, CredentialStatus, LastError, State, SupplyStatus},
     store::StoreError,
-    walk::{Step, Trouble, Walk, walk},
+    walk::{Step, Trouble, Walk, can_keep, walk},
 };

@@ -151,7 +151,9 @@ impl Refresher {
         if let Some(wait) = supplier.hold_off(begun) {
             return self.failed(FetchError::Quota, Duration::ZERO, wait);
         }
-        supplier.note(begun).await;
+        if let Err(error) = supplier.note(begun).await {
+            return self.failed(error, begun.monotonic.elapsed(), Duration::ZERO);
+        }
         self.progress.last = Some(Instant::now());
         let fetched = match time::timeout(ATTEMPT, supplier.fetch()).await {
             Ok(fetched) => fetched,
@@ -217,10 +219,8 @@ impl Refresher {
                 if wanted && self.progress.failures == 0 {
                     return;
                 }
-            } else if self.look().await && self.may_hurry() {
+            } else if (self.look().await && self.may_hurry()) || self.tend().await {
                 return;
-            } else {
-                self.tend().await;
             }
             // A token that only the wall clock has ended was counted on when the back-off was planned.
             let planned_with_token = self

@@ -1,5 +1,7 @@
 //! A source with its store and its quota: what the refresher asks.
 
+mod agree;
+
 use std::time::Duration;
 
 use super::{
@@ -10,7 +12,7 @@ use super::{
     family::fingerprint,
     quota::Quota,
     refusal::Refusal,
-    source::{Fetched, Source, SourceConfig},
+    source::{Fetched, Source},
     status::{CertificateStatus, LastError, SupplyStatus},
     store::{Handover, Store, StoreError, StoredAccess, at_millis, millis, seconds},
     verify::Verifier,
@@ -40,49 +42,11 @@ impl Supplier {
     /// Checks the section; the secrets must be there now.
     pub(super) fn build(config: &CredentialConfig, clock: &Clock) -> Result<Self, Invalid> {
         let common = &config.common;
-        match &config.source {
-            SourceConfig::RefreshToken(source) if common.store.is_none() && !source.unsafe_no_store => {
-                return Err(Invalid::new("store", "is missing: a provider may replace the refresh token at any time")
-                    .hint(
-                        "name a file on a volume that outlives the process, such as `store = \"/var/lib/attache/orders\"`, \
-                         or set `unsafe_no_store = true` if the provider never rotates refresh tokens",
-                    ));
-            }
-            SourceConfig::RefreshToken(source) if common.store.is_some() && source.unsafe_no_store => {
-                return Err(
-                    Invalid::new("unsafe_no_store", "is given, and `store` too").hint("remove one of them")
-                );
-            }
-            SourceConfig::RefreshToken(_) => {}
-            SourceConfig::File(_) | SourceConfig::Basic(_)
-                if common.max_requests_per_hour.is_some() || common.store.is_some() =>
-            {
-                let key = if common.store.is_some() { "store" } else { "max_requests_per_hour" };
-                return Err(
-                    Invalid::new(key, "is given, but this `type` makes no token request").hint("remove it")
-                );
-            }
-            _ if common.store.is_some() && common.store_key.is_none() => {
-                return Err(Invalid::new("store_key", "is missing: access tokens are kept encrypted only")
-                    .hint("make a key with `openssl rand -base64 32`, put it into a file and name that file here"));
-            }
-            _ => {}
-        }
-        let store = match (&common.store, &common.store_key) {
-            (Some(path), key) => Some(Store::build(path, key.as_ref())?),
-            (None, Some(_)) => {
-                return Err(
-                    Invalid::new("store_key", "is given, but there is no `store`").hint("add `store`")
-                );
-            }
-            (None, None) => None,
-        };
-        if common.max_requests_per_hour == Some(0) {
-            return Err(Invalid::new("max_requests_per_hour", "is 0, which allows no token at all"));
-        }
+        agree::check(config)?;
+        let store = common.store.as_ref().map(|path| Store::build(path, common.store_key.as_ref()));
         let oauth = config.source.oauth();
         Ok(Self {
-            store,
+            store: store.transpose()?,
             verifier: oauth.map_or(Ok(None), |(oauth, _)| Verifier::build(oauth, clock.clone()))?,
             quota: common.max_requests_per_hour.map(Quota::new),
             config: digest(config),
@@ -107,12 +71,7 @@ impl Supplier {
         Self { store: Some(store), ..self }
     }
 
-    /// What the store will leave to the one that comes after it.
-    pub(super) fn handover(&self) -> Option<Handover> {
-        self.store.as_ref().map(Store::handover)
-    }
-
-    /// Takes what the store before leaves.
+    /// The store goes on with what those before it leave.
     pub(super) fn inherit(&mut self, handover: Handover) {
         if let Some(store) = &mut self.store {
             store.inherit(handover);
@@ -139,8 +98,7 @@ impl Supplier {
             Err(error) if vital || (patient && error == StoreError::InUse) => Err(FetchError::Store(error)),
             // What it holds is of no use; what comes next takes its place.
             Err(error) if error.is_of_content() => {
-                let _ = store.open_anew().await;
-                self.opened = true;
+                self.opened = store.open_anew().await.is_ok();
                 Ok(())
             }
             Err(_) => Ok(()),
@@ -174,14 +132,19 @@ impl Supplier {
         self.quota.as_ref().map_or(Duration::ZERO, Quota::pace)
     }
 
-    /// Notes that a token request is sent now, so that also a process that is killed meanwhile knows of it.
-    pub(super) async fn note(&mut self, now: Moment) {
-        let Some(quota) = &mut self.quota else { return };
+    /// Notes that a token request is sent now, so that also a process that is killed meanwhile knows of it. Fails when there
+    /// is none to send, which takes nothing of the limit.
+    pub(super) async fn note(&mut self, now: Moment) -> Result<(), FetchError> {
+        if let Source::RefreshToken(source) = &mut self.source {
+            source.prepare(self.store.as_ref())?;
+        }
+        let Some(quota) = &mut self.quota else { return Ok(()) };
         quota.note(now);
         if let Some(store) = &mut self.store {
             // What cannot be written is told by `status`, and is no reason to have no token.
             let _ = store.keep_requests(quota.history(now)).await;
         }
+        Ok(())
     }
 
     /// Asks for a token once, and verifies what came. Each call is one token request at most. The source has kept by then
@@ -214,6 +177,28 @@ impl Supplier {
             };
             let _ = store.keep_access(access).await;
         }
+    }
+
+    /// Opens the store, and writes to it where a token request may bring what is nowhere else. For whoever asks once, and ends.
+    pub(super) async fn prove(&mut self, now: Moment) -> Result<(), FetchError> {
+        self.open(now, false).await?;
+        match (&self.source, &mut self.store) {
+            (Source::RefreshToken(_), Some(store)) => store.prove().await.map_err(FetchError::Store),
+            _ => Ok(()),
+        }
+    }
+
+    /// What keeps a refresh token that has come from being kept.
+    pub(super) fn loses(&self) -> Option<FetchError> {
+        let vital = matches!(self.source, Source::RefreshToken(_));
+        self.problem().filter(|_| vital).map(FetchError::Store)
+    }
+
+    /// Tries again to open the store. Whether that came about, and no token could be asked for until then.
+    pub(super) async fn reopen(&mut self, now: Moment) -> bool {
+        let waited = !self.opened && self.store.is_some();
+        let opened = self.open(now, false).await.is_ok() && self.opened;
+        waited && opened && matches!(self.source, Source::RefreshToken(_))
     }
 
     /// Writes what could not be written before.

@@ -5,6 +5,8 @@
 //! 3. One token request, whose outcome says how far it came: the client, the grant, the scope.
 //! 4. The token itself, when it is to be verified.
 //!
+//! A refresh token is not asked with as long as the one that may come in its place cannot be kept.
+//!
 //! A source that asks nobody over OAuth has one step, behind those of the connection where there is one.
 
 mod reach;
@@ -101,6 +103,9 @@ pub async fn walk(config: &CredentialConfig, clock: Clock) -> Result<Walk, Inval
             let skew = fetched.skew;
             let token = fetched.issued.token.clone();
             walk.granted(oauth, fetched, listed.as_deref());
+            if let Some(error) = supplier.loses() {
+                walk.fail("store", (&error).into());
+            }
             if let Some(mut verifier) = Verifier::build(oauth, clock)?
                 && walk.failed().is_none()
             {
@@ -115,10 +120,21 @@ pub async fn walk(config: &CredentialConfig, clock: Clock) -> Result<Walk, Inval
     Ok(walk)
 }
 
-/// One token request. A refresh token that is replaced by it is kept: the sidecar goes on with the new one.
-async fn ask(supplier: &mut Supplier, clock: &Clock) -> Result<Fetched, FetchError> {
+/// Whether what a token request brings can be kept, for whoever asks once, and ends: a refresh token that was replaced would be
+/// lost with the process.
+pub async fn can_keep(config: &CredentialConfig, clock: Clock) -> Result<(), FetchError> {
+    // A section that is wrong is told by whoever builds it to use it.
+    let Ok(mut supplier) = Supplier::build(config, &clock) else { return Ok(()) };
     supplier.open(clock.now(), false).await?;
-    supplier.note(clock.now()).await;
+    // With a token in the store nothing is asked for.
+    if supplier.kept(clock.now()).is_some() { Ok(()) } else { supplier.prove(clock.now()).await }
+}
+
+/// One token request. A refresh token that is replaced by it is in the store then, where a sidecar that is started later finds
+/// it; one that runs has the store, and keeps us from asking.
+async fn ask(supplier: &mut Supplier, clock: &Clock) -> Result<Fetched, FetchError> {
+    supplier.prove(clock.now()).await?;
+    supplier.note(clock.now()).await?;
     supplier.ask().await
 }
 
@@ -195,6 +211,9 @@ impl Walk {
 
     /// The code of the error tells how far the request came (RFC 6749 §5.2, RFC 8707 §2).
     fn refused(&mut self, oauth: &OAuthConfig, error: &FetchError, listed: Option<&[ClientAuthMethod]>) {
+        if matches!(error, FetchError::Store(_)) {
+            return self.fail("store", error.into());
+        }
         let method = oauth.client_auth;
         let code = match error {
             FetchError::OAuth { code, .. } => code.as_str(),

@@ -51,6 +51,11 @@ impl Shared {
         (generation, new)
     }
 
+    /// Whether this is the current token.
+    pub(in crate::token) fn holds(&self, token: &AccessToken) -> bool {
+        self.published.load().as_ref().is_some_and(|published| published.token == *token)
+    }
+
     /// Tells what the refresher is doing, and wakes the requests that wait.
     pub(in crate::token) fn enter(&self, phase: Phase) {
         self.phase.send_replace(phase);

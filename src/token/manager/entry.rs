@@ -20,7 +20,6 @@ use crate::{
         refresher::{Progress, Refresher},
         source::SourceConfig,
         status::Journal,
-        store::Handover,
         supplier::Supplier,
     },
 };
@@ -34,8 +33,6 @@ pub(super) struct Entry {
     pub(super) names: Arc<Names>,
     pub(super) journal: Arc<Journal>,
     pub(super) config: CredentialConfig,
-    /// What its store leaves to the one that comes after it.
-    pub(super) handover: Option<Handover>,
     // Dropped, it stops the refresher before its next attempt.
     pub(super) stop: Mutex<Option<watch::Sender<()>>>,
     // A lock of the control plane: nothing on the road of a request takes it.
@@ -81,7 +78,7 @@ pub(super) fn entry(
     environment: &Environment,
     waited_for: bool,
 ) -> Result<Entry, Invalid> {
-    let (clock, handover) = (&environment.clock, supplier.handover());
+    let clock = &environment.clock;
     let credential =
         Credential::new(name, config.common.token_wait.0, clock.clone(), config.source.usual_format());
     let mut introspector = None;
@@ -108,7 +105,6 @@ pub(super) fn entry(
         names,
         journal,
         config: config.clone(),
-        handover,
         stop: Mutex::new(Some(stop)),
         refresher: Mutex::new(Task::Waiting(Box::new(refresher))),
         inquiry: Inquiry::new(introspector),

@@ -34,6 +34,7 @@ struct Bench {
     manager: Manager,
     script: Scripted,
     readiness: Readiness,
+    metrics: Metrics,
     wall_offset: Arc<std::sync::atomic::AtomicI64>,
     began: Instant,
 }
@@ -51,11 +52,11 @@ fn bench_with(steps: impl IntoIterator<Item = Step>, change: impl FnOnce(Supplie
         let offset = offset.load(std::sync::atomic::Ordering::SeqCst);
         wall - secs(1_000_000) + secs(u64::try_from(offset + 1_000_000).unwrap()) - secs(1_000_000)
     });
-    let readiness = Readiness::new();
+    let (readiness, metrics) = (Readiness::new(), Metrics::new());
     let environment = Environment {
         clock,
         readiness: readiness.clone(),
-        metrics: Metrics::new(),
+        metrics: metrics.clone(),
         traces: Tracer::default(),
     };
     let config = CredentialConfig {
@@ -69,7 +70,7 @@ fn bench_with(steps: impl IntoIterator<Item = Step>, change: impl FnOnce(Supplie
     let entry = entry("orders", &config, supplier, &environment, true).unwrap();
     let credentials = BTreeMap::from([("orders".to_owned(), Arc::new(entry))]);
     let inner = Inner { credentials, ..Inner::default() };
-    Bench { manager: Manager(Arc::new(inner)), script, readiness, wall_offset, began }
+    Bench { manager: Manager(Arc::new(inner)), script, readiness, metrics, wall_offset, began }
 }
 
 impl Bench {

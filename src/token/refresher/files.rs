@@ -77,11 +77,14 @@ impl Refresher {
         self.has_found()
     }
 
-    /// Tries again to write what is not on the disk yet.
-    pub(super) async fn tend(&mut self) {
-        let Ok(mut supplier) = Arc::clone(&self.supplier).try_lock_owned() else { return };
+    /// Tries again to open the store, or to write what is not on the disk yet. Whether the store was all that was missing for
+    /// a token request.
+    pub(super) async fn tend(&mut self) -> bool {
+        let Ok(mut supplier) = Arc::clone(&self.supplier).try_lock_owned() else { return false };
+        let opened = supplier.reopen(self.shared.clock().now()).await;
         supplier.tend().await;
         self.tell(&supplier);
+        opened
     }
 
     /// Tells what there is beside the token: one line a change of the store, and of how the client's certificate stands.

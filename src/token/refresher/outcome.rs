@@ -54,7 +54,8 @@ impl Refresher {
         // Counted from before the request was sent: the provider began to count later, never earlier.
         let usable_until = begun.after(lifetime - schedule::margin(lifetime));
         let expires = begun.after(lifetime);
-        if usable_until.has_passed(self.shared.clock().now()) {
+        // Of the token that is held it is news: what the provider said last of its end counts.
+        if usable_until.has_passed(self.shared.clock().now()) && !self.shared.holds(&issued.token) {
             return Err(FetchError::Malformed("the token had expired when it came"));
         }
         if let Some(skew) = skew {
@@ -70,6 +71,7 @@ impl Refresher {
             self.progress.skew_told = told;
         }
         let (generation, new) = self.shared.publish(issued.token, usable_until, expires);
+        self.names.published(expires.wall);
         let (name, generation, lifetime_s) = (&*self.name, generation.0, lifetime.as_secs());
         if new {
             tracing::info!(credential = name, generation, lifetime_s, "token refreshed");
@@ -83,7 +85,6 @@ impl Refresher {
             tracing::warn!(credential = &*self.name, "the provider granted less scope than was asked for");
         }
         self.progress.narrowed_told = narrowed;
-        self.names.published(expires.wall);
         Ok(lifetime)
     }
 

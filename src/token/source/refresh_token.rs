@@ -10,10 +10,14 @@
 //!    front of it that says so, is asked again as for any other token.
 //! 4. `invalid_grant` ends the family. The fallback grant takes over if there is one, and may begin the next family.
 
+mod fallback;
+
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use self::fallback::Fallback;
+pub use self::fallback::FallbackGrant;
 use super::Fetched;
 use crate::{
     duration::Span,
@@ -28,7 +32,6 @@ use crate::{
         grant::Grant,
         kept_secret::KeptSecret,
         oauth::OAuthConfig,
-        source::password::Login,
         store::{Store, StoreError},
     },
 };
@@ -57,17 +60,6 @@ pub struct RefreshTokenConfig {
     pub oauth: OAuthConfig,
 }
 
-/// The grants that can take over from a refresh token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum FallbackGrant {
-    /// RFC 6749 §4.4.
-    ClientCredentials,
-    /// RFC 6749 §4.3.
-    Password,
-}
-
 /// After so many lost answers to one token it is asked for slowly.
 const TRIES: u32 = 2;
 
@@ -89,27 +81,10 @@ pub(in crate::token) struct RefreshToken {
     told_of_no_store: bool,
 }
 
-enum Fallback {
-    ClientCredentials,
-    Password(Login),
-}
-
 impl RefreshToken {
     /// Checks the section; the token must be there now.
     pub(in crate::token) fn build(config: &RefreshTokenConfig, clock: Clock) -> Result<Self, Invalid> {
-        let needs = |key: &str| {
-            Invalid::new(key, "is given, but `fallback` does not use it")
-                .hint("remove it, or write `fallback = \"password\"`")
-        };
-        let fallback = match config.fallback {
-            Some(FallbackGrant::Password) => {
-                Some(Fallback::Password(Login::build(config.username.as_deref(), config.password.as_ref())?))
-            }
-            _ if config.username.is_some() => return Err(needs("username")),
-            _ if config.password.is_some() => return Err(needs("password")),
-            Some(FallbackGrant::ClientCredentials) => Some(Fallback::ClientCredentials),
-            None => None,
-        };
+        let fallback = Fallback::build(config)?;
         Ok(Self {
             grant: Grant::build(&config.oauth, Some(&config.client_id), "refresh_token", clock.clone())?,
             initial: kept("refresh_token", Some(&config.refresh_token))?,
@@ -127,26 +102,13 @@ impl RefreshToken {
 
     /// Asks for a token once, and keeps the refresh token that comes with it.
     pub(in crate::token) async fn fetch(&mut self, store: Option<&mut Store>) -> Result<Fetched, FetchError> {
-        if std::mem::take(&mut self.asking)
-            && self.grant.was_sent()
-            && let Some(family) = &mut self.family
-        {
-            family.unanswered = family.unanswered.saturating_add(1);
-        }
-        self.choose(store.as_deref())?;
+        self.prepare(store.as_deref())?;
         let Some(family) = &mut self.family else { return Err(FetchError::Panicked) };
-        if family.refused || family.unanswered >= TRIES {
-            match &self.fallback {
-                Some(Fallback::ClientCredentials) => {
-                    let fetched = self.grant.fetch_as("client_credentials", &[]).await?;
-                    return self.begin_again(fetched, store).await;
-                }
-                Some(Fallback::Password(login)) => {
-                    let fetched = self.grant.fetch_as("password", &login.form()).await?;
-                    return self.begin_again(fetched, store).await;
-                }
-                None => {}
-            }
+        if (family.refused || family.unanswered >= TRIES)
+            && let Some(fallback) = &self.fallback
+        {
+            let fetched = fallback.fetch(&mut self.grant).await?;
+            return self.begin_again(fetched, store).await;
         }
         // This future may never be polled again: then the answer is lost.
         self.asking = true;
@@ -169,17 +131,33 @@ impl RefreshToken {
         }
     }
 
+    /// Decides which family the next request is for; without one there is nothing to ask for.
+    pub(in crate::token) fn prepare(&mut self, store: Option<&Store>) -> Result<(), FetchError> {
+        if std::mem::take(&mut self.asking)
+            && self.grant.was_sent()
+            && let Some(family) = &mut self.family
+        {
+            family.unanswered = family.unanswered.saturating_add(1);
+        }
+        self.choose(store)
+    }
+
     /// The family to use: the one in use, the one in the store, or a new one from the configuration.
     fn choose(&mut self, store: Option<&Store>) -> Result<(), FetchError> {
-        let origin = self.audience.origin(self.initial.value());
+        let initial = self.initial.value();
+        let origin = self.audience.origin(initial);
         let stored = || store.and_then(Store::refresh).cloned().map(Family::of_store);
         let mut in_use = self.family.take().or_else(stored);
-        let kinship = in_use.as_mut().map(|family| match &family.outlived {
-            Some(outlived) if *outlived == origin.both => Kinship::Own,
-            _ => self.audience.kinship(&mut family.stored, self.initial.value()),
-        });
+        let kinship = in_use.as_mut().map(|family| family.kinship(&self.audience, initial));
         if kinship == Some(Kinship::Own) {
             self.family = in_use;
+            return Ok(());
+        }
+        // The operator has put back the token before this one, which may be spent: what came of it goes on.
+        let mut own = |family: &mut Family| family.kinship(&self.audience, initial) == Kinship::Own;
+        let back = self.before.take_if(&mut own).or_else(|| stored().take_if(&mut own));
+        if back.is_some() {
+            self.family = back;
             return Ok(());
         }
         // The token in the configuration is spent, and whoever sees it again may revoke all that came from it.
@@ -190,8 +168,10 @@ impl RefreshToken {
         if in_use.is_some() && !spent {
             tracing::info!("a new refresh token in the configuration begins a new family");
         }
-        self.before = in_use.filter(|family| kinship == Some(Kinship::Earlier) && !family.refused);
-        let begun = Family::begin(self.initial.value().clone(), origin, self.clock.now().wall);
+        // One that is still there has not been followed by any that was good.
+        let before = in_use.filter(|family| kinship == Some(Kinship::Earlier) && !family.refused);
+        self.before = self.before.take().or(before);
+        let begun = Family::begin(initial.clone(), origin, self.clock.now().wall);
         self.family = Some(Family { refused: spent, ..begun });
         Ok(())
     }
@@ -253,6 +233,7 @@ impl RefreshToken {
     ) -> Result<Fetched, FetchError> {
         if let (Some(refresh), Some(family)) = (&fetched.issued.refresh, &mut self.family) {
             family.begin_again(refresh.token.clone(), self.clock.now().wall);
+            self.before = None;
             self.rotate(fetched.issued.refresh.as_ref(), store).await;
         }
         Ok(fetched)
@@ -267,10 +248,7 @@ impl RefreshToken {
     pub(in crate::token) fn look(&mut self) -> bool {
         let replaced = self.initial.look();
         self.replaced |= replaced;
-        let login = match &mut self.fallback {
-            Some(Fallback::Password(login)) => login.look(),
-            _ => false,
-        };
+        let login = self.fallback.as_mut().is_some_and(Fallback::look);
         replaced | login | self.grant.look()
     }
 
@@ -294,3 +272,6 @@ impl RefreshToken {
         self.family.as_ref().map(|family| family.status(TRIES))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,13 @@ use crate::token::{
 /// What one attempt does.
 #[derive(Clone, Debug)]
 pub(in crate::token) enum Step {
-    Token { lifetime: Duration },
+    Token {
+        lifetime: Duration,
+    },
+    /// The first token again.
+    Again {
+        lifetime: Duration,
+    },
     Fail(FetchError),
     Slow(Duration, Box<Step>),
     Panic,
@@ -80,7 +86,8 @@ impl Scripted {
         };
         loop {
             match step {
-                Step::Token { lifetime } => {
+                Step::Token { lifetime } | Step::Again { lifetime } => {
+                    let number = if matches!(step, Step::Again { .. }) { 1 } else { number };
                     let token = AccessToken::new(format!("token-{number}")).unwrap();
                     let issued =
                         Issued { token, lifetime: Lifetime::Known(lifetime), scope: None, refresh: None };

@@ -10,6 +10,7 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::error::StoreError;
+use crate::invalid::Invalid;
 
 /// Larger files are not ours.
 const MAX_BYTES: u64 = 1024 * 1024;
@@ -26,15 +27,18 @@ impl Lock {
     /// Takes the lock of this store, or says that another process has it. Blocking.
     pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
         let beside = beside(path, ".lock");
+        let readable = |path: &Path| OpenOptions::new().read(true).custom_flags(NO_FOLLOW).open(path);
         let file = OpenOptions::new()
             .create(true)
             .write(true)
             .truncate(false)
             .mode(0o600)
             .custom_flags(NO_FOLLOW)
-            .open(beside)
+            .open(&beside)
+            // Where nothing can be written any more, whoever came before has locked this one.
+            .or_else(|_| readable(&beside))
             // A store that can only be read is locked itself.
-            .or_else(|_| OpenOptions::new().read(true).custom_flags(NO_FOLLOW).open(path));
+            .or_else(|_| readable(path));
         let Ok(file) = file else { return Ok(Self { _held: None }) };
         match file.try_lock() {
             Ok(()) => Ok(Self { _held: Some(file) }),
@@ -103,6 +107,35 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let _ = fs::remove_file(&temporary);
         unwritable(error)
     })
+}
+
+/// Checks the folder that holds the file, as far as that is possible before anything is opened.
+pub(super) fn check_folder(path: &Path) -> Result<(), Invalid> {
+    let folder = folder(path);
+    let wrong = |why: &str| Invalid::new("store", format!("{why} `{}`", folder.display()));
+    match fs::metadata(folder) {
+        // Made when the store is opened, for us alone: a volume that everybody can write to, as Kubernetes mounts
+        // an `emptyDir`, needs one in it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && can_make(folder) => {}
+        Err(error) => {
+            return Err(wrong(&format!("the folder is not there ({}):", error.kind()))
+                .hint("create it, writable for attaché's user alone; in Kubernetes, mount a volume there"));
+        }
+        Ok(meta) if !meta.is_dir() || path.is_dir() => {
+            return Err(
+                wrong("names no file in the folder").hint("name a file, such as `/var/lib/attache/orders`")
+            );
+        }
+        Ok(meta) => {
+            let mode = std::os::unix::fs::PermissionsExt::mode(&meta.permissions());
+            // Whoever can rename files there can put another store in our place. The sticky bit forbids it.
+            if mode & 0o002 != 0 && mode & 0o1000 == 0 {
+                return Err(wrong("everybody can write to the folder")
+                    .hint("run `chmod o-w` on it, or name a folder in it, which attaché makes for itself"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether this folder can be made: it is all that is missing, and not one beside `/etc`, where a misspelt one would be.

@@ -1,5 +1,5 @@
-//! What a store that could not be written leaves to the one that takes its place in a new configuration: the newest refresh token
-//! may be nowhere else.
+//! What passes between the stores of one path that follow each other in a process, as the configuration changes: which of them
+//! has it now, and what one that could not be written leaves to the next, because the newest refresh token may be nowhere else.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,10 +7,19 @@ use tokio::task::JoinHandle;
 
 use super::{Content, Lock, Store, StoreError};
 
-/// Where it is left. All clones are the same. With the lock, so that no other process has written in between.
+/// What they share. All clones are the same.
 #[derive(Clone, Debug, Default)]
-pub(in crate::token) struct Handover(Arc<Mutex<Option<Left>>>);
+pub(in crate::token) struct Handover(Arc<Mutex<State>>);
 
+#[derive(Debug, Default)]
+struct State {
+    /// A store has it, or is about to open it. The lock alone does not tell within a process: it is another one once the file
+    /// system has become read-only, and none where there are no locks.
+    taken: bool,
+    left: Option<Left>,
+}
+
+/// With the lock, so that no other process has written in between.
 #[derive(Debug)]
 struct Left {
     content: Content,
@@ -20,24 +29,26 @@ struct Left {
 }
 
 impl Handover {
-    fn left(&self) -> std::sync::MutexGuard<'_, Option<Left>> {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Store {
-    pub(in crate::token) fn handover(&self) -> Handover {
-        self.handover.clone()
-    }
-
-    /// Takes what another store with this path leaves, once it does.
+    /// Is one of those that share this. Before it is opened.
     pub(in crate::token) fn inherit(&mut self, handover: Handover) {
         self.handover = handover;
     }
 
+    /// Whether no other store of this process has it; none gets it from now on.
+    pub(super) fn claim(&mut self) -> bool {
+        self.claimed = self.claimed || !std::mem::replace(&mut self.handover.state().taken, true);
+        self.claimed
+    }
+
     /// Goes on with what was left, if anything was.
     pub(super) fn take_over(&mut self) -> bool {
-        let Some(Left { mut content, revision, lock, writing }) = self.handover.left().take() else {
+        let Some(Left { mut content, revision, lock, writing }) = self.handover.state().left.take() else {
             return false;
         };
         content.access = content.access.filter(|_| self.is_sealed());
@@ -45,17 +56,23 @@ impl Store {
         // Whatever the other one was writing, it is written again: the key may be another one.
         self.revision = revision + 1;
         (self.lock, self.writing, self.opening) = (Some(lock), writing, None);
+        self.problem = None;
         true
     }
 }
 
 impl Drop for Store {
     fn drop(&mut self) {
-        if self.is_behind()
-            && let Some(lock) = self.lock.take()
-        {
-            let (content, writing) = (std::mem::take(&mut self.content), self.writing.take());
-            *self.handover.left() = Some(Left { content, revision: self.revision, lock, writing });
+        if !self.claimed {
+            return;
         }
+        let behind = self.is_behind();
+        let left = self.lock.take().filter(|_| behind).map(|lock| Left {
+            content: std::mem::take(&mut self.content),
+            revision: self.revision,
+            lock,
+            writing: self.writing.take(),
+        });
+        *self.handover.state() = State { taken: false, left };
     }
 }

@@ -14,6 +14,7 @@ mod file;
 mod handover;
 mod key;
 mod seal;
+mod work;
 
 use std::{
     io::ErrorKind,
@@ -31,13 +32,14 @@ use zeroize::Zeroizing;
 pub(super) use self::content::{StoredAccess, StoredRefresh, at_millis, millis, seconds};
 pub use self::error::StoreError;
 pub(super) use self::handover::Handover;
-use self::{content::Content, file::Lock, key::Key, seal::Seal};
+use self::{content::Content, file::Lock, key::Key, seal::Seal, work::finish};
 use crate::{invalid::Invalid, secret::SecretRef};
 
 /// How long the disk may keep whoever asks waiting.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The same for a new refresh token, which should be on the disk before anything else happens, but within an attempt.
+/// The same for a new refresh token, which should be on the disk before anything else happens. An attempt that has something to
+/// keep waits for a disk that hangs once: it has an answer that would be lost with its time.
 const PATIENCE_OF_ROTATION: Duration = Duration::from_secs(5);
 
 /// A store of one credential.
@@ -57,6 +59,8 @@ pub(super) struct Store {
     /// What is wrong with it now.
     problem: Option<StoreError>,
     handover: Handover,
+    /// No other store of this process has it.
+    claimed: bool,
     /// While it is locked, the disk hangs.
     #[cfg(test)]
     pub(super) disk: Arc<tokio::sync::Mutex<()>>,
@@ -65,31 +69,7 @@ pub(super) struct Store {
 impl Store {
     /// Checks the folder and the key. The file itself is looked at when the store is opened.
     pub(super) fn build(path: &Path, key: Option<&SecretRef>) -> Result<Self, Invalid> {
-        let folder = file::folder(path);
-        let wrong = |why: &str| Invalid::new("store", format!("{why} `{}`", folder.display()));
-        match std::fs::metadata(folder) {
-            // Made when the store is opened, for us alone: a volume that everybody can write to, as Kubernetes mounts
-            // an `emptyDir`, needs one in it.
-            Err(error) if error.kind() == ErrorKind::NotFound && file::can_make(folder) => {}
-            Err(error) => {
-                return Err(wrong(&format!("the folder is not there ({}):", error.kind())).hint(
-                    "create it, writable for attaché's user alone; in Kubernetes, mount a volume there",
-                ));
-            }
-            Ok(meta) if !meta.is_dir() || path.is_dir() => {
-                return Err(wrong("names no file in the folder")
-                    .hint("name a file, such as `/var/lib/attache/orders`"));
-            }
-            Ok(meta) => {
-                let mode = std::os::unix::fs::PermissionsExt::mode(&meta.permissions());
-                // Whoever can rename files there can put another store in our place. The sticky bit forbids it.
-                if mode & 0o002 != 0 && mode & 0o1000 == 0 {
-                    return Err(wrong("everybody can write to the folder").hint(
-                        "run `chmod o-w` on it, or name a folder in it, which attaché makes for itself",
-                    ));
-                }
-            }
-        }
+        file::check_folder(path)?;
         let key = key.map(Key::build).transpose().map_err(|invalid| invalid.under("store_key"))?;
         Ok(Self {
             path: path.to_owned(),
@@ -102,6 +82,7 @@ impl Store {
             writing: None,
             problem: None,
             handover: Handover::default(),
+            claimed: false,
             #[cfg(test)]
             disk: Arc::default(),
         })
@@ -122,7 +103,14 @@ impl Store {
     }
 
     async fn open_as(&mut self, anew: bool) -> Result<(), StoreError> {
-        if self.lock.is_some() || self.take_over() {
+        if self.lock.is_some() {
+            return Ok(());
+        }
+        if !self.claim() {
+            self.problem = Some(StoreError::InUse);
+            return Err(StoreError::InUse);
+        }
+        if self.take_over() {
             return Ok(());
         }
         if self.opening.is_none() {
@@ -171,7 +159,7 @@ impl Store {
             self.content.refresh = Some(refresh);
             self.revision += 1;
         }
-        self.flush_within(PATIENCE_OF_ROTATION).await
+        self.keep_within(PATIENCE_OF_ROTATION).await
     }
 
     /// Keeps an access token, if the store is sealed.
@@ -180,7 +168,7 @@ impl Store {
             self.content.access = Some(access);
             self.revision += 1;
         }
-        self.flush().await
+        self.keep_within(PATIENCE).await
     }
 
     /// Notes when token requests were sent.
@@ -189,22 +177,35 @@ impl Store {
             self.content.requests = requests;
             self.revision += 1;
         }
+        self.keep_within(PATIENCE).await
+    }
+
+    /// Writes what it holds, also when that is on the disk already: whoever asks for a token once, and ends, knows then that what
+    /// comes with it can be kept.
+    pub(super) async fn prove(&mut self) -> Result<(), StoreError> {
+        self.revision += 1;
         self.flush().await
     }
 
     /// Writes what is not on the disk yet. When the caller goes away meanwhile, the write is finished all the same.
     pub(super) async fn flush(&mut self) -> Result<(), StoreError> {
-        self.flush_within(PATIENCE).await
+        self.flush_within(PATIENCE, PATIENCE).await
     }
 
-    async fn flush_within(&mut self, patience: Duration) -> Result<(), StoreError> {
+    /// The same for what an attempt has brought.
+    async fn keep_within(&mut self, patience: Duration) -> Result<(), StoreError> {
+        let hangs = self.problem == Some(StoreError::Stalled);
+        self.flush_within(if hangs { Duration::ZERO } else { patience }, patience).await
+    }
+
+    /// Waits for so long for what is being written already, and for so long in all.
+    async fn flush_within(&mut self, before: Duration, patience: Duration) -> Result<(), StoreError> {
         let Some(lock) = self.lock.clone() else {
             return Err(self.problem.unwrap_or(StoreError::Unreadable(ErrorKind::Other)));
         };
         let deadline = time::Instant::now() + patience;
         // Writes follow each other. What became of the one before is no matter when there is another one to come.
-        let before = finish(&mut self.writing, &mut self.problem, patience).await;
-        match before {
+        match finish(&mut self.writing, &mut self.problem, before).await {
             Ok(Some(written)) => self.written = written,
             Err(StoreError::Stalled) => return Err(StoreError::Stalled),
             _ => {}
@@ -258,22 +259,6 @@ impl Store {
         text.push(b'\n');
         Ok(text)
     }
-}
-
-/// Waits for work on the disk, if there is some, and notes as `problem` what became of it: as long as it has not ended, that it
-/// has not, also when the caller goes away.
-async fn finish<T>(
-    work: &mut Option<JoinHandle<Result<T, StoreError>>>,
-    problem: &mut Option<StoreError>,
-    patience: Duration,
-) -> Result<Option<T>, StoreError> {
-    let Some(running) = work else { return Ok(None) };
-    *problem = Some(StoreError::Stalled);
-    let Ok(ended) = time::timeout(patience, running).await else { return Err(StoreError::Stalled) };
-    *work = None;
-    let outcome = ended.unwrap_or(Err(StoreError::Panicked));
-    *problem = outcome.as_ref().err().copied();
-    outcome.map(Some)
 }
 
 /// Locks and reads it. Blocking.

@@ -140,6 +140,50 @@ async fn one_process_uses_a_store() {
 }
 
 #[tokio::test]
+async fn one_section_uses_a_store_also_where_the_lock_does_not_tell() {
+    let place = Place::new();
+    let (mut one, mut other) = (place.plain(), place.plain());
+    let handover = Handover::default();
+    one.inherit(handover.clone());
+    other.inherit(handover);
+    one.open().await.unwrap();
+    one.keep_refresh(refresh("first")).await.unwrap();
+    // As on a disk that is read-only by now: what would be locked is another file.
+    let lock = place.folder.path().join("orders.lock");
+    fs::remove_file(&lock).unwrap();
+    symlink("nowhere", &lock).unwrap();
+    assert_eq!(other.open().await, Err(StoreError::InUse));
+    assert_eq!(other.problem(), Some(StoreError::InUse));
+    let obstacle = place.folder.path().join("orders.new");
+    fs::create_dir(&obstacle).unwrap();
+    one.keep_refresh(refresh("second")).await.unwrap_err();
+    drop(one);
+    other.open().await.unwrap();
+    assert_eq!((other.refresh(), other.problem()), (Some(&refresh("second")), None));
+    // A third that is never opened takes nothing away.
+    let mut third = place.plain();
+    third.inherit(other.handover.clone());
+    drop(third);
+    let mut fourth = place.plain();
+    fourth.inherit(other.handover.clone());
+    assert_eq!(fourth.open().await, Err(StoreError::InUse));
+    drop(other);
+    fourth.open().await.unwrap();
+    assert_eq!(fourth.refresh(), Some(&refresh("second")));
+}
+
+#[tokio::test]
+async fn a_lock_that_can_only_be_read_still_keeps_others_away() {
+    let place = Place::new();
+    // Also for root, a folder cannot be opened to be written to.
+    fs::create_dir(place.folder.path().join("orders.lock")).unwrap();
+    let (mut one, mut other) = (place.plain(), place.plain());
+    one.open().await.unwrap();
+    one.keep_refresh(refresh("first")).await.unwrap();
+    assert_eq!(other.open().await, Err(StoreError::InUse));
+}
+
+#[tokio::test]
 async fn f15_what_cannot_be_written_stays_in_memory_and_the_old_file_stays_as_it_is() {
     let place = Place::new();
     let mut store = place.plain();
@@ -299,4 +343,25 @@ async fn a_store_whose_disk_hangs_is_opened_once_it_answers() {
     drop(hung);
     store.open_anew().await.unwrap();
     assert_eq!((store.refresh(), store.problem()), (None, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_waits_for_a_disk_that_hangs_once() {
+    let place = Place::new();
+    let mut store = place.plain();
+    store.open().await.unwrap();
+    let hung = Arc::clone(&store.disk).lock_owned().await;
+    let (noted, ()) = tokio::join!(store.keep_requests(vec![7]), time::advance(PATIENCE));
+    assert_eq!(noted, Err(StoreError::Stalled));
+    let soon = PATIENCE_OF_ROTATION / 2;
+    let (kept, ()) =
+        tokio::join!(time::timeout(soon, store.keep_refresh(refresh("first"))), time::advance(soon));
+    assert_eq!(kept, Ok(Err(StoreError::Stalled)));
+    drop(hung);
+    // What hung has ended by now, and what comes next is waited for again.
+    while !store.writing.as_ref().is_none_or(JoinHandle::is_finished) {
+        tokio::task::yield_now().await;
+    }
+    store.keep_refresh(refresh("second")).await.unwrap();
+    assert!(fs::read_to_string(place.path()).unwrap().contains("second"));
 }

@@ -1,11 +1,14 @@
-//! What a kept token belongs to.
+//! What a kept token belongs to, and a store that does not open at once.
 
 use std::sync::Arc;
 
 use tokio::time;
 
 use super::*;
-use crate::token::source::scripted::{Scripted, Step};
+use crate::token::source::{
+    SourceConfig,
+    scripted::{Scripted, Step},
+};
 
 #[test]
 fn a_token_that_is_bound_to_a_certificate_is_kept_for_that_certificate_only() {
@@ -52,17 +55,43 @@ async fn a_cache_whose_disk_hangs_keeps_nobody_from_a_token() {
     let limit = Duration::from_secs(2);
     let (opened, ()) = tokio::join!(supplier.open(now, true), time::advance(limit));
     opened.unwrap();
-    supplier.note(now).await;
+    supplier.note(now).await.unwrap();
     supplier.fetch().await.unwrap();
     assert_eq!(supplier.status().store, Some("stalled"));
     drop(hung);
     supplier.open(now, true).await.unwrap();
     let hung = Arc::clone(&supplier.store.as_ref().unwrap().disk).lock_owned().await;
-    tokio::join!(supplier.note(now), time::advance(limit));
+    let (noted, ()) = tokio::join!(supplier.note(now), time::advance(limit));
+    noted.unwrap();
     supplier.fetch().await.unwrap();
     tokio::join!(supplier.tend(), time::advance(limit));
     assert_eq!(supplier.status().store, Some("stalled"));
     drop(hung);
     supplier.tend().await;
+    assert_eq!(supplier.status().store, Some("ok"));
+}
+
+#[tokio::test]
+async fn a_store_that_a_refresh_token_waits_for_is_opened_beside_the_attempts() {
+    let folder = tempfile::tempdir().unwrap();
+    let (initial, path) = (folder.path().join("initial"), folder.path().join("store"));
+    for (file, content) in [(&initial, "first"), (&path, "garbage")] {
+        std::fs::write(file, content).unwrap();
+        std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    let json = format!(
+        "{{\"type\":\"refresh_token\",\"client_id\":\"c\",\"client_auth\":\"none\",\"store\":\"{}\",\
+         \"token_endpoint\":\"https://idp.example/t\",\"refresh_token\":{{\"file\":\"{}\"}}}}",
+        path.display(),
+        initial.display()
+    );
+    let clock = Clock::default();
+    let mut supplier = Supplier::build(&serde_json::from_str(&json).unwrap(), &clock).unwrap();
+    let now = clock.now();
+    supplier.open(now, true).await.unwrap_err();
+    assert!(!supplier.reopen(now).await);
+    std::fs::remove_file(&path).unwrap();
+    assert!(supplier.reopen(now).await, "a token can be asked for now");
+    assert!(!supplier.reopen(now).await, "that is told once");
     assert_eq!(supplier.status().store, Some("ok"));
 }

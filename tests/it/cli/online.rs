@@ -11,7 +11,7 @@ use std::{
 use tempfile::TempDir;
 
 use super::{attache, reload::server, text as text_of};
-use crate::support::{FakeServer, Reply};
+use crate::support::{FakeServer, Reply, Rotation};
 
 /// Answers every request with these bytes and closes.
 fn answering(bytes: &'static str) -> SocketAddr {
@@ -283,4 +283,38 @@ fn a_proxy_that_does_not_lead_to_the_upstream_is_told_with_the_cure() {
         assert_eq!(code, Some(1), "{out}");
         assert!(out.contains(&format!("failed ({reason})")) && out.contains(cure), "{out}");
     }
+}
+
+#[test]
+fn no_refresh_token_is_spent_as_long_as_the_next_one_cannot_be_kept() {
+    let (rotation, upstream) = (Rotation::new("first"), server("upstream"));
+    let provider = rotation.serve();
+    let (folder, file) = config("", "");
+    let place = |name: &str| folder.path().join(name);
+    fs::write(place("initial"), "first").unwrap();
+    fs::set_permissions(place("initial"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let text = format!(
+        "[credentials.orders]\ntype = \"refresh_token\"\ntoken_endpoint = \"{}/token\"\nclient_id = \"a\"\n\
+         client_auth = \"none\"\nrefresh_token = {{ file = \"{}\" }}\nstore = \"{}\"\n\
+         [routes.orders]\nupstream = \"http://{}\"\ncredential = \"orders\"\n",
+        provider.url(),
+        place("initial").display(),
+        place("store").display(),
+        upstream.address
+    );
+    fs::write(&file, text).unwrap();
+    // Where the next version would be written there is a folder: not even root can write there.
+    fs::create_dir(place("store.new")).unwrap();
+    for arguments in [&["check", "--online"][..], &["token", "orders"], &["whoami", "orders"]] {
+        let (code, out, message) = run(arguments, &file);
+        assert_eq!(code, Some(1), "{out}{message}");
+        let told = if arguments.len() == 2 && arguments[0] == "check" { &out } else { &message };
+        assert!(told.contains("cannot be written") && told.contains("make room"), "{out}{message}");
+    }
+    assert!(rotation.presented().is_empty() && !place("store").exists());
+    fs::remove_dir(place("store.new")).unwrap();
+    assert_eq!(run(&["token", "orders"], &file).1, "token-2\n");
+    let (code, out, _) = run(&["check", "--online"], &file);
+    assert!(code == Some(0) && out.contains("credential orders: ok"), "{out}");
+    assert_eq!(rotation.presented(), ["first", "refresh-2"]);
 }

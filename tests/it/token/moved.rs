@@ -85,3 +85,18 @@ fn an_access_token_in_the_store_is_used_as_long_as_the_refresh_token_speaks_for_
     place.run(&provider, &upstream, &sealed).ready();
     assert_eq!(rotation.presented(), ["first", "of another account"]);
 }
+
+#[test]
+fn what_is_never_presented_takes_nothing_of_the_limit() {
+    let (place, rotation) = (Place::new(), Rotation::new("first"));
+    let (provider, upstream) = (rotation.serve(), echo());
+    let endpoint = format!("token_endpoint = \"{}/token\"", provider.url());
+    run(&place, &endpoint, "c", &upstream, "").ready();
+    let sidecar = run(&place, &endpoint, "d", &upstream, "max_requests_per_hour = 5");
+    failed(&sidecar, "store");
+    assert_eq!(sidecar.status()["quota"]["sent"], 0);
+    rotation.accept("anew");
+    place.initial("anew");
+    sidecar.ready();
+    assert_eq!(sidecar.status()["quota"]["sent"], 1);
+}

@@ -344,6 +344,51 @@ async fn a_changed_section_also_goes_on_with_what_the_disk_has_not_taken() {
 }
 
 #[tokio::test]
+async fn a_section_that_is_gone_for_a_while_goes_on_with_what_the_disk_has_not_taken() {
+    let (place, rotation) = (Place::new(), Rotation::new("first"));
+    let (provider, environment) = (rotation.serve(), environment());
+    let obstacle = place.folder.path().join("store.new");
+    fs::create_dir(&obstacle).unwrap();
+    let sections = section(&place, &provider, "a");
+    let old = Manager::build(&sections, &environment).unwrap();
+    old.start();
+    old.credential("main").unwrap().wait().await.unwrap();
+    let without = Manager::build_after(Some(&old), &Default::default(), &environment).unwrap();
+    without.start();
+    drop(old);
+    let new = Manager::build_after(Some(&without), &sections, &environment).unwrap();
+    new.start();
+    new.credential("main").unwrap().wait().await.unwrap();
+    assert_eq!(rotation.presented(), ["first", "refresh-2"]);
+    fs::remove_dir(&obstacle).unwrap();
+    new.finish().await;
+    assert!(place.store().contains("\"refresh-3\""));
+}
+
+#[tokio::test]
+async fn a_store_that_is_moved_by_a_reload_is_refused_and_nothing_is_presented() {
+    let (place, rotation) = (Place::new(), Rotation::new("first"));
+    let (provider, environment) = (rotation.serve(), environment());
+    let sections = section(&place, &provider, "a");
+    let old = Manager::build(&sections, &environment).unwrap();
+    old.start();
+    old.credential("main").unwrap().wait().await.unwrap();
+    let mut elsewhere = sections.clone();
+    elsewhere.get_mut("main").unwrap().common.store = Some(place.folder.path().join("elsewhere"));
+    let invalid = Manager::build_after(Some(&old), &elsewhere, &environment).unwrap_err();
+    assert_eq!(invalid.key(), "credentials.main.store");
+    assert!(invalid.cure().unwrap().contains("move the file"), "{invalid}");
+    // Under another name it is another credential, and the same section is the same one.
+    let renamed = [("other".to_owned(), sections["main"].clone())].into();
+    let new = Manager::build_after(Some(&old), &renamed, &environment).unwrap();
+    new.start();
+    drop(old);
+    new.credential("other").unwrap().wait().await.unwrap();
+    assert_eq!(rotation.presented(), ["first"]);
+    new.finish().await;
+}
+
+#[tokio::test]
 async fn a_section_that_becomes_another_credential_shows_nothing_of_the_one_before() {
     let (place, rotation) = (Place::new(), Rotation::new("first"));
     let (provider, environment) = (rotation.serve(), environment());

@@ -47,6 +47,24 @@ async fn f7_with_a_token_an_answer_that_has_expired_takes_nothing_away() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn f7_the_token_that_is_held_ends_when_the_provider_says_that_it_has() {
+    let bench = bench([token(3600), Step::Again { lifetime: secs(0) }]);
+    bench.manager.start();
+    bench.credential().wait().await.unwrap();
+    pass(3310).await;
+    assert!(bench.credential().current().is_none(), "long before the end that it was given at first");
+    let status = &bench.manager.statuses()[0];
+    assert_eq!(status.last_error.as_ref().unwrap().reason, "stale_token");
+    let shown = String::from_utf8(bench.metrics.render()).unwrap();
+    let ends = "attache_token_expiry_timestamp_seconds{credential=\"orders\"} ";
+    let ends: f64 = shown.lines().find_map(|line| line.strip_prefix(ends)).unwrap().parse().unwrap();
+    let now = (SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap() + bench.began.elapsed())
+        .as_secs_f64();
+    assert!(ends <= now + 1.0, "{ends} {now}");
+    assert!(bench.asked().len() <= 15, "{:?}", bench.asked());
+}
+
+#[tokio::test(start_paused = true)]
 async fn f6_in_either_state_every_kind_of_failure_backs_off_and_heals() {
     let kinds = [
         FetchError::Unreachable,
