@@ -38,6 +38,9 @@ const SETTLE: Duration = Duration::from_millis(250);
 /// After so many of these reads what is there is taken: whoever writes all the time does not keep changes away.
 const READS_TO_SETTLE: u32 = 20;
 
+/// A load that has not ended by then is told of: a mount may hang.
+const SLOW: Duration = Duration::from_secs(10);
+
 /// With so many looks a content that was refused is tried again.
 const LOOKS_TO_RETRY: u32 = 5;
 
@@ -132,16 +135,27 @@ impl Watcher {
             let (file, content, environment) =
                 (self.file.clone(), self.content.clone(), self.environment.clone());
             let apply = Arc::clone(&apply);
-            let work = task::spawn_blocking(move || {
+            let mut work = task::spawn_blocking(move || {
                 // What has settled, not what is there by now.
                 let loaded = config::load_content(file.as_deref(), content.as_deref(), environment)?;
                 let mut apply = apply.lock().unwrap_or_else(PoisonError::into_inner);
                 apply(&loaded).map_err(|mistake| loaded.origin.explain(mistake))
             });
-            let Ok(outcome) = work.await else {
+            let done = match time::timeout(SLOW, &mut work).await {
+                Ok(done) => done,
+                Err(_) => {
+                    tracing::warn!(
+                        "reading what the changed configuration names takes long; the old one is in force"
+                    );
+                    work.await
+                }
+            };
+            let Ok(outcome) = done else {
                 tracing::error!(
                     "a changed configuration met a bug in attaché; please report it with the lines above"
                 );
+                metrics.reload(ReloadOutcome::Rejected);
+                self.condition.rejected("it met a bug in attaché, which is in the log".into());
                 continue;
             };
             match outcome {

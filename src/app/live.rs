@@ -103,6 +103,8 @@ impl Changes {
             state.manager = manager;
             state.routes = route_views(&new);
         }
+        // First, because a refresher that ends shows its metrics until then.
+        drop(before);
         forget(metrics, &self.config, &new);
         let is_reloaded =
             |key: &&String| ["credentials.", "routes."].iter().any(|part| key.starts_with(part));

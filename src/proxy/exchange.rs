@@ -153,8 +153,8 @@ async fn acquire(
 ) -> Result<Connection, Error> {
     let (pool, now) = (&caller.worker.pool, caller.worker.ticks.now());
     match upstream::acquire(&route.upstream, pool, wanted, now).await {
-        Ok(connection) => {
-            if !connection.is_used() {
+        Ok(mut connection) => {
+            if connection.count_once() {
                 route.metrics.upstream_connection(UpstreamConnection::Opened);
             }
             route.renew(token).await?;

@@ -3,7 +3,8 @@
 //! - Nothing was sent, or the upstream says that it has not looked at it (GOAWAY, REFUSED_STREAM; RFC 9113 §8.7): on
 //!   another connection, whatever the method, if what was sent of the body is held.
 //! - A kept connection ended before the answer began: on another, if the method is idempotent and the body is held
-//!   (RFC 9110 §9.2.2). Not when the upstream reset the stream: it has seen the request.
+//!   (RFC 9110 §9.2.2). Not when the upstream reset the stream: it has seen the request. The other one may be kept, too, and end
+//!   by the same restart: that is the same failure and not that of the second sending, so there may be a third.
 
 use http::{
     HeaderMap, Request, Response, Uri, Version,
@@ -70,7 +71,6 @@ pub(super) async fn send(
             Err(StreamError::Unsent) => {}
             Err(_) if outgoing.has_failed() => return Err(Reason::CallerAborted.into()),
             Err(StreamError::Unprocessed) if outgoing.body_is_held() => {}
-            // The next one may be kept, too, and end by the same restart.
             Err(StreamError::Closed) if kept && outgoing.is_held() => {}
             Err(error) => return Err(error.reason().into()),
         }
@@ -140,7 +140,7 @@ impl StreamError {
 
 async fn seat(caller: &Caller, route: &Route, token: &mut Injected) -> Result<Sharing, Error> {
     let worker = &caller.worker;
-    let sharing = match upstream::at_hand(&route.upstream, &worker.pool, &worker.shared) {
+    let mut sharing = match upstream::at_hand(&route.upstream, &worker.pool, &worker.shared) {
         Some(sharing) => sharing,
         None => {
             // Boxed, so that others carry no room for it.
@@ -150,9 +150,9 @@ async fn seat(caller: &Caller, route: &Route, token: &mut Injected) -> Result<Sh
             found
         }
     };
-    let is_new = match &sharing {
-        Sharing::Seat(seat) => seat.is_to_be_counted(),
-        Sharing::Own(connection) => !connection.is_used(),
+    let is_new = match &mut sharing {
+        Sharing::Seat(seat) => seat.count_once(),
+        Sharing::Own(connection) => connection.count_once(),
     };
     if is_new {
         route.metrics.upstream_connection(UpstreamConnection::Opened);

@@ -65,9 +65,13 @@ impl Keys {
             return Ok(found);
         }
         self.looked = Some(Instant::now());
-        let read = match found.is_empty() {
+        // Keys that are at hand and do not fit are of no use to go on with.
+        let read = match renew || found.is_empty() {
             true => self.read(http).await,
-            false => time::timeout(PATIENCE, self.read(http)).await.unwrap_or(Err(FetchError::Timeout)),
+            false => time::timeout(PATIENCE, self.read(http)).await.unwrap_or_else(|_| {
+                self.endpoint.doubt();
+                Err(FetchError::Timeout)
+            }),
         };
         match read {
             Ok(keys) => (self.known, self.read) = (keys, self.looked),
@@ -221,6 +225,7 @@ mod tests {
         keys.looked = Some(Instant::now() - LOOK_AGAIN);
         assert!(keys.candidates(alg, Some("one"), false, &mut http).await.is_err());
     }
+
     #[tokio::test(start_paused = true)]
     async fn keys_that_do_not_come_hold_no_token_up_whose_key_is_known() {
         // Accepts, as the kernel does for it, and never says a word.
@@ -232,5 +237,9 @@ mod tests {
         let began = Instant::now();
         assert_eq!(keys.candidates(Algorithm::EdDSA, Some("one"), false, &mut http).await.unwrap().len(), 1);
         assert!(began.elapsed() <= PATIENCE + Duration::from_millis(1), "{:?}", began.elapsed());
+        // A key that is known and did not fit is no reason to give up sooner.
+        keys.looked = None;
+        let renewing = keys.candidates(Algorithm::EdDSA, Some("one"), true, &mut http);
+        assert!(time::timeout(PATIENCE * 2, renewing).await.is_err());
     }
 }

@@ -205,8 +205,17 @@ fn moved(before: &CredentialConfig, now: &CredentialConfig) -> Result<(), Invali
     if before.common.store == now.common.store || !refreshes(before) || !refreshes(now) {
         return Ok(());
     }
-    Err(Invalid::new("store", "of a refresh token cannot be another file while attaché runs")
-        .hint("leave it as it was; or stop attaché, move the file there, and start attaché again"))
+    let (what, cure) = match &before.common.store {
+        Some(_) => (
+            "of a refresh token cannot be another file while attaché runs",
+            "leave it as it was; or stop attaché, move the file there, and start attaché again",
+        ),
+        None => (
+            "cannot be given to a refresh token while attaché runs: the one in the configuration may be spent",
+            "leave it as it was; or get a new refresh token, put it in place together with `store`, and start attaché again",
+        ),
+    };
+    Err(Invalid::new("store", what).hint(cure))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::{
     family::fingerprint,
     quota::Quota,
     refusal::Refusal,
+    schedule::margin,
     source::{Fetched, Source},
     status::{CertificateStatus, LastError, SupplyStatus},
     store::{Handover, Store, StoreError, StoredAccess, at_millis, millis, seconds},
@@ -36,6 +37,14 @@ pub(super) struct Kept {
     pub(super) lifetime: Duration,
     /// How long ago it was asked for.
     pub(super) age: Duration,
+}
+
+impl Kept {
+    /// How long it can still be used, if it can: not in its margin.
+    pub(super) fn left(&self) -> Option<Duration> {
+        let usable = self.lifetime - margin(self.lifetime);
+        usable.checked_sub(self.age).filter(|left| !left.is_zero())
+    }
 }
 
 impl Supplier {

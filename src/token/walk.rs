@@ -126,8 +126,11 @@ pub async fn can_keep(config: &CredentialConfig, clock: Clock) -> Result<(), Fet
     // A section that is wrong is told by whoever builds it to use it.
     let Ok(mut supplier) = Supplier::build(config, &clock) else { return Ok(()) };
     supplier.open(clock.now(), false).await?;
-    // With a token in the store nothing is asked for.
-    if supplier.kept(clock.now()).is_some() { Ok(()) } else { supplier.prove(clock.now()).await }
+    // With a token in the store that is good for a while nothing is asked for.
+    match supplier.kept(clock.now()).and_then(|kept| kept.left()) {
+        Some(_) => Ok(()),
+        None => supplier.prove(clock.now()).await,
+    }
 }
 
 /// One token request. A refresh token that is replaced by it is in the store then, where a sidecar that is started later finds

@@ -44,6 +44,11 @@ impl Connection {
         self.line.rests();
     }
 
+    /// Whether the connection is new to whoever counts them: true once.
+    pub(in crate::proxy) fn count_once(&mut self) -> bool {
+        self.line.count_once()
+    }
+
     /// Whether it has carried a request, or been kept: only then can it be closing without anyone's fault.
     pub(in crate::proxy) fn is_used(&self) -> bool {
         self.line.is_used()

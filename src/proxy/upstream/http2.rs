@@ -187,7 +187,7 @@ impl Multiplexed {
     }
 
     /// A request has begun on it.
-    pub(super) fn is_begun(&self) {
+    pub(super) fn begun(&self) {
         self.used.set(true);
     }
 
@@ -196,8 +196,8 @@ impl Multiplexed {
         self.used.get()
     }
 
-    /// Whether nobody has asked this before.
-    pub(super) fn is_to_be_counted(&self) -> bool {
+    /// Whether nobody has asked this before: true once.
+    pub(super) fn count_once(&self) -> bool {
         !self.counted.replace(true)
     }
 

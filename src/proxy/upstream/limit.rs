@@ -80,11 +80,11 @@ impl Limit {
     pub(super) fn queue(self: &Arc<Self>) -> Option<Waiting> {
         let room = |waiting: usize| (waiting < self.max_waiting).then_some(waiting + 1);
         self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).ok()?;
-        self.is_waited_for();
+        self.waited_for();
         Some(Waiting { limit: Arc::clone(self), counts: Cell::new(true) })
     }
 
-    fn is_waited_for(&self) {
+    fn waited_for(&self) {
         self.metrics.waiting();
         self.pressure.notify_waiters();
     }
@@ -111,7 +111,7 @@ impl Drop for Permit {
 
 impl Waiting {
     /// It has been given what it waits for, and will find that out.
-    pub(super) fn is_served(&self) {
+    pub(super) fn served(&self) {
         if self.counts.replace(false) {
             self.limit.waiting.fetch_sub(1, Ordering::AcqRel);
             self.limit.metrics.no_longer_waiting();
@@ -122,13 +122,13 @@ impl Waiting {
     pub(super) fn goes_on(&self) {
         if !self.counts.replace(true) {
             self.limit.waiting.fetch_add(1, Ordering::AcqRel);
-            self.limit.is_waited_for();
+            self.limit.waited_for();
         }
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.is_served();
+        self.served();
     }
 }

@@ -37,6 +37,7 @@ pub(super) struct Line {
     max_header_bytes: usize,
     terms: Terms,
     used: bool,
+    counted: bool,
     // It cannot carry another request.
     last: bool,
     // The request broke off after its answer had begun.
@@ -69,6 +70,7 @@ impl Line {
             max_header_bytes,
             terms,
             used: false,
+            counted: false,
             last: false,
             broken: false,
         }
@@ -81,6 +83,11 @@ impl Line {
     /// It is kept, and may end at any time from here on.
     pub(super) fn rests(&mut self) {
         self.used = true;
+    }
+
+    /// Whether nobody has asked this before: true once.
+    pub(super) fn count_once(&mut self) -> bool {
+        !std::mem::replace(&mut self.counted, true)
     }
 
     /// Whether it has carried a request, or been kept.

@@ -40,7 +40,7 @@ impl<T> Queue<T> {
     pub(super) fn pop(&mut self) -> Option<oneshot::Sender<T>> {
         let (waiter, place) = self.0.pop_front()?;
         if let Some(place) = place.upgrade() {
-            place.is_served();
+            place.served();
         }
         Some(waiter)
     }

@@ -90,9 +90,9 @@ impl Seat {
         self.connection.is_used()
     }
 
-    /// Whether the connection is new to whoever counts them: once.
-    pub(in crate::proxy) fn is_to_be_counted(&self) -> bool {
-        self.connection.is_to_be_counted()
+    /// Whether the connection is new to whoever counts them: true once.
+    pub(in crate::proxy) fn count_once(&self) -> bool {
+        self.connection.count_once()
     }
 
     /// Whether the upstream takes requests for tunnels (RFC 8441 §3).
@@ -148,7 +148,7 @@ impl Seat {
         let mut sender = self.connection.sender();
         poll_fn(|cx| sender.poll_ready(cx)).await.map_err(|_gone| StreamError::Unsent)?;
         let (response, stream) = sender.send_request(request, bodiless).map_err(|error| classify(&error))?;
-        self.connection.is_begun();
+        self.connection.begun();
         // Before anything can be written: that is done by another task of this thread.
         self.connection.heads().add(stream.stream_id().as_u32(), &fields);
         Ok((response, stream))

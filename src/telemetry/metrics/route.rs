@@ -188,7 +188,7 @@ impl RouteMetrics {
         self.rare.rejections[outcome as usize].inc();
     }
 
-    /// A request was sent again on a fresh connection.
+    /// A request was sent again, because a kept connection was closing or the upstream had not looked at it.
     pub fn retry(&self) {
         self.rare.retries.inc();
     }

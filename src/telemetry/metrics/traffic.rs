@@ -1,6 +1,6 @@
 //! What every request counts: how many a route has answered, how long they took, how many are under way.
 //!
-//! All of a route lies together, in three lines of a processor's cache. The library has a place for each counter, with its
+//! All of a route lies together, in three or four lines of a processor's cache. The library has a place for each counter, with its
 //! description, and several for a histogram: with a thousand routes in use that was more than the cache holds.
 
 use std::{
@@ -17,8 +17,11 @@ use prometheus::{
     proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
 };
 
-/// From a fast cache hit to a long poll, in seconds.
-const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0];
+/// From a fast cache hit to a long poll, in microseconds.
+const BUCKETS: [u64; 12] = [
+    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 2_500_000, 10_000_000,
+    60_000_000,
+];
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -49,7 +52,7 @@ impl Traffic {
     pub(super) fn end(&self, took: Duration) {
         self.under_way.fetch_sub(1, Relaxed);
         let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let within = |bound: &f64| nanoseconds <= (bound * 1e9) as u64;
+        let within = |bound: &u64| nanoseconds <= bound * 1000;
         let bucket = BUCKETS.iter().position(within).unwrap_or(BUCKETS.len());
         self.durations[bucket].fetch_add(1, Relaxed);
         self.ticks.fetch_add(nanoseconds / TICK, Relaxed);
@@ -61,9 +64,9 @@ impl Traffic {
             all += duration.load(Relaxed);
             all
         };
-        let bucket = |(bound, duration): (&f64, &AtomicU64)| {
+        let bucket = |(bound, duration): (&u64, &AtomicU64)| {
             let mut bucket = Bucket::default();
-            bucket.set_upper_bound(*bound);
+            bucket.set_upper_bound(*bound as f64 / 1e6);
             bucket.set_cumulative_count(up_to(duration));
             bucket
         };

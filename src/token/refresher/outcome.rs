@@ -23,8 +23,8 @@ use crate::{
 impl Refresher {
     /// Uses a token that the store held; returns how long until the next is asked for, if it is any good.
     pub(super) fn take_up(&mut self, kept: Kept, now: Moment) -> Option<Duration> {
+        let left = kept.left()?;
         let Kept { token, lifetime, age } = kept;
-        let left = (lifetime - schedule::margin(lifetime)).checked_sub(age).filter(|left| !left.is_zero())?;
         self.shared.publish(token, now.after(left), now.after(lifetime - age));
         self.names.published(now.after(lifetime - age).wall);
         tracing::info!(credential = &*self.name, left_s = left.as_secs(), "the token in the store is used");

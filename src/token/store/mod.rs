@@ -192,10 +192,11 @@ impl Store {
         self.flush_within(PATIENCE, PATIENCE).await
     }
 
-    /// The same for what an attempt has brought.
+    /// The same for what an attempt has brought. A disk that hangs already has had the usual patience.
     async fn keep_within(&mut self, patience: Duration) -> Result<(), StoreError> {
         let hangs = self.problem == Some(StoreError::Stalled);
-        self.flush_within(if hangs { Duration::ZERO } else { patience }, patience).await
+        let before = if hangs { patience.saturating_sub(PATIENCE) } else { patience };
+        self.flush_within(before, patience).await
     }
 
     /// Waits for so long for what is being written already, and for so long in all.

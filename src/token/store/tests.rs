@@ -353,7 +353,8 @@ async fn an_attempt_waits_for_a_disk_that_hangs_once() {
     let hung = Arc::clone(&store.disk).lock_owned().await;
     let (noted, ()) = tokio::join!(store.keep_requests(vec![7]), time::advance(PATIENCE));
     assert_eq!(noted, Err(StoreError::Stalled));
-    let soon = PATIENCE_OF_ROTATION / 2;
+    // With what it has waited already, as long as for a new refresh token alone.
+    let soon = PATIENCE_OF_ROTATION - PATIENCE + Duration::from_millis(1);
     let (kept, ()) =
         tokio::join!(time::timeout(soon, store.keep_refresh(refresh("first"))), time::advance(soon));
     assert_eq!(kept, Ok(Err(StoreError::Stalled)));

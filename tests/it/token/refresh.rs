@@ -378,6 +378,17 @@ async fn a_store_that_is_moved_by_a_reload_is_refused_and_nothing_is_presented()
     let invalid = Manager::build_after(Some(&old), &elsewhere, &environment).unwrap_err();
     assert_eq!(invalid.key(), "credentials.main.store");
     assert!(invalid.cure().unwrap().contains("move the file"), "{invalid}");
+    // What was kept in memory only has no file that could be moved.
+    let json = format!(
+        "{{\"type\":\"refresh_token\",\"client_id\":\"c\",\"client_auth\":\"none\",\"unsafe_no_store\":true,\
+         \"token_endpoint\":\"{}/token\",\"refresh_token\":{{\"file\":\"{}\"}}}}",
+        provider.url(),
+        place.path("initial")
+    );
+    let without = [("main".to_owned(), serde_json::from_str(&json).unwrap())].into();
+    let forgetful = Manager::build(&without, &environment).unwrap();
+    let invalid = Manager::build_after(Some(&forgetful), &sections, &environment).unwrap_err();
+    assert!(invalid.cure().unwrap().contains("a new refresh token"), "{invalid}");
     // Under another name it is another credential, and the same section is the same one.
     let renamed = [("other".to_owned(), sections["main"].clone())].into();
     let new = Manager::build_after(Some(&old), &renamed, &environment).unwrap();
