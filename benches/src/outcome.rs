@@ -55,8 +55,8 @@ impl Outcome {
             p99s: each(|sample| sample.p99),
             busy: Spread::of(each(Sample::busy)).median,
             system: system as f64 / (user + system).max(1) as f64,
-            errors: series.samples.iter().map(|sample| sample.errors).sum(),
-            example: series.samples.iter().find_map(|sample| sample.example.clone()),
+            errors: series.errors,
+            example: series.example.clone(),
             saturates: saturates && series.kind != Kind::Direct,
         }
     }

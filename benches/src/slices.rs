@@ -41,12 +41,21 @@ pub struct Series {
     pub samples: Vec<Sample>,
     /// User and system time, in clock ticks.
     pub ticks: (u64, u64),
+    /// Those of the rounds that are dropped among them: a connection that was lost there is missing in the others.
+    pub errors: u64,
+    pub example: Option<String>,
 }
 
 impl Scenario {
     /// What there is before the first round.
     pub fn series(&self) -> Vec<Series> {
-        let empty = |kind: &Kind| Series { kind: *kind, samples: Vec::new(), ticks: (0, 0) };
+        let empty = |kind: &Kind| Series {
+            kind: *kind,
+            samples: Vec::new(),
+            ticks: (0, 0),
+            errors: 0,
+            example: None,
+        };
         self.targets.iter().map(empty).collect()
     }
 
@@ -91,8 +100,10 @@ impl Scenario {
                     taken[*index].add(engine, load, &target.pids(), cpus, self.slice / self.turns)?;
                 }
             }
-            if round > 0 {
-                for ((.., series), mut sample) in chosen.iter_mut().zip(taken) {
+            for ((.., series), mut sample) in chosen.iter_mut().zip(taken) {
+                series.errors += sample.errors;
+                series.example = series.example.take().or_else(|| sample.example.take());
+                if round > 0 {
                     sample.end();
                     series.samples.push(sample);
                 }
