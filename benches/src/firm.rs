@@ -47,10 +47,8 @@ pub fn run(
     cores: Cores,
     report: &mut Report,
 ) -> io::Result<()> {
-    let all = [OURS, Kind::Nginx, Kind::Haproxy, Kind::Envoy];
-    let kinds: Vec<Kind> = if quick { vec![OURS] } else { all.into() };
     report.firm_begins();
-    for kind in kinds.into_iter().filter(|kind| targets::present(*kind)) {
+    for kind in kinds(quick).into_iter().filter(|kind| targets::present(*kind)) {
         let firm = measure(kind, site, engine, cores)?;
         report.firm(&firm);
         if kind == OURS {
@@ -80,6 +78,11 @@ pub fn run(
     let image = image.map_or(f64::NAN, |size| size as f64 / 1e6);
     report.judge(Verdict::firm("image (binary and certificates), MB", image, 9.5, 6.5));
     Ok(())
+}
+
+/// Of whom.
+pub fn kinds(quick: bool) -> Vec<Kind> {
+    if quick { vec![OURS] } else { vec![OURS, Kind::Nginx, Kind::Haproxy, Kind::Envoy] }
 }
 
 fn measure(kind: Kind, site: &Site, engine: &mut Engine, cores: Cores) -> io::Result<Firm> {

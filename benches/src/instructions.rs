@@ -27,7 +27,7 @@ pub fn count(
     cores: Cores,
     out: &Path,
 ) -> io::Result<f64> {
-    let profile = out.join(format!("callgrind.{}", scenario.id));
+    let profile = out.join(format!("callgrind.{}.{}", scenario.id, kind.file_name()));
     engine.busy = false;
     let place = Place { profile: Some(&profile), ..Place::own(cores) };
     let target = Target::start(kind, site, engine, place)?;

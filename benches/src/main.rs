@@ -37,7 +37,7 @@ const USAGE: &str = "benches/run [--quick | --instructions | --train] [--only ID
 --quick   only what noise cannot disturb
 --instructions
           how many a request takes outside the kernel, counted by valgrind (of the parts in --only, or of five), with a profile
-          of each beside the report
+          of each in the folder `work` beside the report
 --train   no measuring: attaché under each load, for benches/profile
 --only    one part: small-1, small-16, small-64, small-256, down-64k, down-1m, up-64k, tls-h1, tls-h2, h2c,
           grpc, routes, refresh, traces,

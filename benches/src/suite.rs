@@ -102,17 +102,18 @@ impl Bench {
 
     /// All targets of some scenarios, at once.
     fn start(&mut self, scenarios: &[Scenario], place: Place<'_>) -> io::Result<Vec<Target>> {
-        let kinds = kinds(scenarios).into_iter().filter(|kind| targets::present(*kind));
-        kinds.map(|kind| Target::start(kind, &self.site, &mut self.engine, place)).collect()
+        let kinds = once(scenarios.iter().flat_map(|scenario| scenario.targets.clone()));
+        let present = kinds.into_iter().filter(|kind| targets::present(*kind));
+        present.map(|kind| Target::start(kind, &self.site, &mut self.engine, place)).collect()
     }
 }
 
-/// Each target of some scenarios, once.
-fn kinds(scenarios: &[Scenario]) -> Vec<Kind> {
-    let mut kinds: Vec<Kind> = Vec::new();
-    for kind in scenarios.iter().flat_map(|scenario| &scenario.targets) {
-        if !kinds.contains(kind) {
-            kinds.push(*kind);
+/// Each once.
+fn once(all: impl IntoIterator<Item = Kind>) -> Vec<Kind> {
+    let mut kinds = Vec::new();
+    for kind in all {
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
         }
     }
     kinds
@@ -139,8 +140,9 @@ fn all(wish: &Wish, bench: &mut Bench, report: &mut Report) -> io::Result<()> {
     let mut wanted = scenarios::all();
     wanted.retain(|scenario| wish.wants(scenario.id));
     let latency = Some(scenarios::latency()).filter(|scenario| wish.wants(scenario.id));
-    let missing = kinds(&wanted).into_iter().filter(|kind| !targets::present(*kind));
-    for kind in missing {
+    let times = wanted.iter().chain(&latency).flat_map(|scenario| scenario.targets.clone());
+    let firm = if wish.wants("fixed") { firm::kinds(wish.quick) } else { Vec::new() };
+    for kind in once(times.chain(firm)).into_iter().filter(|kind| !targets::present(*kind)) {
         report.line(&format!("{} is not installed: left out.", kind.name()));
     }
     if !wanted.is_empty() {
@@ -162,12 +164,21 @@ fn all(wish: &Wish, bench: &mut Bench, report: &mut Report) -> io::Result<()> {
 /// Instructions a request, of the scenarios that are wanted or of the usual ones, one a line.
 pub fn instructions(wish: &Wish) -> io::Result<End> {
     const USUAL: [&str; 5] = ["small-64", "tls-h1", "tls-h2", "h2c", "grpc"];
+    if !targets::has("valgrind") {
+        println!("SKIPPED: valgrind is missing");
+        return Ok(End::Open);
+    }
     let Bench { mut engine, site, cores } = Bench::new(wish)?;
     let mut chosen = scenarios::all();
     chosen.retain(|scenario| match wish.only.is_empty() {
         true => USUAL.contains(&scenario.id),
         false => wish.wants(scenario.id),
     });
+    if chosen.is_empty() {
+        return Err(io::Error::other(
+            "instructions are counted of parts with many requests: not of latency, nor of fixed",
+        ));
+    }
     for scenario in &chosen {
         for kind in scenario.targets.iter().filter(|kind| matches!(kind, Kind::Attache(_))) {
             let count = instructions::count(scenario, *kind, &site, &mut engine, cores, &site.directory)?;

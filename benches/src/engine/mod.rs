@@ -12,6 +12,7 @@ mod huffman;
 mod origin;
 mod origin2;
 mod run;
+mod slot;
 mod wire;
 
 pub use self::{
@@ -38,20 +39,18 @@ use rustix::{
     fd::OwnedFd,
 };
 
-use self::{caller::Caller, caller2::Caller2, origin::Origin, run::Run, wire::Wire};
-
-enum Slot {
-    Free,
-    Listener { listener: TcpListener, answers: Rc<Answers>, tls: Option<Arc<rustls::ServerConfig>> },
-    Origin(Origin),
-    Caller(Caller),
-    Caller2(Caller2),
-}
+use self::{
+    caller::Caller,
+    caller2::Caller2,
+    origin::Origin,
+    run::Run,
+    slot::{Slot, Slots},
+    wire::Wire,
+};
 
 pub struct Engine {
     poll: OwnedFd,
-    slots: Vec<Slot>,
-    free: Vec<usize>,
+    slots: Slots,
     buffer: Vec<u8>,
     events: Vec<Event>,
     /// Busy-polling; else it sleeps until something happens, for when generator and proxy share a core.
@@ -62,8 +61,7 @@ impl Engine {
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             poll: epoll::create(CreateFlags::CLOEXEC)?,
-            slots: Vec::new(),
-            free: Vec::new(),
+            slots: Slots::default(),
             buffer: vec![0; 256 * 1024],
             events: vec![Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; 256],
             busy: true,
@@ -79,7 +77,7 @@ impl Engine {
         rustix::net::listen(&listener, 4096)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let slot = self.put(Slot::Free);
+        let slot = self.slots.put(Slot::Free);
         epoll::add(&self.poll, listener.as_fd(), EventData::new_u64(slot as u64), EventFlags::IN)?;
         self.slots[slot] = Slot::Listener { listener, answers: answers.clone(), tls };
         Ok(address)
@@ -90,7 +88,7 @@ impl Engine {
         let mut callers = Vec::with_capacity(count);
         for opened in 0..count {
             let wire = Wire::new(TcpStream::connect(to)?, None)?;
-            let slot = self.put(Slot::Free);
+            let slot = self.slots.put(Slot::Free);
             epoll::add(&self.poll, wire.socket.as_fd(), EventData::new_u64(slot as u64), EventFlags::IN)?;
             self.slots[slot] = match plan.streams {
                 0 => Slot::Caller(Caller::new(wire)),
@@ -106,7 +104,7 @@ impl Engine {
 
     pub fn close(&mut self, load: Load) {
         for slot in load.callers {
-            self.drop_slot(slot);
+            self.slots.free(slot);
         }
     }
 
@@ -124,6 +122,11 @@ impl Engine {
     /// A closed loop over all callers until a limit; returns when the last answer has come.
     pub fn run(&mut self, load: &Load, limit: Limit) -> io::Result<Tally> {
         let mut run = Run::new(load, limit);
+        let gone = load.callers.iter().filter(|caller| !self.slots[**caller].asks()).count();
+        if gone > 0 {
+            run.tally.errors += gone as u64;
+            run.tally.example = Some(format!("{gone} connections have been lost"));
+        }
         let start = Instant::now();
         for caller in &load.callers {
             for _ in 0..load.plan.streams.max(1) {
@@ -140,6 +143,8 @@ impl Engine {
             } else if last.elapsed() > Duration::from_secs(10) {
                 run.tally.errors += run.in_flight as u64;
                 run.tally.example = Some("no answer within 10 s".into());
+                // Whatever still comes for them is no answer to what is sent next.
+                load.callers.iter().for_each(|caller| self.slots.free(*caller));
                 break;
             }
         }
@@ -175,7 +180,7 @@ impl Engine {
                         .transpose()
                         .map_err(io::Error::other)?;
                     let wire = Wire::new(socket, tls)?;
-                    let new = self.put(Slot::Free);
+                    let new = self.slots.put(Slot::Free);
                     epoll::add(
                         &self.poll,
                         wire.socket.as_fd(),
@@ -199,10 +204,9 @@ impl Engine {
                 return self.answered(index, flags, run);
             }
         };
-        if alive {
-            self.slots[index] = slot;
-        } else {
-            self.free.push(index);
+        self.slots[index] = slot;
+        if !alive {
+            self.slots.free(index);
         }
         Ok(())
     }
@@ -237,10 +241,13 @@ impl Engine {
             }
             Err(error) => {
                 let lost = open - done.len();
-                run.tally.errors += lost.max(1) as u64;
-                run.tally.example.get_or_insert(error.to_string());
-                run.in_flight = run.in_flight.saturating_sub(lost);
-                self.drop_slot(index);
+                // One of another load is told of when that has its turn.
+                if run.load.callers.contains(&index) {
+                    run.tally.errors += lost.max(1) as u64;
+                    run.tally.example.get_or_insert(error.to_string());
+                    run.in_flight = run.in_flight.saturating_sub(lost);
+                }
+                self.slots.free(index);
             }
         }
         done.clear();
@@ -279,21 +286,5 @@ impl Engine {
             _ => return Ok(()),
         };
         wire.ask(&self.poll, caller)
-    }
-
-    fn put(&mut self, slot: Slot) -> usize {
-        if let Some(index) = self.free.pop() {
-            self.slots[index] = slot;
-            return index;
-        }
-        self.slots.push(slot);
-        self.slots.len() - 1
-    }
-
-    fn drop_slot(&mut self, index: usize) {
-        if !matches!(self.slots[index], Slot::Free) {
-            self.slots[index] = Slot::Free;
-            self.free.push(index);
-        }
     }
 }
