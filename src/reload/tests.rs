@@ -1,3 +1,5 @@
+//! A reload from the file to the process: what is applied, what is refused and told, and what is tried again.
+
 use std::{os::unix::fs::symlink, path::Path};
 
 use tempfile::TempDir;
