@@ -2,9 +2,9 @@
 //!
 //! - Nothing was sent, or the upstream says that it has not looked at it (GOAWAY, REFUSED_STREAM; RFC 9113 §8.7): on
 //!   another connection, whatever the method, if what was sent of the body is held.
-//! - A kept connection ended before the answer began: on another, if the method is idempotent and the body is held
-//!   (RFC 9110 §9.2.2). Not when the upstream reset the stream: it has seen the request. The other one may be kept, too, and end
-//!   by the same restart: that is the same failure and not that of the second sending, so there may be a third.
+//! - A kept connection ended before the answer began: once, on a fresh one, if the method is idempotent and the body is held
+//!   (RFC 9110 §9.2.2). Not on another kept one, which may end by the same restart. Not when the upstream reset the stream: it has
+//!   seen the request.
 
 use http::{
     HeaderMap, Request, Response, Uri, Version,
@@ -20,7 +20,7 @@ use super::{
     outgoing::Outgoing,
     route::{Injected, Route},
     upgrade,
-    upstream::{self, Connected, Connection, Fields, Seat, Sharing, StreamError},
+    upstream::{self, Connected, Connection, Fields, Seat, Sharing, StreamError, Wanted},
 };
 use crate::{telemetry::metrics::UpstreamConnection, token::Current};
 
@@ -42,12 +42,13 @@ pub(super) async fn send(
     outgoing: &Outgoing<'_>,
     token: &mut Injected,
 ) -> Result<Sent, Error> {
+    let mut wanted = Wanted::Any;
     for sending in 0..MAX_SENDINGS {
         if sending > 0 {
             route.metrics.retry();
             route.renew(token).await?;
         }
-        let seat = match seat(caller, route, token).await? {
+        let seat = match seat(caller, route, wanted, token).await? {
             Sharing::Seat(seat) => seat,
             Sharing::Own(connection) => return Ok(Sent::Http1(connection)),
         };
@@ -71,7 +72,9 @@ pub(super) async fn send(
             Err(StreamError::Unsent) => {}
             Err(_) if outgoing.has_failed() => return Err(Reason::CallerAborted.into()),
             Err(StreamError::Unprocessed) if outgoing.body_is_held() => {}
-            Err(StreamError::Closed) if kept && outgoing.is_held() => {}
+            Err(StreamError::Closed) if kept && wanted == Wanted::Any && outgoing.is_held() => {
+                wanted = Wanted::Fresh;
+            }
             Err(error) => return Err(error.reason().into()),
         }
     }
@@ -118,7 +121,7 @@ async fn connecting_seat(
     if worker.shared.speaks_http_1(slot) {
         return Ok(None);
     }
-    Ok(match seat(caller, route, token).await? {
+    Ok(match seat(caller, route, Wanted::Any, token).await? {
         Sharing::Seat(seat) => Some(seat).filter(Seat::may_connect),
         Sharing::Own(connection) => {
             worker.pool.put(slot, connection);
@@ -138,13 +141,22 @@ impl StreamError {
     }
 }
 
-async fn seat(caller: &Caller, route: &Route, token: &mut Injected) -> Result<Sharing, Error> {
+async fn seat(
+    caller: &Caller,
+    route: &Route,
+    wanted: Wanted,
+    token: &mut Injected,
+) -> Result<Sharing, Error> {
     let worker = &caller.worker;
-    let mut sharing = match upstream::at_hand(&route.upstream, &worker.pool, &worker.shared) {
+    let at_hand = match wanted {
+        Wanted::Any => upstream::at_hand(&route.upstream, &worker.pool, &worker.shared),
+        Wanted::Fresh => None,
+    };
+    let mut sharing = match at_hand {
         Some(sharing) => sharing,
         None => {
             // Boxed, so that others carry no room for it.
-            let finding = Box::pin(upstream::share(&route.upstream, &worker.pool, &worker.shared));
+            let finding = Box::pin(upstream::share(&route.upstream, &worker.pool, &worker.shared, wanted));
             let found = finding.await.map_err(|error| exchange::not_connected(caller, route, &error))?;
             route.renew(token).await?;
             found

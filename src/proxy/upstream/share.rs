@@ -4,7 +4,8 @@
 //! 2. Else one request opens another, and those that come meanwhile wait for it: only then it is known what the upstream
 //!    speaks. With `max_connections` in use, a request queues: for the right to open one, and for a place that another request of
 //!    its worker gives up.
-//! 3. If it turns out to speak HTTP/1.1, each has a connection of its own from then on.
+//! 3. What must not meet a connection that is closing is given a place on the one that is opened, and on no other.
+//! 4. If it turns out to speak HTTP/1.1, each has a connection of its own from then on.
 
 use std::{
     io,
@@ -12,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, future::OptionFuture};
 use tokio::time;
 
 use super::{
@@ -47,15 +48,22 @@ pub(in crate::proxy) async fn share(
     upstream: &Arc<Upstream>,
     pool: &Rc<Pool>,
     shared: &Rc<Shared>,
+    wanted: Wanted,
 ) -> Result<Sharing, Rc<ConnectError>> {
     let slot = upstream.slot;
     let mut closed = 0;
     while closed <= MAX_CLOSED {
-        if let Some(sharing) = at_hand(upstream, pool, shared) {
-            return Ok(sharing);
+        match wanted {
+            Wanted::Any => {
+                if let Some(sharing) = at_hand(upstream, pool, shared) {
+                    return Ok(sharing);
+                }
+            }
+            // It counts among those that there may be.
+            Wanted::Fresh => shared.let_go_of_ended(slot),
         }
         if shared.speaks_http_1(slot) {
-            let acquired = acquire::acquire(upstream, pool, Wanted::Any, shared.ticks().now()).await;
+            let acquired = acquire::acquire(upstream, pool, wanted, shared.ticks().now()).await;
             return acquired.map(Sharing::Own).map_err(Rc::new);
         }
         let attempt = if let Some(dial) = shared.dialing(slot) {
@@ -63,7 +71,7 @@ pub(in crate::proxy) async fn share(
         } else if let Some(permit) = upstream.limit.try_permit() {
             dial(upstream, pool, shared, permit)
         } else {
-            match wait(upstream, shared).await? {
+            match wait(upstream, shared, wanted).await? {
                 Turn::Place(seat) => return Ok(Sharing::Seat(seat)),
                 Turn::Permit(permit) => {
                     shared.dialing(slot).unwrap_or_else(|| dial(upstream, pool, shared, permit))
@@ -71,8 +79,13 @@ pub(in crate::proxy) async fn share(
             }
         };
         // If it is alive, others were faster, and there was no room for this one.
-        let opened = attempt.await?.upgrade();
-        closed += usize::from(!opened.is_some_and(|connection| connection.is_usable()));
+        let opened = attempt.await?.upgrade().filter(|connection| connection.is_usable());
+        closed += usize::from(opened.is_none());
+        if wanted == Wanted::Fresh
+            && let Some(connection) = opened.filter(|connection| connection.has_room())
+        {
+            return Ok(Sharing::Seat(connection.seat()));
+        }
     }
     let closed = io::Error::new(io::ErrorKind::ConnectionAborted, "it closes as soon as it is open");
     Err(Rc::new(ConnectError::Unreachable(closed)))
@@ -85,12 +98,13 @@ enum Turn {
 }
 
 /// Waits as one that wants a connection of its own does, in the same queue.
-async fn wait(upstream: &Upstream, shared: &Shared) -> Result<Turn, ConnectError> {
+async fn wait(upstream: &Upstream, shared: &Shared, wanted: Wanted) -> Result<Turn, ConnectError> {
     let place = Rc::new(upstream.limit.queue().ok_or(ConnectError::Busy)?);
     let patience = time::sleep(upstream.limit.patience());
+    // The other end is kept for as long as this waits.
+    let given_up = (wanted == Wanted::Any).then(|| shared.wait(upstream.slot, &place));
     tokio::select! {
-        // The other end is kept for as long as this waits.
-        Ok(seat) = shared.wait(upstream.slot, &place) => Ok(Turn::Place(seat)),
+        Some(Ok(seat)) = OptionFuture::from(given_up) => Ok(Turn::Place(seat)),
         permit = upstream.limit.permit() => Ok(Turn::Permit(permit)),
         () = patience => Err(ConnectError::Busy),
     }

@@ -72,6 +72,13 @@ impl Shared {
         slot.connections.iter().find(|connection| connection.has_room()).map(Multiplexed::seat)
     }
 
+    /// Keeps none that has ended.
+    pub(super) fn let_go_of_ended(&self, slot: usize) {
+        if let Some(slot) = self.slots.borrow_mut().get_mut(slot) {
+            slot.connections.retain(|connection| connection.is_usable());
+        }
+    }
+
     /// The next place that comes free on one of this worker's connections.
     pub(super) fn wait(&self, slot: usize, place: &Rc<Waiting>) -> oneshot::Receiver<Seat> {
         of(&mut self.slots.borrow_mut(), slot).waiters.join(place)

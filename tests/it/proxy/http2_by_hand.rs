@@ -99,16 +99,19 @@ fn what_came_behind_the_last_stream_of_a_goaway_is_sent_elsewhere() {
 }
 
 /// Answers one stream at a time on each connection, those that are to meet when there are two, and ends one of the first two
-/// connections when it is asked to.
-fn serve(mut stream: TcpStream, two: &Barrier, ends: bool) {
+/// connections when it is asked to, which is counted.
+fn serve(mut stream: TcpStream, two: &Barrier, ends: bool, asked: &AtomicUsize) {
     let one_at_a_time = [0, 3, 0, 0, 0, 1];
     open(&mut stream, &one_at_a_time);
     while let Some(came) = next(&mut stream) {
         if !came.is_head() {
             continue;
         }
-        if came.says(b"leave-me") && ends {
-            return;
+        if came.says(b"leave-me") {
+            asked.fetch_add(1, Ordering::AcqRel);
+            if ends {
+                return;
+            }
         }
         if came.says(b"meet-me") {
             two.wait();
@@ -118,17 +121,17 @@ fn serve(mut stream: TcpStream, two: &Barrier, ends: bool) {
 }
 
 #[test]
-fn f9_kept_connections_that_end_one_after_the_other_are_no_failure_over_http_2() {
-    for (method, status, opened) in [("GET", 200, 3), ("DELETE", 200, 3), ("POST", 502, 2)] {
+fn f9_of_kept_connections_that_end_together_a_request_meets_one_over_http_2() {
+    for (method, status, opened, sent) in [("GET", 200, 3, 2), ("DELETE", 200, 3, 2), ("POST", 502, 2, 1)] {
         let (provider, (listener, url)) = (provider(), listen());
-        let connections = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&connections);
+        let (connections, asked) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (counted, leaving) = (Arc::clone(&connections), Arc::clone(&asked));
         thread::spawn(move || {
             let two = Arc::new(Barrier::new(2));
             for stream in listener.incoming() {
-                let (stream, two) = (stream.unwrap(), Arc::clone(&two));
+                let (stream, two, leaving) = (stream.unwrap(), Arc::clone(&two), Arc::clone(&leaving));
                 let ends = counted.fetch_add(1, Ordering::AcqRel) < 2;
-                thread::spawn(move || serve(stream, &two, ends));
+                thread::spawn(move || serve(stream, &two, ends, &leaving));
             }
         });
         let sidecar = with_one_worker(&url, &provider);
@@ -144,7 +147,27 @@ fn f9_kept_connections_that_end_one_after_the_other_are_no_failure_over_http_2()
         }
         assert_eq!(caller.ask(asking(method, "leave-me"), None).status, status, "{method}");
         assert_eq!(connections.load(Ordering::Acquire), opened, "{method}");
+        assert_eq!(asked.load(Ordering::Acquire), sent, "{method}");
     }
+}
+
+#[test]
+fn where_there_may_be_one_connection_a_kept_one_that_ends_makes_room_for_the_next() {
+    let (provider, (listener, url)) = (provider(), listen());
+    thread::spawn(move || {
+        for (nth, stream) in listener.incoming().enumerate() {
+            let (two, asked) = (Barrier::new(1), AtomicUsize::new(0));
+            thread::spawn(move || serve(stream.unwrap(), &two, nth == 0, &asked));
+        }
+    });
+    // Nobody may wait for one.
+    let route = format!("{H2C}\nmax_connections = 1\nmax_waiting = 0");
+    let sidecar = Sidecar::to(&url, &provider, &route);
+    let mut caller = Http2Caller::connect(sidecar.proxy);
+    assert_eq!(caller.ask(http2_request("GET", "/"), None).status, 200);
+    let mut request = http2_request("GET", "/");
+    request.headers_mut().insert("leave-me", HeaderValue::from_static("now"));
+    assert_eq!(caller.ask(request, None).status, 200);
 }
 
 #[test]
