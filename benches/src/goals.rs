@@ -33,6 +33,11 @@ impl Verdict {
         }
     }
 
+    /// The same, where something else than the figure says that it cannot be judged here.
+    pub fn unless(self, why: Option<&'static str>) -> Self {
+        Self { why, ..self }
+    }
+
     /// A ratio of times, or none without the peer: never fails a run.
     pub fn ratio(what: String, ratio: Option<Ratio>, gate: f64, goal: f64) -> Self {
         let (spread, why) = ratio.map_or((None, None), |ratio| (Some(ratio.spread), ratio.why));

@@ -16,23 +16,35 @@ pub struct Cores {
 }
 
 impl Cores {
-    /// Two of the allowed processors that are not two threads of one core.
+    /// Two of the allowed processors, where there are any not two threads of one core.
     pub fn choose() -> io::Result<Self> {
         let allowed = sched_getaffinity(None).expect("own affinity is readable");
         let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
-        let core = |cpu: usize| {
-            let read = |what| {
-                fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/{what}"))
-                    .unwrap_or_default()
-            };
-            (read("physical_package_id"), read("core_id"))
-        };
         let generator = cpus[0];
         let proxy = cpus.iter().copied().find(|cpu| core(*cpu) != core(generator));
         let proxy = proxy.or(cpus.get(1).copied());
         let proxy = proxy.ok_or_else(|| io::Error::other("two processors are needed"))?;
         Ok(Self { generator, proxy })
     }
+
+    /// Whether they are two threads of one core.
+    pub fn are_one(self) -> bool {
+        core(self.generator) == core(self.proxy)
+    }
+}
+
+/// Which core a processor is of, as far as the machine tells.
+fn core(cpu: usize) -> (String, String) {
+    let read = |what| {
+        fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/{what}"))
+            .unwrap_or_else(|_| cpu.to_string())
+    };
+    (read("physical_package_id"), read("core_id"))
+}
+
+/// How many files a process may have open here.
+pub fn files() -> u64 {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// Puts the calling thread on one processor; its children inherit that.

@@ -66,6 +66,13 @@ impl Outcome {
         self.compare(&[peer], |round| figure(self)[round] / figure(peer)[round])
     }
 
+    /// The same of requests a second, of which there is a verdict only where they are limited by the proxy.
+    pub fn rate_against(&self, peer: &Self) -> Ratio {
+        let Ratio { spread, why } = self.against(peer, |outcome| &outcome.rates);
+        let idle = [self, peer].iter().any(|outcome| !outcome.saturates && outcome.kind != Kind::Direct);
+        Ratio { spread, why: why.or(idle.then_some(IDLE)) }
+    }
+
     /// What this one adds to a figure of `nobody`, as a ratio to what a peer adds, round by round.
     pub fn added(&self, peer: &Self, nobody: &Self, figure: fn(&Self) -> &[f64]) -> Ratio {
         let added = |whose: &Self, round: usize| figure(whose)[round] - figure(nobody)[round];
@@ -144,6 +151,15 @@ mod tests {
             assert_eq!(ratio.why, Some(why));
             assert!(ratio.cell().ends_with(word), "{}", ratio.cell());
         }
+    }
+
+    #[test]
+    fn what_nobody_is_busy_with_says_nothing_of_throughput() {
+        let one = Outcome { saturates: false, ..outcome(&[1.0, 1.0, 1.0]) };
+        assert_eq!(one.against(&one, |outcome| &outcome.cpus).why, None);
+        assert_eq!(one.rate_against(&one).why, Some(IDLE));
+        let many = outcome(&[1.0, 1.0, 1.0]);
+        assert_eq!(many.rate_against(&many).why, None);
     }
 
     #[test]

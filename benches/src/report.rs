@@ -8,7 +8,7 @@ use crate::{
     firm::Firm,
     goals::Verdict,
     machine::{self, Cores},
-    outcome::Outcome,
+    outcome::{Outcome, Ratio},
     picture,
     scenarios::OURS,
     slices::Scenario,
@@ -45,7 +45,7 @@ impl Report {
             .filter(|kind| targets::present(*kind))
             .filter_map(targets::version)
             .collect();
-        let commit = env::var("BENCH_COMMIT").unwrap_or_else(|_| "a binary that was given".into());
+        let commit = env::var("BENCH_COMMIT").unwrap_or_else(|_| "attaché: a binary that was given".into());
         let mut report = Self {
             text: String::new(),
             about: json!({ "machine": machine, "commit": commit, "programs": versions }),
@@ -59,6 +59,9 @@ impl Report {
             "Machine: {machine}. Generator on processor {}, proxy on {}.",
             cores.generator, cores.proxy
         ));
+        if cores.are_one() {
+            report.line("\nThese two processors are threads of one core, and slow each other down: nothing of time is worth much here.");
+        }
         report.line(&format!("\nPrograms: {} ({commit}).", versions.join("; ")));
         report
     }
@@ -170,7 +173,7 @@ impl Report {
 
     fn sum_up(&mut self, verdicts: &[Verdict]) -> End {
         let failed = verdicts.iter().filter(|verdict| verdict.fails()).count();
-        let firm = verdicts.iter().filter(|verdict| verdict.firm).count();
+        let firm = verdicts.iter().filter(|verdict| verdict.firm && verdict.why.is_none()).count();
         let open: Vec<&str> = verdicts
             .iter()
             .filter(|verdict| verdict.is_open())
@@ -198,18 +201,18 @@ impl Report {
 fn row(outcome: &Outcome, base: Option<&Outcome>) -> String {
     // Nobody is no proxy, and uses nothing.
     let proxy = |text: String| if outcome.kind == Kind::Direct { "-".into() } else { text };
-    let ratio = |figure: fn(&Outcome) -> &[f64]| {
-        base.map_or_else(|| "not measured".into(), |base| outcome.against(base, figure).cell())
+    let cell = |ratio: fn(&Outcome, &Outcome) -> Ratio| {
+        base.map_or_else(|| "not measured".into(), |base| ratio(outcome, base).cell())
     };
     let median = |figures: &[f64]| Spread::of(figures.iter().copied()).median;
     format!(
         "| {} | {} | {} | {} | {:.0} | {} | {:.0} µs | {:.0} µs | {} | {} |",
         outcome.kind.name(),
         proxy(format!("{:.2} µs", median(&outcome.cpus))),
-        proxy(ratio(|outcome| &outcome.cpus)),
+        proxy(cell(|outcome, base| outcome.against(base, |outcome| &outcome.cpus))),
         proxy(format!("{:.0} %", outcome.system * 100.0)),
         median(&outcome.rates),
-        ratio(|outcome| &outcome.rates),
+        cell(Outcome::rate_against),
         median(&outcome.p50s) * 1e6,
         median(&outcome.p99s) * 1e6,
         proxy(format!("{:.2}", outcome.busy)),

@@ -35,6 +35,7 @@ pub fn all() -> Vec<Scenario> {
         Kind::NginxLarge,
         Kind::NginxUnbuffered,
         Kind::Nginx,
+        Kind::HaproxyLarge,
         Kind::Haproxy,
         Kind::Envoy,
         Kind::Relay,

@@ -1,6 +1,7 @@
 //! What stands around the targets: the upstreams, the token endpoint, certificates, the token, a working directory.
 
 use std::{
+    cell::Cell,
     fs, io,
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
@@ -25,6 +26,9 @@ pub struct Site {
     pub open: SocketAddr,
     /// The token endpoint, and a collector of spans.
     pub tokens: SocketAddr,
+    /// What shows that something happens: tokens that live for a short time, and the answer to spans.
+    short: Vec<Rc<Answer>>,
+    spans: Rc<Answer>,
 }
 
 /// A body of this many bytes is asked for by the name beside it.
@@ -50,8 +54,11 @@ impl Site {
                 format!(r#"{{"access_token":"{start}{end}","token_type":"Bearer","expires_in":{lifetime}}}"#);
             by_name.push((path, answer("200 OK", json.as_bytes())));
         }
+        let short =
+            by_name.iter().filter(|(name, _)| *name == "short").map(|(_, answer)| answer.clone()).collect();
         // A collector of spans takes them all (OTLP over HTTP: an empty message says so).
-        by_name.push(("traces", answer("200 OK", b"")));
+        let spans = answer("200 OK", b"");
+        by_name.push(("traces", spans.clone()));
         let refusal = answer("401 Unauthorized", b"");
         let answers = |credential| {
             let (by_name, refusal) = (by_name.clone(), refusal.clone());
@@ -67,7 +74,14 @@ impl Site {
             tokens: engine.listen(&open, None)?,
             directory,
             token,
+            short,
+            spans,
         })
+    }
+
+    /// How many tokens that live for a short time were asked for, and how many batches of spans were sent.
+    pub fn counts(&self) -> [u64; 2] {
+        [self.short.iter().map(|answer| answer.given.get()).sum(), self.spans.given.get()]
     }
 }
 
@@ -97,7 +111,8 @@ fn answer(status: &str, body: &[u8]) -> Rc<Answer> {
         engine::put_frame(&mut http2, engine::HEADERS, engine::END_HEADERS, 0, &engine::literals(&fields));
         engine::put_frame(&mut http2, engine::DATA, engine::END_STREAM, 0, body);
     }
-    Rc::new(Answer { http1: [head.as_bytes(), b"\r\n", body].concat().into(), http2 })
+    let http1 = [head.as_bytes(), b"\r\n", body].concat().into();
+    Rc::new(Answer { http1, http2, given: Cell::new(0) })
 }
 
 /// A message as gRPC frames it: not compressed, its length, its bytes.
@@ -113,7 +128,7 @@ fn grpc_answer() -> Rc<Answer> {
     engine::put_frame(&mut http2, engine::DATA, 0, 0, &grpc_message());
     let trailers = engine::literals(&[("grpc-status", "0"), ("grpc-message", "")]);
     engine::put_frame(&mut http2, engine::HEADERS, engine::END_HEADERS | engine::END_STREAM, 0, &trailers);
-    Rc::new(Answer { http1: Rc::new([]), http2 })
+    Rc::new(Answer { http1: Rc::new([]), http2, given: Cell::new(0) })
 }
 
 /// An authority and a certificate for `localhost`; TLS 1.3 with one cipher suite that every target has. What is returned makes a

@@ -72,8 +72,22 @@ impl Bench {
             let outcomes = Outcome::all(scenario, series);
             report.scenario(scenario, &outcomes);
             limits::judge(scenario.id, &outcomes, report);
+            self.shown(scenario, report)?;
         }
         measured
+    }
+
+    /// Tells how often what a scenario is about has happened. Once for each start is the least: a variant that does nothing costs
+    /// nothing.
+    fn shown(&self, scenario: &Scenario, report: &mut Report) -> io::Result<()> {
+        let [tokens, spans] = self.site.counts();
+        let (what, count) = match scenario.id {
+            "refresh" => ("tokens that live for 2 s, asked for while it ran", tokens),
+            "traces" => ("batches of spans, sent while it ran", spans),
+            _ => return Ok(()),
+        };
+        report.line(&format!("\n{count} {what}."));
+        if count < STARTS as u64 { Err(io::Error::other(format!("{what}: {count}"))) } else { Ok(()) }
     }
 
     fn measure(

@@ -9,6 +9,8 @@ pub struct Answer {
     pub http1: Rc<[u8]>,
     /// Frames without their stream.
     pub http2: Vec<u8>,
+    /// How often it was given.
+    pub given: Cell<u64>,
 }
 
 /// What a listener answers with.
@@ -45,7 +47,9 @@ impl Answers {
         let mut found = self.by_name.iter().filter(|(known, _)| known.as_bytes() == name);
         let (first, second) = (found.next(), found.next());
         let second = second.filter(|_| self.second.replace(!self.second.get()));
-        second.or(first).map(|(_, answer)| answer)
+        let (_, answer) = second.or(first)?;
+        answer.given.set(answer.given.get() + 1);
+        Some(answer)
     }
 }
 
@@ -172,7 +176,9 @@ mod tests {
 
     #[test]
     fn a_token_endpoint_gives_two_tokens_in_turn_and_both_are_let_in() {
-        let answer = |text: &str| Rc::new(Answer { http1: text.as_bytes().into(), http2: Vec::new() });
+        let answer = |text: &str| {
+            Rc::new(Answer { http1: text.as_bytes().into(), http2: Vec::new(), given: Cell::new(0) })
+        };
         let answers = Answers {
             by_name: vec![("short", answer("1")), ("128", answer("body")), ("short", answer("2"))],
             credential: Some(b"Bearer token-".to_vec()),
@@ -182,6 +188,7 @@ mod tests {
         let told = |head: &str| answers.find(head.as_bytes()).map(|answer| answer.http1.to_vec());
         let tokens = [(); 3].map(|()| told("POST /token/short HTTP/1.1\r\n\r\n").unwrap());
         assert_eq!(tokens, [b"1", b"2", b"1"]);
+        assert_eq!([0, 2].map(|at| answers.by_name[at].1.given.get()), [2, 1]);
         for (token, wanted) in [("token-1", "body"), ("token-2", "body"), ("token-", "401"), ("", "401")] {
             let head = format!("GET /v1/128 HTTP/1.1\r\nauthorization: Bearer {token}\r\n\r\n");
             assert_eq!(told(&head).unwrap(), wanted.as_bytes(), "{token}");

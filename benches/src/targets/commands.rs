@@ -26,6 +26,10 @@ pub fn of(kind: Kind, site: &Site, ports: &Ports, profile: Option<&Path>) -> io:
             writer.write(template, "conf", &[("access_log", log), ("buffers", buffers), ("user", user)])?;
         Ok(command(tool("nginx"), &["-e", "stderr", "-c", &path]))
     };
+    let haproxy = |buffers: &str| -> io::Result<Command> {
+        let path = writer.write(include_str!("../../peers/haproxy.cfg"), "cfg", &[("buffers", buffers)])?;
+        Ok(command(tool("haproxy"), &["-db", "-f", &path]))
+    };
     let command = match kind {
         Kind::Direct => return Ok(None),
         Kind::Relay => {
@@ -36,10 +40,8 @@ pub fn of(kind: Kind, site: &Site, ports: &Ports, profile: Option<&Path>) -> io:
         Kind::NginxLogged => nginx(&format!("{}/access.log", site.directory.display()), "")?,
         Kind::NginxLarge => nginx("off", include_str!("../../peers/nginx-large.conf"))?,
         Kind::NginxUnbuffered => nginx("off", include_str!("../../peers/nginx-unbuffered.conf"))?,
-        Kind::Haproxy => {
-            let path = writer.write(include_str!("../../peers/haproxy.cfg"), "cfg", &[])?;
-            command(tool("haproxy"), &["-db", "-f", &path])
-        }
+        Kind::Haproxy => haproxy("")?,
+        Kind::HaproxyLarge => haproxy("tune.bufsize 131072")?,
         Kind::Envoy => {
             let path = writer.write(include_str!("../../peers/envoy.yaml"), "yaml", &[])?;
             let options =

@@ -13,6 +13,8 @@ pub enum Kind {
     /// With none for answers.
     NginxUnbuffered,
     Haproxy,
+    /// With buffers for large bodies.
+    HaproxyLarge,
     Envoy,
     Relay,
     Direct,
@@ -51,6 +53,7 @@ impl Kind {
             Self::NginxLarge => "nginx, large buffers".into(),
             Self::NginxUnbuffered => "nginx, unbuffered".into(),
             Self::Haproxy => "HAProxy".into(),
+            Self::HaproxyLarge => "HAProxy, large buffers".into(),
             Self::Envoy => "Envoy".into(),
             Self::Relay => "raw relay".into(),
             Self::Direct => "direct".into(),
@@ -81,7 +84,7 @@ impl Kind {
             Self::Nginx | Self::NginxLogged | Self::NginxLarge | Self::NginxUnbuffered => {
                 matches!(way, Way::Plain | Way::Tls | Way::Grpc)
             }
-            Self::Haproxy | Self::Envoy => true,
+            Self::Haproxy | Self::HaproxyLarge | Self::Envoy => true,
         }
     }
 

@@ -50,7 +50,7 @@ pub fn has(program: &str) -> bool {
 pub fn present(kind: Kind) -> bool {
     match kind {
         Kind::Nginx | Kind::NginxLogged | Kind::NginxLarge | Kind::NginxUnbuffered => tool("nginx").exists(),
-        Kind::Haproxy => tool("haproxy").exists(),
+        Kind::Haproxy | Kind::HaproxyLarge => tool("haproxy").exists(),
         Kind::Envoy => envoy().exists(),
         _ => true,
     }
