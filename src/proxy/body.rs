@@ -1,6 +1,7 @@
 //! The body of an answer, streamed; it ties what it comes on to the answer.
 
 use std::{
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -11,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::{
     caller::InFlight,
     inflow::BrokenOff,
+    pipe::Pipe,
     route::Injected,
     trailers,
     upgrade::Tunnel,
@@ -110,6 +112,22 @@ impl AnswerBody {
     /// Whether nothing of it is awaited any more.
     pub(super) fn is_here(&self) -> bool {
         matches!(self.content, Content::Own(_) | Content::Upstream(None) | Content::Stream(None))
+    }
+
+    /// How much is still to come that the kernel can move, if it can.
+    pub(super) fn pours(&self) -> Option<u64> {
+        match &self.content {
+            Content::Upstream(Some(lease)) => lease.pours(),
+            _ => None,
+        }
+    }
+
+    /// Moves some of it into a pipe; 0 when it has broken off.
+    pub(super) fn poll_pour(&mut self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Content::Upstream(Some(lease)) = &mut self.content else { return Poll::Ready(Ok(0)) };
+        let count = ready!(lease.poll_pour(pipe, cx))?;
+        self.content.finish_if_complete();
+        Poll::Ready(Ok(count))
     }
 
     /// Gives the connection back if the body is complete already.

@@ -14,6 +14,7 @@ use tokio::time;
 
 use super::{
     error::Reason,
+    pipe,
     refuse::Refusals,
     site::{Live, Site},
     worker::Outbox,
@@ -77,7 +78,8 @@ impl Room {
     /// there are few, one for each caller, so that who is accepted is served.
     pub(super) fn new(files: usize, workers: usize, listeners: usize) -> Self {
         let refused = ((files / 16).clamp(2, 64) / listeners.max(1)).max(1);
-        let others = RESERVED + PER_WORKER * workers + (1 + refused) * listeners;
+        let each = PER_WORKER + 2 * pipe::most(files);
+        let others = RESERVED + each * workers + (1 + refused) * listeners;
         let rest = files.saturating_sub(others);
         Self { callers: (rest - (files / 4).min(rest.div_ceil(2))).max(2), refused }
     }
@@ -237,12 +239,13 @@ mod tests {
             (64, 4, 1, 5, 4),
             (64, 2, 4, 10, 1),
             (16, 2, 1, 2, 2),
-            (1024, 2, 1, 667, 64),
-            (20_000, 2, 1, 14_899, 64),
+            (1024, 2, 1, 635, 64),
+            (20_000, 2, 1, 14_835, 64),
         ] {
             let room = Room::new(files, workers, listeners);
             assert_eq!(room, Room { callers, refused }, "{files} {workers} {listeners}");
-            let others = RESERVED + PER_WORKER * workers + listeners * (1 + refused);
+            let each = PER_WORKER + 2 * pipe::most(files);
+            let others = RESERVED + each * workers + listeners * (1 + refused);
             assert!(files < 64 || others + callers + callers.min(files / 4) <= files);
         }
     }

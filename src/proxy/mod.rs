@@ -8,7 +8,8 @@
 //!    `hop` and `inject`.
 //! 4. `exchange` (and `exchange_http2`) sends it, an `outgoing` request, to the `upstream` and decides what may be sent once more;
 //!    `unauthorized` is what a 401 leads to.
-//! 5. `inflow`, `upload` and `body` stream both ways and tie the upstream's connection to the answer; after an `upgrade` to WebSocket,
+//! 5. `inflow`, `upload` and `body` stream both ways and tie the upstream's connection to the answer, the kernel moves large bodies
+//!    through a `pipe`; after an `upgrade` to WebSocket,
 //!    bytes go both ways instead.
 //! 6. `error` is the one place where an error becomes an answer; `complaint` keeps the log short when there are many.
 //!
@@ -38,6 +39,7 @@ mod listener;
 mod location;
 mod outgoing;
 mod path;
+mod pipe;
 mod presence;
 mod reach;
 mod refuse;

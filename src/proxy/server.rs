@@ -73,6 +73,7 @@ impl Server {
                 header_timeout: config.header_timeout.0,
                 idle_timeout: config.idle_timeout.0,
                 max_header_bytes: config.max_header_bytes,
+                files: listener::open_files(),
                 pressure: Arc::clone(&routes.kept.pressure),
             },
             max_connections: config.max_connections,
@@ -99,7 +100,7 @@ impl Server {
     /// Starts the workers, which end with `shutdown`; called on the control plane's runtime, where files are watched.
     pub fn start(self, shutdown: &Shutdown) -> io::Result<Running> {
         tokio::spawn(self.kept.watch.clone().run());
-        let room = Room::new(listener::open_files(), self.workers, self.bound.len());
+        let room = Room::new(self.limits.files, self.workers, self.bound.len());
         let gate = Gate::new(self.max_connections, room, self.metrics.connections());
         let (outboxes, inboxes): (Vec<_>, Vec<_>) = (0..self.workers).map(|_| worker::inbox()).unzip();
         let mut acceptor = Some(Acceptor { bound: self.bound, outboxes, gate });

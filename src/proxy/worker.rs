@@ -26,6 +26,7 @@ use super::{
     alarm::Alarm,
     http2,
     listener::{self, Accepted, Bound, Gate},
+    pipe::Pipes,
     registry::Registry,
     serve,
     ticks::Ticks,
@@ -50,6 +51,7 @@ pub(super) struct Worker {
     pub(super) http2: h2::server::Builder,
     /// The fields of an earlier answer, without them: a place for those of the next.
     pub(super) spare: RefCell<HeaderMap>,
+    pub(super) pipes: Rc<Pipes>,
     stage: Cell<Stage>,
 }
 
@@ -60,6 +62,8 @@ pub(super) struct Limits {
     pub(super) header_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) max_header_bytes: usize,
+    /// That the process may open.
+    pub(super) files: usize,
     /// Told when requests wait for connections to an upstream.
     pub(super) pressure: Arc<Notify>,
 }
@@ -104,6 +108,7 @@ impl Worker {
             max_header_bytes: limits.max_header_bytes,
             http2: http2::builder(limits.max_header_bytes),
             spare: RefCell::default(),
+            pipes: Pipes::new(limits.files),
             stage: Cell::new(Stage::Running),
         })
     }

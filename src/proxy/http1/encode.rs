@@ -48,6 +48,13 @@ impl Length {
         Ok(())
     }
 
+    /// Takes note of bytes that were written by the kernel.
+    pub(in crate::proxy) fn passed(&mut self, count: usize) {
+        if let Self::Exact(left) = self {
+            *left = left.saturating_sub(count as u64);
+        }
+    }
+
     /// Whether nothing more has to be written.
     pub(in crate::proxy) fn is_over(&self) -> bool {
         matches!(self, Self::None | Self::Exact(0))

@@ -103,6 +103,13 @@ impl Decoder {
         }
     }
 
+    /// Takes note of bytes of a body with a length that were not read here.
+    pub(in crate::proxy) fn passed(&mut self, count: usize) {
+        if let Self::Length(left) = self {
+            *self = Self::length(left.saturating_sub(count as u64));
+        }
+    }
+
     /// Takes what comes next out of what has been read.
     pub(in crate::proxy) fn take(&mut self, bytes: &mut BytesMut) -> Result<Piece, Broken> {
         let (skipped, next) = self.next(bytes)?;

@@ -104,6 +104,12 @@ impl Inlet {
         self.buffer == Some(Buffer::Large)
     }
 
+    /// What is large does not come this way: the next message is expected to be small.
+    pub(in crate::proxy) fn expect_little(&mut self) {
+        self.expected = 0;
+        self.put_back();
+    }
+
     /// Room to read into, while nothing waits.
     fn make_room(&mut self) {
         let (buffer, room) = if self.expected > 0 { (Buffer::Large, LARGE) } else { (self.usual, ROOM) };

@@ -4,7 +4,8 @@
 //!    body. All refuse what two readers could read differently; what is left to the rest of the road to refuse stands in
 //!    [`Facts`].
 //! 2. `encode` writes heads and chunks, `out` holds what is on its way to the socket, `inlet` what has come from it.
-//! 3. `wire` is the connection of a caller, `converse` serves the requests on it, `reply` writes an answer. The connection to an
+//! 3. `wire` is the connection of a caller, `converse` serves the requests on it, `reply` writes an answer, of which the kernel does
+//!    `pouring` if it is large. The connection to an
 //!    upstream is `upstream::Connection`.
 //!
 //! Everything about a request happens in one task, the one of the caller's connection: it reads the request, writes it to the
@@ -24,6 +25,7 @@ mod head;
 mod incoming;
 mod inlet;
 mod out;
+mod pouring;
 mod reply;
 mod wire;
 

@@ -13,7 +13,12 @@ use http::{
 };
 use http_body::Body as _;
 
-use super::{Length, Wire, converse::clear, encode};
+use super::{
+    Length, Wire,
+    converse::clear,
+    encode,
+    pouring::{Poured, Pouring},
+};
 use crate::proxy::{
     body::{Alongside as _, AnswerBody},
     caller::Caller,
@@ -66,7 +71,7 @@ pub(super) async fn reply(
     // Of what is said of an answer to HEAD, nothing is sent (RFC 9110 §9.3.2); and what has no body is not waited for.
     let length = if manner.is_head { Length::None } else { length };
     let body = Some(body).filter(|_| length != Length::None);
-    let mut writing = Writing { length, body, whole: true };
+    let mut writing = Writing { length, body, whole: true, pouring: Pouring::new(&caller.worker.pipes) };
     let written = poll_fn(|cx| writing.poll(&head.headers, wire, cx)).await;
     if written.is_err() || !writing.whole {
         return Told::Broken;
@@ -118,15 +123,16 @@ fn length(head: &mut Parts, body: &AnswerBody, manner: Manner) -> Length {
 }
 
 /// The body of an answer on its way.
-struct Writing {
+struct Writing<'a> {
     length: Length,
     // Dropped as soon as all of it is taken: the request ends with it.
     body: Option<AnswerBody>,
     // Whether the answer will be what its head says.
     whole: bool,
+    pouring: Pouring<'a>,
 }
 
-impl Writing {
+impl Writing<'_> {
     fn poll(&mut self, headers: &HeaderMap, wire: &Wire, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         while let Some(body) = &mut self.body {
             if wire.out(|out| out.is_full()) && wire.poll_flush(cx)?.is_pending() {
@@ -136,6 +142,15 @@ impl Writing {
             if self.length.is_over() && body.is_end_stream() {
                 self.body = None;
                 break;
+            }
+            match self.pouring.poll(&mut self.length, body, wire, cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Poured::All) => continue,
+                Poll::Ready(Poured::Broken) => {
+                    (self.whole, self.body) = (false, None);
+                    break;
+                }
+                Poll::Ready(Poured::Nothing) => {}
             }
             match Pin::new(body).poll_frame(cx) {
                 Poll::Pending => {

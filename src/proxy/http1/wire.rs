@@ -22,6 +22,7 @@ use crate::{
     proxy::{
         activity::Activity,
         inflow::BrokenOff,
+        pipe::Pipe,
         presence::{self, Look, Presence},
     },
 };
@@ -177,35 +178,24 @@ impl Wire {
         self.inner.borrow_mut().poll_flush(&self.activity, cx)
     }
 
-    /// Whether all of the request has been read, as far as it has come: what is here of it is thrown away.
-    pub(super) fn has_whole_request(&self) -> bool {
-        let Inner { stream, inlet, body, .. } = &mut *self.inner.borrow_mut();
-        // As much as was under way when the answer was complete, and no more.
-        for _ in 0..DISCARDED {
-            while !inlet.bytes.is_empty() {
-                match body.take(&mut inlet.bytes) {
-                    Ok(Piece::Data(_)) => {}
-                    Ok(Piece::Trailers(_) | Piece::End) => break,
-                    Ok(Piece::More) => break,
-                    Err(_) => return false,
-                }
-            }
-            if body.is_done() {
-                return true;
-            }
-            let mut nobody = Context::from_waker(std::task::Waker::noop());
-            if !matches!(inlet.poll_fill(stream, &mut nobody), Poll::Ready(Ok(1..))) {
-                return false;
-            }
-        }
-        false
+    /// Whether the kernel can move bytes to this caller, behind everything that was written.
+    pub(super) fn takes_pours(&self) -> bool {
+        let inner = self.inner.borrow();
+        inner.out.is_empty() && matches!(inner.stream, Stream::Tcp(_))
     }
 
-    /// Reads on until the caller has ended its side.
-    pub(in crate::proxy) fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let Inner { stream, inlet, .. } = &mut *self.inner.borrow_mut();
-        inlet.bytes.clear();
-        inlet.poll_fill(stream, cx)
+    /// Moves bytes from a pipe to the caller.
+    pub(super) fn poll_drain(&self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Stream::Tcp(stream) = &self.inner.borrow().stream else {
+            return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+        };
+        let drained = pipe.poll_drain(stream, cx);
+        match drained {
+            Poll::Pending => self.activity.stalls(),
+            Poll::Ready(Ok(_)) => self.activity.sent(),
+            Poll::Ready(Err(_)) => {}
+        }
+        drained
     }
 
     /// Says that nothing more is written.
@@ -214,9 +204,6 @@ impl Wire {
         Pin::new(&mut self.inner.borrow_mut().stream).poll_shutdown(cx)
     }
 }
-
-/// How many reads are spent on the rest of a request that has been answered.
-const DISCARDED: usize = 8;
 
 impl Inner {
     fn poll_flush(&mut self, activity: &Activity, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -282,5 +269,6 @@ impl Look for Wire {
     }
 }
 
+mod rest;
 #[cfg(test)]
 mod tests;

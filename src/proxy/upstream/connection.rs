@@ -2,6 +2,7 @@
 
 use std::{
     future::poll_fn,
+    io,
     rc::Rc,
     task::{Context, Poll},
 };
@@ -15,7 +16,9 @@ use super::{
     line::{Line, SendError},
     terms::Terms,
 };
-use crate::proxy::{caller::Caller, http1::Ending, inflow::BrokenOff, outgoing::Outgoing, upgrade::Tunnel};
+use crate::proxy::{
+    caller::Caller, http1::Ending, inflow::BrokenOff, outgoing::Outgoing, pipe::Pipe, upgrade::Tunnel,
+};
 
 /// A connection between requests, or during one.
 #[derive(Debug)]
@@ -121,6 +124,20 @@ impl Lease {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         self.connection.line.poll_frame(cx)
+    }
+
+    /// How much of the answer's body the kernel can move, if it can.
+    pub(in crate::proxy) fn pours(&self) -> Option<u64> {
+        self.connection.line.pours()
+    }
+
+    /// Moves some of it into a pipe; 0 when the upstream has broken off.
+    pub(in crate::proxy) fn poll_pour(
+        &mut self,
+        pipe: &mut Pipe,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        self.connection.line.poll_pour(pipe, cx)
     }
 
     /// Goes on with the request while nobody takes the answer.

@@ -1,28 +1,23 @@
-//! The way to an upstream over HTTP/1.1 and back: a request is written, and the answer to it read.
+//! The way to an upstream over HTTP/1.1 and back: a request is written here, and the answer to it read in `answer`.
+
+mod answer;
 
 use std::{
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode};
-use http_body::{Body as _, Frame};
+use http::HeaderMap;
+use http_body::Body as _;
 
 use super::{UpstreamStream, terms::Terms};
 use crate::proxy::{
     body::BodyError,
-    caller::Caller,
-    http1::{
-        Buffer, Decoder, Ending, Inlet, Length, Out, Piece, Said, body_length, encode_request, take_answer,
-    },
-    inflow::BrokenOff,
+    http1::{Buffer, Decoder, Inlet, Length, Out, encode_request},
     outgoing::Outgoing,
     upload::RequestBody,
 };
-
-/// More interim answers (RFC 9110 §15.2) than this to one request come from an upstream that only wants to be read from.
-const MAX_INTERIM: u32 = 100;
 
 /// What is on its way on a connection.
 #[derive(Debug)]
@@ -196,104 +191,10 @@ impl Line {
         }
     }
 
-    /// The head of the answer.
-    pub(super) fn poll_head(
-        &mut self,
-        outgoing: &Outgoing<'_>,
-        (caller, early): (&Caller, &dyn Fn(Response<()>)),
-        ending: &mut Ending,
-        interim: &mut u32,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Response<()>, SendError>> {
-        loop {
-            if !self.inlet.bytes.is_empty() {
-                // HTTP/2 remembers fields for as long as the caller's connection lives (RFC 7541 §2.3.2), and a body that is
-                // written slowly would otherwise keep a large buffer for a small head.
-                let apart = !caller.is_http_1 || self.inlet.is_large();
-                let max = self.max_header_bytes;
-                let spare = &caller.worker.spare;
-                let taken = take_answer(&mut self.inlet.bytes, ending, max, apart, &mut spare.borrow_mut());
-                match taken {
-                    Ok(None) => {}
-                    Err(_) => return Poll::Ready(Err(SendError::Invalid)),
-                    Ok(Some((answer, said))) => {
-                        let status = answer.status();
-                        if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
-                            return Poll::Ready(self.begin_answer(answer, said, outgoing));
-                        }
-                        *interim += 1;
-                        if *interim > MAX_INTERIM || said.facts.is_ambiguous() {
-                            return Poll::Ready(Err(SendError::Invalid));
-                        }
-                        early(answer);
-                        continue;
-                    }
-                }
-            }
-            match ready!(self.inlet.poll_fill(&mut self.stream, cx)) {
-                Ok(1..) => {}
-                // Its answer had begun: the request has had its effect.
-                Ok(0) | Err(_) if *interim > 0 || !self.inlet.bytes.is_empty() => {
-                    return Poll::Ready(Err(SendError::Broken));
-                }
-                Ok(0) | Err(_) => return Poll::Ready(Err(SendError::Closed)),
-            }
-        }
-    }
-
-    /// Finds out where the body ends.
-    fn begin_answer(
-        &mut self,
-        answer: Response<()>,
-        said: Said,
-        outgoing: &Outgoing<'_>,
-    ) -> Result<Response<()>, SendError> {
-        let (decoder, ends) =
-            body_length::of_answer(outgoing.method, &answer, said).ok_or(SendError::Invalid)?;
-        self.answer = decoder;
-        self.last |= ends;
-        // What follows a 101 is not HTTP any more.
-        let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if !switches && self.answer.is_exceeded_by(&self.inlet.bytes) {
-            return Err(SendError::Invalid);
-        }
-        Ok(answer)
-    }
-
     /// Goes on with the request after its answer has begun.
     pub(super) fn poll_upload(&mut self, cx: &mut Context<'_>) {
         if !self.broken && self.poll_send(&mut 1, cx).is_err() {
             (self.broken, self.sending) = (true, None);
-        }
-    }
-
-    /// The next piece of the answer's body.
-    pub(super) fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        let broken = Poll::Ready(Some(Err(BrokenOff(None))));
-        // An answer may begin before its request has ended.
-        self.poll_upload(cx);
-        if self.broken {
-            return broken;
-        }
-        loop {
-            match self.answer.take(&mut self.inlet.bytes) {
-                Ok(Piece::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                Ok(Piece::Trailers(trailers)) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
-                Ok(Piece::End) => return Poll::Ready(None),
-                Ok(Piece::More) => {}
-                Err(_) => return broken,
-            }
-            match ready!(self.inlet.poll_fill(&mut self.stream, cx)) {
-                Ok(1..) => {}
-                Ok(0) if matches!(self.answer, Decoder::UntilClose) => {
-                    self.answer = Decoder::Done;
-                    return Poll::Ready(None);
-                }
-                Ok(0) | Err(_) => return broken,
-            }
         }
     }
 }

@@ -44,6 +44,16 @@ impl UpstreamStream {
     }
 }
 
+impl UpstreamStream {
+    /// The socket, where its bytes are those of the upstream.
+    pub(super) fn plain(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(stream) => Some(stream),
+            Self::Tls(_) => None,
+        }
+    }
+}
+
 impl AsFd for UpstreamStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {

@@ -14,6 +14,7 @@ mod http2_malformed;
 mod http2_streams;
 mod http2_upstreams;
 mod http_proxy;
+mod large_answers;
 mod proxied;
 mod refused;
 mod road;

@@ -1,0 +1,169 @@
+//! Bytes of a large body, moved from one socket to another by the kernel, through a pipe (splice(2)): what comes is never copied into
+//! this process, which is most of the work of a body that nobody here looks at.
+//!
+//! A pipe is filled only when it is empty, and emptied before anything else happens. So one is in use for as long as the other side
+//! does not take what it holds, and most of the time one is enough for all bodies of a worker.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    os::fd::{AsFd, OwnedFd},
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use rustix::io::Errno;
+use tokio::{io::Interest, net::TcpStream};
+
+/// Bytes that one filling may take: what a slow reader keeps in the kernel beside the buffers of its sockets.
+const ROOM: u64 = 512 * 1024;
+
+/// How many pipes a worker may have at once, where there are enough files: a body that gets none is copied.
+const MOST: usize = 16;
+
+/// The pipes of a worker.
+#[derive(Debug)]
+pub(super) struct Pipes {
+    spare: RefCell<Option<Ends>>,
+    in_use: Cell<usize>,
+    most: Cell<usize>,
+}
+
+#[derive(Debug)]
+struct Ends {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+/// One of them, in use.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    ends: Option<Ends>,
+    held: usize,
+    pipes: Rc<Pipes>,
+}
+
+/// How many pipes a worker may have where a process may open so many files. Few files are for connections.
+pub(super) fn most(files: usize) -> usize {
+    if files < 1024 { 0 } else { (files / 128).min(MOST) }
+}
+
+impl Pipes {
+    pub(super) fn new(files: usize) -> Rc<Self> {
+        Rc::new(Self { spare: RefCell::default(), in_use: Cell::new(0), most: Cell::new(most(files)) })
+    }
+
+    /// An empty one, if there is one to be had.
+    pub(super) fn take(self: &Rc<Self>) -> Option<Pipe> {
+        if self.in_use.get() >= self.most.get() {
+            return None;
+        }
+        let ends = match self.spare.take() {
+            Some(ends) => ends,
+            None => Ends::open().ok()?,
+        };
+        self.in_use.set(self.in_use.get() + 1);
+        Some(Pipe { ends: Some(ends), held: 0, pipes: Rc::clone(self) })
+    }
+}
+
+impl Pipe {
+    /// Whether there is anything in it.
+    pub(super) fn holds(&self) -> bool {
+        self.held > 0
+    }
+
+    /// Takes up to `left` bytes from a socket, into an empty pipe; 0 at the end of the connection. Nothing is lost by an error.
+    pub(super) fn poll_fill(
+        &mut self,
+        from: &TcpStream,
+        left: u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        debug_assert!(!self.holds(), "a full pipe would look like a socket without bytes");
+        let Some(ends) = &self.ends else { return Poll::Ready(Ok(0)) };
+        let count = left.min(ROOM) as usize;
+        loop {
+            ready!(from.poll_read_ready(cx))?;
+            match from.try_io(Interest::READABLE, || splice(from, &ends.write, count)) {
+                Ok(count) => {
+                    self.held = count;
+                    return Poll::Ready(Ok(count));
+                }
+                Err(error) if is_passing(&error) => {}
+                Err(error) => {
+                    if is_unknown(&error) {
+                        self.pipes.most.set(0);
+                    }
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+    }
+
+    /// Gives what it holds to a socket, as much as that takes.
+    pub(super) fn poll_drain(&mut self, into: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(ends) = &self.ends else { return Poll::Ready(Ok(0)) };
+        loop {
+            ready!(into.poll_write_ready(cx))?;
+            match into.try_io(Interest::WRITABLE, || splice(&ends.read, into, self.held)) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(count) => {
+                    self.held -= count;
+                    return Poll::Ready(Ok(count));
+                }
+                Err(error) if is_passing(&error) => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        self.pipes.in_use.set(self.pipes.in_use.get() - 1);
+        // What is left in one is nobody's: it goes with it.
+        if !self.holds() {
+            *self.pipes.spare.borrow_mut() = self.ends.take();
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Ends {
+    fn open() -> io::Result<Self> {
+        use rustix::pipe::{PipeFlags, pipe_with};
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        Ok(Self { read, write })
+    }
+}
+
+/// Moves bytes. Nothing says that more follow: what is here goes out.
+#[cfg(target_os = "linux")]
+fn splice(from: impl AsFd, into: impl AsFd, count: usize) -> io::Result<usize> {
+    use rustix::pipe::{SpliceFlags, splice};
+    Ok(splice(from, None, into, None, count, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Ends {
+    fn open() -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn splice(_from: impl AsFd, _into: impl AsFd, _count: usize) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Whether to try again, when the runtime says that it is worth it.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// Whether it is the call that is refused, as by a sandbox that does not know it, and not the connection that has ended.
+pub(super) fn is_unknown(error: &io::Error) -> bool {
+    let refused = [Errno::INVAL, Errno::NOSYS, Errno::PERM, Errno::ACCESS];
+    Errno::from_io_error(error).is_some_and(|errno| refused.contains(&errno))
+}
