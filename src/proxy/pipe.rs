@@ -1,19 +1,24 @@
 //! Bytes of a large body, moved from one socket to another by the kernel, through a pipe (splice(2)): what comes is never copied into
 //! this process, which is most of the work of a body that nobody here looks at.
 //!
-//! A pipe is filled only when it is empty, and emptied before anything else happens. So one is in use for as long as the other side
-//! does not take what it holds, and most of the time one is enough for all bodies of a worker.
+//! A pipe is filled when it is empty, or holds nothing but what was written into it here: otherwise one that is full would look like
+//! a socket without bytes. It is emptied before it is filled again. So one is in use for as long as the other side does not take what
+//! it holds, and most of the time one is enough for all bodies of a worker.
 
 use std::{
     cell::{Cell, RefCell},
-    io,
+    io::{self, IoSlice},
     os::fd::{AsFd, OwnedFd},
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
 };
 
 use rustix::io::Errno;
-use tokio::{io::Interest, net::TcpStream};
+use tokio::{
+    io::{AsyncWrite, Interest},
+    net::TcpStream,
+};
 
 /// Bytes that one filling may take: what a slow reader keeps in the kernel beside the buffers of its sockets.
 const ROOM: u64 = 512 * 1024;
@@ -21,12 +26,20 @@ const ROOM: u64 = 512 * 1024;
 /// How many pipes a worker may have at once, where there are enough files: a body that gets none is copied.
 const MOST: usize = 16;
 
+/// What may be written into one from here: a half, which leaves places for what comes from a socket.
+pub(super) const OWN: usize = 32 * 1024;
+
+/// The kernel's usual size. When a user has very many pipes, it makes smaller ones.
+const USUAL: usize = 2 * OWN;
+
 /// The pipes of a worker.
 #[derive(Debug)]
 pub(super) struct Pipes {
     spare: RefCell<Option<Ends>>,
     in_use: Cell<usize>,
     most: Cell<usize>,
+    // One has been filled from a socket: no sandbox refuses it.
+    proven: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -40,6 +53,8 @@ struct Ends {
 pub(super) struct Pipe {
     ends: Option<Ends>,
     held: usize,
+    // How much of that, before everything else, was written into it here.
+    own: usize,
     pipes: Rc<Pipes>,
 }
 
@@ -50,7 +65,12 @@ pub(super) fn most(files: usize) -> usize {
 
 impl Pipes {
     pub(super) fn new(files: usize) -> Rc<Self> {
-        Rc::new(Self { spare: RefCell::default(), in_use: Cell::new(0), most: Cell::new(most(files)) })
+        Rc::new(Self {
+            spare: RefCell::default(),
+            in_use: Cell::new(0),
+            most: Cell::new(most(files)),
+            proven: Cell::new(false),
+        })
     }
 
     /// An empty one, if there is one to be had.
@@ -63,7 +83,12 @@ impl Pipes {
             None => Ends::open().ok()?,
         };
         self.in_use.set(self.in_use.get() + 1);
-        Some(Pipe { ends: Some(ends), held: 0, pipes: Rc::clone(self) })
+        Some(Pipe { ends: Some(ends), held: 0, own: 0, pipes: Rc::clone(self) })
+    }
+
+    /// Whether it is known that the kernel moves bytes here.
+    pub(super) fn are_proven(&self) -> bool {
+        self.proven.get()
     }
 }
 
@@ -73,21 +98,27 @@ impl Pipe {
         self.held > 0
     }
 
-    /// Takes up to `left` bytes from a socket, into an empty pipe; 0 at the end of the connection. Nothing is lost by an error.
+    /// Whether it may be filled.
+    pub(super) fn has_room(&self) -> bool {
+        self.held == self.own
+    }
+
+    /// Takes up to `left` bytes from a socket; 0 at the end of the connection. Nothing is lost by an error.
     pub(super) fn poll_fill(
         &mut self,
         from: &TcpStream,
         left: u64,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        debug_assert!(!self.holds(), "a full pipe would look like a socket without bytes");
+        debug_assert!(self.has_room(), "a full pipe would look like a socket without bytes");
         let Some(ends) = &self.ends else { return Poll::Ready(Ok(0)) };
         let count = left.min(ROOM) as usize;
         loop {
             ready!(from.poll_read_ready(cx))?;
             match from.try_io(Interest::READABLE, || splice(from, &ends.write, count)) {
                 Ok(count) => {
-                    self.held = count;
+                    self.held += count;
+                    self.pipes.proven.set(true);
                     return Poll::Ready(Ok(count));
                 }
                 Err(error) if is_passing(&error) => {}
@@ -101,7 +132,7 @@ impl Pipe {
         }
     }
 
-    /// Gives what it holds to a socket, as much as that takes.
+    /// Gives what it holds to a socket, as much as that takes. Tells how much of it came from a socket.
     pub(super) fn poll_drain(&mut self, into: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(ends) = &self.ends else { return Poll::Ready(Ok(0)) };
         loop {
@@ -109,13 +140,42 @@ impl Pipe {
             match into.try_io(Interest::WRITABLE, || splice(&ends.read, into, self.held)) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(count) => {
+                    let own = count.min(self.own);
+                    self.own -= own;
                     self.held -= count;
-                    return Poll::Ready(Ok(count));
+                    return Poll::Ready(Ok(count - own));
                 }
                 Err(error) if is_passing(&error) => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
+    }
+}
+
+/// What is written into it from here, at most [`OWN`] bytes and before it is filled.
+impl AsyncWrite for Pipe {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let Some(ends) = &self.ends else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
+        let count = rustix::io::writev(&ends.write, slices)?;
+        self.held += count;
+        self.own += count;
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -132,8 +192,11 @@ impl Drop for Pipe {
 #[cfg(target_os = "linux")]
 impl Ends {
     fn open() -> io::Result<Self> {
-        use rustix::pipe::{PipeFlags, pipe_with};
+        use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        if fcntl_getpipe_size(&write)? < USUAL {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
         Ok(Self { read, write })
     }
 }

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// What is read at once: more than most messages.
@@ -18,6 +18,9 @@ const LARGE: usize = 128 * 1024;
 
 /// Less than this does not keep a large buffer, of which it may be all that is needed for long: it is copied.
 const SMALL: usize = LARGE / 4;
+
+/// What is read of a message whose body is expected to be moved by the kernel: more than most heads.
+const HEAD: usize = 1024;
 
 /// Less room than this is not worth a further read.
 const WORTH: usize = 1024;
@@ -53,6 +56,8 @@ pub(in crate::proxy) struct Inlet {
     usual: Buffer,
     // How many reads more are to be large ones.
     expected: u8,
+    // The next one is to be of a head alone.
+    heads: bool,
 }
 
 /// Credentials of callers and what upstreams answer pass here: no bytes of them are shown.
@@ -65,7 +70,7 @@ impl fmt::Debug for Inlet {
 impl Inlet {
     /// Reads into this buffer.
     pub(in crate::proxy) fn new(usual: Buffer) -> Self {
-        Self { bytes: BytesMut::new(), buffer: None, usual, expected: 0 }
+        Self { bytes: BytesMut::new(), buffer: None, usual, expected: 0, heads: false }
     }
 
     /// Reads once; 0 at the end of the connection.
@@ -82,9 +87,13 @@ impl Inlet {
             self.bytes.reserve(ROOM);
             self.buffer = None;
         }
-        let room = self.bytes.capacity() - self.bytes.len();
-        let count = match pin!(stream.read_buf(&mut self.bytes)).poll(cx) {
-            Poll::Ready(Ok(count @ 1..)) => count,
+        let most = if self.heads { HEAD } else { usize::MAX };
+        let room = (self.bytes.capacity() - self.bytes.len()).min(most);
+        let count = match pin!(stream.read_buf(&mut (&mut self.bytes).limit(most))).poll(cx) {
+            Poll::Ready(Ok(count @ 1..)) => {
+                self.heads = false;
+                count
+            }
             other => {
                 self.put_back();
                 return other;
@@ -104,9 +113,9 @@ impl Inlet {
         self.buffer == Some(Buffer::Large)
     }
 
-    /// What is large does not come this way: the next message is expected to be small.
-    pub(in crate::proxy) fn expect_little(&mut self) {
-        self.expected = 0;
+    /// What is large does not come this way: of the next message, too, its head is expected.
+    pub(in crate::proxy) fn expect_heads(&mut self) {
+        (self.expected, self.heads) = (0, true);
         self.put_back();
     }
 
@@ -289,6 +298,19 @@ mod tests {
             assert!(inlet.bytes == "x" && inlet.bytes.capacity() < 2 * ROOM);
             assert!(SPARE.with(|spare| spare[Buffer::Large as usize].take()).is_some());
         }
+    }
+
+    #[tokio::test]
+    async fn where_bodies_go_another_way_a_head_is_read_and_nothing_is_missed() {
+        let (mut ours, mut theirs) = tokio::io::duplex(1 << 20);
+        let mut inlet = Inlet::new(Buffer::Answers);
+        inlet.expected = PATIENCE;
+        inlet.expect_heads();
+        theirs.write_all(&[b'x'; 3 * ROOM]).await.unwrap();
+        assert_eq!(fill(&mut inlet, &mut ours).await, HEAD);
+        assert_eq!(fill(&mut inlet, &mut ours).await, ROOM - HEAD, "the body was small after all");
+        inlet.bytes.clear();
+        assert_eq!(fill(&mut inlet, &mut ours).await, ROOM);
     }
 
     #[tokio::test]

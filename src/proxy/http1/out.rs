@@ -41,9 +41,7 @@ pub(in crate::proxy) struct Out {
 /// Tokens pass here: no bytes of them are shown.
 impl fmt::Debug for Out {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { copied, at, large, tail, .. } = self;
-        let waiting = copied.len() - at + large.len() + tail.len();
-        f.debug_struct("Out").field("waiting", &waiting).finish_non_exhaustive()
+        f.debug_struct("Out").field("waiting", &self.len()).finish_non_exhaustive()
     }
 }
 
@@ -61,6 +59,11 @@ impl Out {
     /// Whether it should be written before more is taken.
     pub(in crate::proxy) fn is_full(&self) -> bool {
         !self.large.is_empty() || !self.tail.is_empty() || self.copied.len() - self.at > ENOUGH
+    }
+
+    /// How much waits.
+    pub(super) fn len(&self) -> usize {
+        self.copied.len() - self.at + self.large.len() + self.tail.len()
     }
 
     /// Where heads and the like are written. Only as long as there is no large piece, which would come before it.

@@ -8,11 +8,11 @@ use std::{
 use super::{Length, Wire};
 use crate::proxy::{
     body::AnswerBody,
-    pipe::{self, Pipe, Pipes},
+    pipe::{self, OWN, Pipe, Pipes},
 };
 
 /// Less than this is copied: two calls more for each time that some of it comes cost as much.
-const LARGE: u64 = 128 * 1024;
+const LARGE: u64 = 32 * 1024;
 
 /// How far the kernel is with an answer.
 pub(super) struct Pouring<'a> {
@@ -20,6 +20,7 @@ pub(super) struct Pouring<'a> {
     pipe: Option<Pipe>,
     // It has begun, and goes on however little is left.
     begun: bool,
+    broken: bool,
 }
 
 /// What has become of a body.
@@ -34,7 +35,7 @@ pub(super) enum Poured {
 
 impl<'a> Pouring<'a> {
     pub(super) fn new(pipes: &'a Rc<Pipes>) -> Self {
-        Self { pipes, pipe: None, begun: false }
+        Self { pipes, pipe: None, begun: false, broken: false }
     }
 
     /// Goes on with it, if the body is one that the kernel can move.
@@ -45,39 +46,56 @@ impl<'a> Pouring<'a> {
         wire: &Wire,
         cx: &mut Context<'_>,
     ) -> Poll<Poured> {
-        if self.pipe.is_none() {
-            let is_large = matches!(length, Length::Exact(left) if *left >= LARGE || self.begun);
-            if !is_large || body.pours().is_none() || !wire.takes_pours() {
-                return Poll::Ready(Poured::Nothing);
-            }
-            let Some(pipe) = self.pipes.take() else { return Poll::Ready(Poured::Nothing) };
-            (self.pipe, self.begun) = (Some(pipe), true);
+        if self.pipe.is_none() && !self.begin(*length, body, wire, cx) {
+            return Poll::Ready(Poured::Nothing);
         }
-        let Some(pipe) = &mut self.pipe else { return Poll::Ready(Poured::Nothing) };
         loop {
-            while pipe.holds() {
+            let Some(pipe) = &mut self.pipe else { return Poll::Ready(Poured::Nothing) };
+            let mut waits = false;
+            // Before what was written goes out: all of it is one segment then.
+            if pipe.has_room() && !self.broken && body.pours().is_some() {
+                match body.poll_pour(pipe, cx) {
+                    Poll::Pending => waits = true,
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(Err(error)) if pipe::is_unknown(&error) && !pipe.holds() => {
+                        self.pipe = None;
+                        continue;
+                    }
+                    // What came is the caller's, all the same.
+                    Poll::Ready(_) => self.broken = true,
+                }
+            }
+            if pipe.holds() {
                 match ready!(wire.poll_drain(pipe, cx)) {
                     Ok(count) => length.passed(count),
                     Err(_) => return Poll::Ready(Poured::Broken),
                 }
-            }
-            if length.is_over() {
+            } else if length.is_over() {
                 self.pipe = None;
                 return Poll::Ready(Poured::All);
-            }
-            match body.poll_pour(pipe, cx) {
-                Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(Err(error)) if pipe::is_unknown(&error) => {
-                    self.pipe = None;
-                    return Poll::Ready(Poured::Nothing);
-                }
-                Poll::Ready(_) => return Poll::Ready(Poured::Broken),
-                Poll::Pending => {
-                    // Others need it more.
-                    self.pipe = None;
-                    return Poll::Pending;
-                }
+            } else if self.broken {
+                return Poll::Ready(Poured::Broken);
+            } else if waits {
+                // Others need it more.
+                self.pipe = None;
+                return Poll::Pending;
             }
         }
+    }
+
+    /// Takes a pipe, and puts into it what is on its way to the caller.
+    fn begin(&mut self, length: Length, body: &AnswerBody, wire: &Wire, cx: &mut Context<'_>) -> bool {
+        let is_large = matches!(length, Length::Exact(left) if left >= LARGE || self.begun);
+        if !is_large || body.pours().is_none() {
+            return false;
+        }
+        // Where it is not known that the kernel does it, nothing must be in the pipe when it is found out.
+        let most = if self.pipes.are_proven() { OWN } else { 0 };
+        let Some(mut pipe) = self.pipes.take() else { return false };
+        if !wire.pour_out(&mut pipe, most, cx) {
+            return false;
+        }
+        (self.pipe, self.begun) = (Some(pipe), true);
+        true
     }
 }

@@ -135,14 +135,6 @@ struct Writing<'a> {
 impl Writing<'_> {
     fn poll(&mut self, headers: &HeaderMap, wire: &Wire, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         while let Some(body) = &mut self.body {
-            if wire.out(|out| out.is_full()) && wire.poll_flush(cx)?.is_pending() {
-                body.poll_upload(cx);
-                return Poll::Pending;
-            }
-            if self.length.is_over() && body.is_end_stream() {
-                self.body = None;
-                break;
-            }
             match self.pouring.poll(&mut self.length, body, wire, cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Poured::All) => continue,
@@ -151,6 +143,14 @@ impl Writing<'_> {
                     break;
                 }
                 Poll::Ready(Poured::Nothing) => {}
+            }
+            if wire.out(|out| out.is_full()) && wire.poll_flush(cx)?.is_pending() {
+                body.poll_upload(cx);
+                return Poll::Pending;
+            }
+            if self.length.is_over() && body.is_end_stream() {
+                self.body = None;
+                break;
             }
             match Pin::new(body).poll_frame(cx) {
                 Poll::Pending => {

@@ -178,10 +178,13 @@ impl Wire {
         self.inner.borrow_mut().poll_flush(&self.activity, cx)
     }
 
-    /// Whether the kernel can move bytes to this caller, behind everything that was written.
-    pub(super) fn takes_pours(&self) -> bool {
-        let inner = self.inner.borrow();
-        inner.out.is_empty() && matches!(inner.stream, Stream::Tcp(_))
+    /// Moves what is on its way out into a pipe, behind which the kernel moves more; false where it cannot.
+    pub(super) fn pour_out(&self, pipe: &mut Pipe, most: usize, cx: &mut Context<'_>) -> bool {
+        let Inner { stream, out, .. } = &mut *self.inner.borrow_mut();
+        if !matches!(stream, Stream::Tcp(_)) || out.len() > most {
+            return false;
+        }
+        matches!(out.poll_flush(pipe, &mut 0, cx), Poll::Ready(Ok(())))
     }
 
     /// Moves bytes from a pipe to the caller.

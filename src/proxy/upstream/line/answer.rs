@@ -104,7 +104,7 @@ impl Line {
         let (Some(stream), Some(left)) = (self.stream.plain(), self.answer.left()) else {
             return Poll::Ready(Ok(0));
         };
-        self.inlet.expect_little();
+        self.inlet.expect_heads();
         let count = ready!(pipe.poll_fill(stream, left, cx))?;
         self.answer.passed(count);
         Poll::Ready(Ok(count))
