@@ -70,7 +70,7 @@ fn azure_is_asked_with_its_header_for_a_resource() {
 fn app_service_is_asked_with_its_secret_header() {
     let server = FakeServer::start(|request| {
         assert_eq!(request.fields("x-identity-header"), ["hunter2"]);
-        assert!(request.line().contains("api-version=2019-08-01"));
+        assert!(request.line().starts_with("GET /msi/token?api-version=2019-08-01&"));
         let ends =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 600;
         Reply::json(200, &format!("{{\"access_token\":\"t\",\"expires_on\":\"{ends}\"}}"))
@@ -78,9 +78,10 @@ fn app_service_is_asked_with_its_secret_header() {
     let (upstream, secret) = (echo(), secret_file("hunter2"));
     let sidecar = run(
         &format!(
-            "server = \"azure_app_service\"\nurl = \"{}/x\"\naudience = \"a\"\n\
+            // As Container Apps writes it into `IDENTITY_ENDPOINT`; App Service writes an address.
+            "server = \"azure_app_service\"\nurl = \"http://localhost:{}/msi/token\"\naudience = \"a\"\n\
              secret_headers = {{ x-identity-header = {{ file = \"{}\" }} }}",
-            server.url(),
+            server.address.port(),
             secret.path().display()
         ),
         &upstream,
