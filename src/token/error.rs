@@ -163,10 +163,20 @@ impl ErrorCode {
         &self.0
     }
 
+    /// The code as the standard has it, where a provider has one of its own for the same.
+    pub fn meaning(&self) -> &str {
+        match self.as_str() {
+            // GitHub's (its documentation of OAuth apps: "Troubleshooting OAuth app access token request errors").
+            "bad_refresh_token" => "invalid_grant",
+            "incorrect_client_credentials" => "invalid_client",
+            code => code,
+        }
+    }
+
     fn is_client_fault(&self) -> bool {
         // RFC 6749 §5.2, RFC 8707 §2: what the request said was wrong, and will be wrong again.
         matches!(
-            self.as_str(),
+            self.meaning(),
             "invalid_client"
                 | "invalid_grant"
                 | "invalid_request"
@@ -224,6 +234,22 @@ mod tests {
         ] {
             assert_eq!(retry_after(value, now), seconds.map(Duration::from_secs), "{value}");
         }
+    }
+
+    #[test]
+    fn a_providers_own_word_is_printed_as_it_came_and_handled_as_the_standards() {
+        let error = |code: &str| {
+            let code = ErrorCode::new(code).unwrap();
+            FetchError::OAuth { code, status: 200, retry_after: None }
+        };
+        for (own, standard) in
+            [("bad_refresh_token", "invalid_grant"), ("incorrect_client_credentials", "invalid_client")]
+        {
+            assert_eq!(error(own).class(), Class::Client);
+            assert_eq!(error(own).cure(), error(standard).cure());
+            assert!(error(own).to_string().contains(own));
+        }
+        assert_eq!(error("slow_down").class(), Class::Transient);
     }
 
     #[test]

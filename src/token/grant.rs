@@ -169,8 +169,10 @@ impl Grant {
         };
         match status {
             200..=299 => {
-                let issued = answer::success(&body).inspect_err(|_| {
+                let issued = answer::success(&body).map_err(|error| {
                     self.besides = answer::refresh_besides(&body);
+                    let refused = answer::refused(&body);
+                    refused.map_or(error, |code| FetchError::OAuth { code, status, retry_after })
                 })?;
                 Ok(Fetched { narrowed: self.narrowed(&issued), issued, skew })
             }

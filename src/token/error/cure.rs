@@ -59,7 +59,7 @@ impl FetchError {
             Self::Quota => "raise `max_requests_per_hour`, or find out why so many token requests fail",
             Self::Blocked => "look at the file system that the credential's files are on",
             Self::Panicked => "report the bug",
-            Self::OAuth { code, .. } => match code.as_str() {
+            Self::OAuth { code, .. } => match code.meaning() {
                 "invalid_client" => {
                     "check `client_id` and `client_secret`; the provider may want another `client_auth`, often \
                      \"client_secret_post\" or \"client_secret_basic_raw\""

@@ -207,7 +207,7 @@ impl RefreshToken {
         let lost = lost && self.grant.was_sent();
         family.unanswered = family.unanswered.saturating_add(u32::from(lost));
         match error {
-            FetchError::OAuth { code, .. } if code.as_str() == "invalid_grant" => {
+            FetchError::OAuth { code, .. } if code.meaning() == "invalid_grant" => {
                 family.refused = true;
                 let goes_on = self.before.is_some();
                 if let Some(mut before) = self.before.take() {
