@@ -2,11 +2,14 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use super::{form, with};
 use crate::support::{FakeServer, Received, Reply, Sidecar, echo, get, token};
@@ -127,4 +130,24 @@ fn a_revoked_token_that_cannot_be_replaced_is_the_upstreams_to_refuse() {
         thread::yield_now();
     }
     assert!(get(sidecar.proxy, "/").text().contains("Bearer token-1"));
+}
+
+#[test]
+fn a_provider_that_wants_to_be_left_alone_is_not_asked_about_a_token() {
+    let times = Arc::new(Mutex::new(Vec::new()));
+    let asked_at = Arc::clone(&times);
+    let provider = FakeServer::start(move |request| match is_question(request) {
+        true => {
+            asked_at.lock().unwrap().push(Instant::now());
+            Reply::raw("HTTP/1.1 429 X\r\nRetry-After: 3\r\nContent-Length: 0\r\n\r\n")
+        }
+        false => token(1, 3600),
+    });
+    let upstream = echo();
+    let _sidecar = sidecar(&provider, &upstream);
+    while times.lock().unwrap().len() < 2 {
+        thread::yield_now();
+    }
+    let times = times.lock().unwrap();
+    assert!(times[1] - times[0] >= Duration::from_secs(3), "{:?}", times[1] - times[0]);
 }
