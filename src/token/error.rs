@@ -33,6 +33,8 @@ pub enum FetchError {
     Broken,
     #[error("the provider's answer is larger than 256 KiB")]
     TooLarge,
+    #[error("the provider's answer is compressed (`Content-Encoding`), which it was asked not to be")]
+    Compressed,
     #[error("the provider redirects token requests, which are never followed")]
     Redirected,
     #[error("the provider answered with status {status}")]
@@ -126,7 +128,7 @@ impl FetchError {
             Self::Redirected => "redirected",
             Self::Status { .. } => "status",
             Self::OAuth { .. } => "oauth_error",
-            Self::Malformed(_) => "malformed_answer",
+            Self::Malformed(_) | Self::Compressed => "malformed_answer",
             Self::Metadata(_) => "metadata",
             Self::Unverified(_) => "unverified_token",
             Self::Introspection(_) => "introspection",

@@ -11,7 +11,7 @@ use std::{
 
 use reqwest::{
     Client, Response,
-    header::{DATE, HeaderMap, RETRY_AFTER},
+    header::{ACCEPT_ENCODING, CONTENT_ENCODING, DATE, HeaderMap, HeaderValue, RETRY_AFTER},
     redirect::Policy,
 };
 use rustls::{AlertDescription, ClientConfig, sign::CertifiedKey};
@@ -128,6 +128,10 @@ impl Http {
         if response.status().is_redirection() {
             return Err(FetchError::Redirected);
         }
+        // Of a failure the status tells more.
+        if response.status().is_success() && is_coded(response.headers()) {
+            return Err(FetchError::Compressed);
+        }
         let (ours, theirs) = (self.clock.now().wall, date(response.headers()));
         // A date is one by the clock of whoever wrote it.
         let retry_after = field(response.headers(), &RETRY_AFTER)
@@ -169,6 +173,12 @@ fn field<'a>(headers: &'a HeaderMap, name: &reqwest::header::HeaderName) -> Opti
     headers.get(name)?.to_str().ok()
 }
 
+/// Whether the content is not as it is (RFC 9110 §8.4). Nothing here unpacks it.
+fn is_coded(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(CONTENT_ENCODING).iter();
+    codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
 fn tell_of_anchors(invalid: &Invalid) {
     tracing::warn!(error = invalid.message(), "trust anchors could not be read again");
 }
@@ -183,6 +193,8 @@ fn client(config: &HttpConfig, tls: &ClientConfig) -> Result<Client, Invalid> {
         .tls_backend_preconfigured(tls.clone())
         .redirect(Policy::none())
         .referer(false)
+        // Whoever asks for nothing may get anything (RFC 9110 §12.5.3).
+        .default_headers([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))].into_iter().collect())
         .no_proxy()
         .http1_only()
         .connect_timeout(CONNECT_TIMEOUT)

@@ -22,6 +22,10 @@ impl FetchError {
                 "the provider is slow or overloaded; attaché tries again by itself"
             }
             Self::TooLarge | Self::Malformed(_) => "check that the URL is that of an OAuth token endpoint",
+            Self::Compressed => {
+                "let the provider, and whatever stands in front of it, answer without compression where `Accept-Encoding` is \
+                 `identity`"
+            }
             Self::Redirected => "name the URL that it redirects to",
             Self::Status { status: 401 | 403, .. } => {
                 "check `client_id`, `client_secret` and `client_auth`; a provider that does not decode Basic needs \

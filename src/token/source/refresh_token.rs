@@ -196,9 +196,11 @@ impl RefreshToken {
     fn failed(&mut self, error: FetchError) -> FetchError {
         let Some(family) = &mut self.family else { return error };
         let lost = match &error {
-            FetchError::Timeout | FetchError::Broken | FetchError::TooLarge | FetchError::Malformed(_) => {
-                true
-            }
+            FetchError::Timeout
+            | FetchError::Broken
+            | FetchError::TooLarge
+            | FetchError::Compressed
+            | FetchError::Malformed(_) => true,
             // Also not when a gateway says that it got no answer (502, 504): that is how a provider that is down mostly
             // looks. Should the token be spent after all, the provider says so next time, and nothing is lost by asking.
             _ => false,
