@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 use super::{
     clock::Clock,
     error::{self, FetchError},
+    skew,
 };
 use crate::{
     invalid::{Invalid, not_a_url},
@@ -136,7 +137,7 @@ impl Http {
         // A date is one by the clock of whoever wrote it.
         let retry_after = field(response.headers(), &RETRY_AFTER)
             .and_then(|value| error::retry_after(value, theirs.unwrap_or(ours)));
-        let skew = theirs.map(|theirs| skew(theirs, ours));
+        let skew = theirs.map(|theirs| skew::between(theirs, ours));
         let flavor = response.headers().get("metadata-flavor").and_then(|value| value.to_str().ok());
         let flavor = flavor.map(str::to_owned);
         // Grown once, by hand: what a vector leaves behind when it grows is not wiped, and is memory beside it for a moment.
@@ -153,14 +154,6 @@ impl Http {
             body.extend_from_slice(&chunk);
         }
         Ok(Answer { status, body, retry_after, skew, flavor })
-    }
-}
-
-/// The provider's clock less ours, in seconds.
-fn skew(theirs: SystemTime, ours: SystemTime) -> f64 {
-    match theirs.duration_since(ours) {
-        Ok(ahead) => ahead.as_secs_f64(),
-        Err(behind) => -behind.duration().as_secs_f64(),
     }
 }
 

@@ -1,7 +1,11 @@
 //! An installation of a GitHub App: a JWT signed with the app's key, for a token that speaks for the installation. It is
 //! GitHub's own protocol (REST API, "Create an installation access token for an app"), not OAuth.
 
-use std::{collections::BTreeMap, path::PathBuf, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use serde::Deserialize;
@@ -23,6 +27,7 @@ use crate::{
         error::FetchError,
         http::{Answer, Http, HttpConfig, check_proxied, provider_url},
         signer::SigningAlg,
+        skew,
     },
 };
 
@@ -146,12 +151,12 @@ impl GithubApp {
             .map_err(|_| FetchError::Malformed("`token` does not fit into a header"))?;
         let end = expires_at.as_deref().and_then(rfc3339::parse);
         // The end is by GitHub's clock: what is left of it is counted by the same clock.
-        let theirs = |end: SystemTime| {
-            let ours = end.duration_since(self.clock.now().wall).unwrap_or_default().as_secs_f64();
-            let left = (ours - skew.unwrap_or_default()).clamp(0.0, MAX_LIFETIME.as_secs_f64());
-            std::time::Duration::from_secs_f64(left.floor())
+        let now = skew::theirs(self.clock.now().wall, skew);
+        let left = |end: SystemTime| {
+            let left = end.duration_since(now).unwrap_or_default().min(MAX_LIFETIME);
+            Duration::from_secs(left.as_secs())
         };
-        let lifetime = end.map_or(Lifetime::Unknown, |end| Lifetime::Known(theirs(end)));
+        let lifetime = end.map_or(Lifetime::Unknown, |end| Lifetime::Known(left(end)));
         Ok(Fetched { issued: Issued { token, lifetime, scope: None, refresh: None }, narrowed: false, skew })
     }
 

@@ -21,6 +21,7 @@ use crate::{
         error::FetchError,
         http::{Answer, Http, HttpConfig},
         kept_secret::KeptSecret,
+        skew,
         source::metadata_answer::{self as answer, Fields},
     },
 };
@@ -168,7 +169,9 @@ impl Metadata {
         if self.google && flavor.as_deref() != Some("Google") {
             return Err(FetchError::Malformed("it is not that of Google's metadata server"));
         }
-        let issued = answer::read(&self.fields, &body, self.clock.now().wall)?;
+        // An end in the answer is by the server's clock: what is left until then is counted by the same one.
+        let now = skew::theirs(self.clock.now().wall, skew);
+        let issued = answer::read(&self.fields, &body, now)?;
         Ok(Fetched { issued, narrowed: false, skew })
     }
 

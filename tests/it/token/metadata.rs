@@ -1,5 +1,7 @@
 //! Metadata servers, as far as one can be had on loopback.
 
+use std::time::{Duration, SystemTime};
+
 use super::{refresh::failed, secret_file};
 use crate::support::{FakeServer, Reply, Sidecar, echo, get};
 
@@ -110,4 +112,20 @@ fn any_other_server_is_asked_as_the_configuration_says() {
     sidecar.ready();
     assert!(get(sidecar.proxy, "/").text().contains("Bearer deep"));
     assert!(sidecar.status()["expires_in_seconds"].as_u64().unwrap() <= 60);
+}
+
+#[test]
+fn an_end_by_a_clock_that_is_ahead_is_counted_by_that_clock() {
+    let server = FakeServer::start(|_| {
+        let theirs = SystemTime::now() + Duration::from_secs(600);
+        let ends = theirs.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() + 60;
+        let date = format!("Date: {}\r\n", httpdate::fmt_http_date(theirs));
+        flavored(&date, &format!("{{\"access_token\":\"t\",\"expires_on\":\"{ends}\"}}"))
+    });
+    let upstream = echo();
+    let sidecar =
+        run(&format!("server = \"azure\"\nurl = \"{}\"\naudience = \"a\"", server.url()), &upstream);
+    sidecar.ready();
+    let left = sidecar.status()["expires_in_seconds"].as_u64().unwrap();
+    assert!((40..=61).contains(&left), "{left}");
 }
