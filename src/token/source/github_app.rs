@@ -27,7 +27,7 @@ use crate::{
         error::FetchError,
         http::{Answer, Http, HttpConfig, check_proxied, provider_url},
         signer::SigningAlg,
-        skew,
+        skew::{self, SigningClock},
     },
 };
 
@@ -67,6 +67,7 @@ pub(in crate::token) struct GithubApp {
     url: Url,
     app: String,
     key: AssertionKey,
+    signing: SigningClock,
     // Nothing, when no less is asked for than there is.
     body: Option<String>,
 }
@@ -109,12 +110,14 @@ impl GithubApp {
         };
         let http = Http::new(http, clock.clone())?;
         let body = (wanted != json!({})).then(|| wanted.to_string());
-        Ok(Self { http, clock, url, app: config.client_id.clone(), key, body })
+        let signing = SigningClock::default();
+        Ok(Self { http, clock, url, app: config.client_id.clone(), key, signing, body })
     }
 
     /// Asks for a token once.
     pub(in crate::token) async fn fetch(&mut self) -> Result<Fetched, FetchError> {
-        let now = self.clock.now().wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = self.signing.now(self.clock.now().wall);
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         // GitHub refuses what was issued in its own future, and advises a minute; it must not live longer than ten.
         let claims = json!({ "iss": self.app, "iat": now.saturating_sub(60), "exp": now + 300 });
         let jwt = self.key.sign_claims(&claims)?;
@@ -134,14 +137,16 @@ impl GithubApp {
             }
         });
         let Answer { status, body, retry_after, skew, .. } = sent.await?;
-        match status {
+        let outcome = match status {
             200..=299 => self.read(&body, skew),
             404 => Err(FetchError::Installation("GitHub knows no such installation of this app")),
             422 => Err(FetchError::Installation(
                 "GitHub does not grant these `repositories` or `permissions` to this installation",
             )),
             status => Err(FetchError::Status { status, retry_after }),
-        }
+        };
+        self.signing.learn(self.url.host_str(), outcome.as_ref().err(), skew);
+        outcome
     }
 
     fn read(&self, body: &[u8], skew: Option<f64>) -> Result<Fetched, FetchError> {
@@ -162,7 +167,11 @@ impl GithubApp {
 
     /// Whether the key has been replaced.
     pub(in crate::token) fn look(&mut self) -> bool {
-        self.key.look()
+        let changed = self.key.look();
+        if changed {
+            self.signing.renewed();
+        }
+        changed
     }
 }
 
