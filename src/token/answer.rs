@@ -66,8 +66,10 @@ struct Success<'a> {
 }
 
 #[derive(Deserialize)]
-struct Failure {
+struct Failure<'a> {
     error: Option<String>,
+    #[serde(borrow)]
+    access_token: Option<&'a RawValue>,
 }
 
 /// Reads a 2xx answer.
@@ -106,8 +108,14 @@ fn issued_refresh(answer: &Success<'_>) -> Option<IssuedRefresh> {
 
 /// The OAuth error code of any other answer.
 pub fn error_code(body: &[u8]) -> Option<ErrorCode> {
-    let failure: Failure = serde_json::from_slice(body).ok()?;
+    let failure: Failure<'_> = serde_json::from_slice(body).ok()?;
     ErrorCode::new(&failure.error?)
+}
+
+/// The OAuth error code of a 2xx answer without a token: RFC 6749 §5.2 wants 400, GitHub and others say 200.
+pub fn refused(body: &[u8]) -> Option<ErrorCode> {
+    let failure: Failure<'_> = serde_json::from_slice(body).ok()?;
+    failure.access_token.is_none().then_some(ErrorCode::new(&failure.error?)?)
 }
 
 fn text(value: Option<&RawValue>) -> Option<Zeroizing<String>> {
@@ -204,6 +212,28 @@ mod tests {
     }
 
     #[test]
+    fn an_error_with_status_200_is_one_when_there_is_no_token_beside_it() {
+        let code = |body: &str| refused(body.as_bytes()).map(|code| code.as_str().to_owned());
+        assert_eq!(
+            code("{\"error\":\"invalid_client\",\"error_description\":\"x\"}").unwrap(),
+            "invalid_client"
+        );
+        assert_eq!(code("{\"access_token\":null,\"error\":\"invalid_scope\"}").unwrap(), "invalid_scope");
+        for body in [
+            "{}",
+            "[]",
+            "",
+            "{\"error\":null}",
+            "{\"error\":7}",
+            "{\"error\":\"Hunter2\"}",
+            "{\"error\":\"invalid_client\"",
+            "{\"error\":\"invalid_client\",\"access_token\":\"t\"}",
+        ] {
+            assert_eq!(code(body), None, "{body}");
+        }
+    }
+
+    #[test]
     fn scope_is_a_set() {
         let granted = with(",\"scope\":\"b a  b\"").unwrap().scope.unwrap();
         assert_eq!(granted, BTreeSet::from(["a".to_owned(), "b".to_owned()]));
@@ -212,7 +242,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_answer_panics(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = (success(&body), error_code(&body));
+            let _ = (success(&body), error_code(&body), refused(&body));
         }
 
         #[test]

@@ -199,6 +199,11 @@ impl ClientAuth {
         Ok(None)
     }
 
+    /// Whether it signs assertions.
+    pub(super) fn signs(&self) -> bool {
+        matches!(self, Self::Signed { .. })
+    }
+
     /// What is shown during TLS.
     pub(super) fn identity(&self) -> Option<Arc<CertifiedKey>> {
         match self {

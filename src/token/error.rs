@@ -33,6 +33,8 @@ pub enum FetchError {
     Broken,
     #[error("the provider's answer is larger than 256 KiB")]
     TooLarge,
+    #[error("the provider's answer is compressed (`Content-Encoding`), which it was asked not to be")]
+    Compressed,
     #[error("the provider redirects token requests, which are never followed")]
     Redirected,
     #[error("the provider answered with status {status}")]
@@ -126,7 +128,7 @@ impl FetchError {
             Self::Redirected => "redirected",
             Self::Status { .. } => "status",
             Self::OAuth { .. } => "oauth_error",
-            Self::Malformed(_) => "malformed_answer",
+            Self::Malformed(_) | Self::Compressed => "malformed_answer",
             Self::Metadata(_) => "metadata",
             Self::Unverified(_) => "unverified_token",
             Self::Introspection(_) => "introspection",
@@ -163,10 +165,20 @@ impl ErrorCode {
         &self.0
     }
 
+    /// The code as the standard has it, where a provider has one of its own for the same.
+    pub fn meaning(&self) -> &str {
+        match self.as_str() {
+            // GitHub's (its documentation of OAuth apps: "Troubleshooting OAuth app access token request errors").
+            "bad_refresh_token" => "invalid_grant",
+            "incorrect_client_credentials" => "invalid_client",
+            code => code,
+        }
+    }
+
     fn is_client_fault(&self) -> bool {
         // RFC 6749 §5.2, RFC 8707 §2: what the request said was wrong, and will be wrong again.
         matches!(
-            self.as_str(),
+            self.meaning(),
             "invalid_client"
                 | "invalid_grant"
                 | "invalid_request"
@@ -224,6 +236,22 @@ mod tests {
         ] {
             assert_eq!(retry_after(value, now), seconds.map(Duration::from_secs), "{value}");
         }
+    }
+
+    #[test]
+    fn a_providers_own_word_is_printed_as_it_came_and_handled_as_the_standards() {
+        let error = |code: &str| {
+            let code = ErrorCode::new(code).unwrap();
+            FetchError::OAuth { code, status: 200, retry_after: None }
+        };
+        for (own, standard) in
+            [("bad_refresh_token", "invalid_grant"), ("incorrect_client_credentials", "invalid_client")]
+        {
+            assert_eq!(error(own).class(), Class::Client);
+            assert_eq!(error(own).cure(), error(standard).cure());
+            assert!(error(own).to_string().contains(own));
+        }
+        assert_eq!(error("slow_down").class(), Class::Transient);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What all grants share: who the provider is, how the client authenticates, one token request and its answer.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::SystemTime};
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use zeroize::Zeroizing;
@@ -16,6 +16,7 @@ use super::{
     metadata::contradiction,
     oauth::OAuthConfig,
     refusal::Refusal,
+    skew::SigningClock,
     source::Fetched,
 };
 use crate::{invalid::Invalid, tls::Validity};
@@ -30,6 +31,9 @@ pub(super) struct Grant {
     client_id: Option<String>,
     method: ClientAuthMethod,
     auth: ClientAuth,
+    // Nothing is learned where nothing is signed: what is refused there has another cause.
+    signs: bool,
+    signing: SigningClock,
     // What the provider's metadata has against the method: one warning a change.
     contradiction: Option<String>,
     grant_type: &'static str,
@@ -119,6 +123,8 @@ impl Grant {
             issuer: config.issuer.clone().filter(|_| !to_endpoint),
             client_id: client_id.map(str::to_owned),
             method: config.client_auth,
+            signs: auth.signs(),
+            signing: SigningClock::default(),
             auth,
             contradiction: None,
             grant_type,
@@ -167,12 +173,14 @@ impl Grant {
                 return Err(error);
             }
         };
-        match status {
+        let outcome = match status {
             200..=299 => {
-                let issued = answer::success(&body).inspect_err(|_| {
+                let issued = answer::success(&body).map_err(|error| {
                     self.besides = answer::refresh_besides(&body);
-                })?;
-                Ok(Fetched { narrowed: self.narrowed(&issued), issued, skew })
+                    let refused = answer::refused(&body);
+                    refused.map_or(error, |code| FetchError::OAuth { code, status, retry_after })
+                });
+                issued.map(|issued| Fetched { narrowed: self.narrowed(&issued), issued, skew })
             }
             _ => {
                 if matches!(status, 404 | 405 | 410) {
@@ -183,7 +191,17 @@ impl Grant {
                     None => FetchError::Status { status, retry_after },
                 })
             }
+        };
+        if self.signs {
+            self.signing.learn(self.endpoint.first().host_str(), outcome.as_ref().err(), skew);
         }
+        outcome
+    }
+
+    /// The time for an assertion that somebody else signs for this grant.
+    pub(super) fn signing_time(&mut self) -> SystemTime {
+        self.signs = true;
+        self.signing.now(self.clock.now().wall)
     }
 
     /// What goes into `Authorization`, and the body. Both may hold the secret.
@@ -196,7 +214,7 @@ impl Grant {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", grant_type).extend_pairs(&self.form).extend_pairs(extra);
         let audience = self.issuer.as_deref().unwrap_or(endpoint);
-        let addressed = Addressed { audience, now: self.clock.now().wall };
+        let addressed = Addressed { audience, now: self.signing.now(self.clock.now().wall) };
         let authorization = self.auth.apply(self.client_id.as_deref(), &addressed, &mut form)?;
         Ok((authorization, Zeroizing::new(form.finish())))
     }
@@ -225,6 +243,9 @@ impl Grant {
     /// is bound to the old certificate is worthless with the new one (RFC 8705 §3).
     pub(super) fn look(&mut self) -> bool {
         let changed = self.auth.look();
+        if changed {
+            self.signing.renewed();
+        }
         if changed && let Some(identity) = self.auth.identity() {
             self.http.present(identity);
         }

@@ -11,7 +11,7 @@ use std::{
 
 use reqwest::{
     Client, Response,
-    header::{DATE, HeaderMap, RETRY_AFTER},
+    header::{ACCEPT_ENCODING, CONTENT_ENCODING, DATE, HeaderMap, HeaderValue, RETRY_AFTER},
     redirect::Policy,
 };
 use rustls::{AlertDescription, ClientConfig, sign::CertifiedKey};
@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 use super::{
     clock::Clock,
     error::{self, FetchError},
+    skew,
 };
 use crate::{
     invalid::{Invalid, not_a_url},
@@ -128,11 +129,15 @@ impl Http {
         if response.status().is_redirection() {
             return Err(FetchError::Redirected);
         }
+        // Of a failure the status tells more.
+        if response.status().is_success() && is_coded(response.headers()) {
+            return Err(FetchError::Compressed);
+        }
         let (ours, theirs) = (self.clock.now().wall, date(response.headers()));
         // A date is one by the clock of whoever wrote it.
         let retry_after = field(response.headers(), &RETRY_AFTER)
             .and_then(|value| error::retry_after(value, theirs.unwrap_or(ours)));
-        let skew = theirs.map(|theirs| skew(theirs, ours));
+        let skew = theirs.map(|theirs| skew::between(theirs, ours));
         let flavor = response.headers().get("metadata-flavor").and_then(|value| value.to_str().ok());
         let flavor = flavor.map(str::to_owned);
         // Grown once, by hand: what a vector leaves behind when it grows is not wiped, and is memory beside it for a moment.
@@ -152,14 +157,6 @@ impl Http {
     }
 }
 
-/// The provider's clock less ours, in seconds.
-fn skew(theirs: SystemTime, ours: SystemTime) -> f64 {
-    match theirs.duration_since(ours) {
-        Ok(ahead) => ahead.as_secs_f64(),
-        Err(behind) => -behind.duration().as_secs_f64(),
-    }
-}
-
 /// When the answer was made, by the provider's clock (RFC 9110 §6.6.1).
 fn date(headers: &HeaderMap) -> Option<SystemTime> {
     httpdate::parse_http_date(field(headers, &DATE)?).ok()
@@ -167,6 +164,12 @@ fn date(headers: &HeaderMap) -> Option<SystemTime> {
 
 fn field<'a>(headers: &'a HeaderMap, name: &reqwest::header::HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
+}
+
+/// Whether the content is not as it is (RFC 9110 §8.4). Nothing here unpacks it.
+fn is_coded(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(CONTENT_ENCODING).iter();
+    codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 fn tell_of_anchors(invalid: &Invalid) {
@@ -183,6 +186,8 @@ fn client(config: &HttpConfig, tls: &ClientConfig) -> Result<Client, Invalid> {
         .tls_backend_preconfigured(tls.clone())
         .redirect(Policy::none())
         .referer(false)
+        // Whoever asks for nothing may get anything (RFC 9110 §12.5.3).
+        .default_headers([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))].into_iter().collect())
         .no_proxy()
         .http1_only()
         .connect_timeout(CONNECT_TIMEOUT)

@@ -15,6 +15,7 @@ use super::{
     http::{Answer, Http},
     metadata::Wanted,
     oauth::OAuthConfig,
+    skew::SigningClock,
 };
 use crate::invalid::Invalid;
 
@@ -27,6 +28,7 @@ pub(super) struct Introspection {
     issuer: Option<String>,
     client_id: Option<String>,
     auth: ClientAuth,
+    signing: SigningClock,
 }
 
 impl Introspection {
@@ -55,15 +57,17 @@ impl Introspection {
             issuer: config.issuer.clone().filter(|_| !to_endpoint),
             client_id: client_id.map(str::to_owned),
             auth,
+            signing: SigningClock::default(),
         })
     }
 
     /// Looks whether a secret or the client's certificate has been replaced. Blocking: reads files.
     pub(super) fn look(&mut self) {
-        if self.auth.look()
-            && let Some(identity) = self.auth.identity()
-        {
-            self.http.present(identity);
+        if self.auth.look() {
+            self.signing.renewed();
+            if let Some(identity) = self.auth.identity() {
+                self.http.present(identity);
+            }
         }
     }
 
@@ -82,28 +86,27 @@ impl Introspection {
             };
             request.body(body.as_bytes().to_vec())
         });
-        match sent.await {
-            Ok(Answer { status: 200, body, .. }) => {
-                let told: Map<String, Value> = serde_json::from_slice(&body)
-                    .map_err(|_| FetchError::Introspection("it is not a JSON object"))?;
-                // RFC 7662 §2.2: required, and a boolean.
-                match told.get("active") {
-                    Some(Value::Bool(_)) => Ok(told),
-                    _ => Err(FetchError::Introspection("it does not say whether the token is `active`")),
-                }
+        let Answer { status, body, retry_after, skew, .. } = match sent.await {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.endpoint.doubt();
+                return Err(error);
             }
-            Ok(Answer { status, body, retry_after, .. }) => {
+        };
+        let told = match status {
+            200 => read(&body),
+            _ => {
                 self.endpoint.doubt();
                 Err(match answer::error_code(&body) {
                     Some(code) => FetchError::OAuth { code, status, retry_after },
                     None => FetchError::Status { status, retry_after },
                 })
             }
-            Err(error) => {
-                self.endpoint.doubt();
-                Err(error)
-            }
+        };
+        if self.auth.signs() {
+            self.signing.learn(self.endpoint.first().host_str(), told.as_ref().err(), skew);
         }
+        told
     }
 
     /// What goes into `Authorization`, and the body. Both may hold the secret, and the body holds the token.
@@ -115,8 +118,18 @@ impl Introspection {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("token", token.expose()).append_pair("token_type_hint", "access_token");
         let audience = self.issuer.as_deref().unwrap_or(endpoint);
-        let addressed = Addressed { audience, now: self.clock.now().wall };
+        let addressed = Addressed { audience, now: self.signing.now(self.clock.now().wall) };
         let authorization = self.auth.apply(self.client_id.as_deref(), &addressed, &mut form)?;
         Ok((authorization, Zeroizing::new(form.finish())))
+    }
+}
+
+fn read(body: &[u8]) -> Result<Map<String, Value>, FetchError> {
+    let told: Map<String, Value> =
+        serde_json::from_slice(body).map_err(|_| FetchError::Introspection("it is not a JSON object"))?;
+    // RFC 7662 §2.2: required, and a boolean.
+    match told.get("active") {
+        Some(Value::Bool(_)) => Ok(told),
+        _ => Err(FetchError::Introspection("it does not say whether the token is `active`")),
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! It is a task of its own: the refresher never waits for it. What it finds out it says as an upstream would, by rejecting
 //! a generation, with the same limits: one replacement in 30 s. An answer that does not come, or makes no sense, changes
-//! nothing.
+//! nothing but when the next question is asked: a provider in trouble is left alone as with token requests.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -24,6 +24,7 @@ use super::{
     error::FetchError,
     introspection::Introspection,
     oauth::OAuthConfig,
+    schedule::{self, Failed},
 };
 use crate::{
     chance::chance,
@@ -37,9 +38,33 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 /// Least interval: the provider is not to be asked all the time.
 const LEAST: Duration = Duration::from_secs(1);
 
+/// When the next question is asked.
+struct Pace {
+    interval: Duration,
+    /// So many questions in a row have not been answered.
+    failures: u32,
+}
+
+impl Pace {
+    /// How long after a question; `failure` is what came instead of an answer.
+    fn after(&mut self, failure: Option<&FetchError>, chance: f64) -> Duration {
+        // Sidecars that started together do not ask together.
+        let usual = self.interval.mul_f64(chance.mul_add(-0.1, 1.0)).max(LEAST);
+        let Some(error) = failure else {
+            self.failures = 0;
+            return usual;
+        };
+        self.failures = self.failures.saturating_add(1);
+        let (class, retry_after) = (error.class(), error.retry_after());
+        // There is a token, and its end does not matter here: the one after it is asked about at the same place.
+        let held = Some(Duration::MAX);
+        usual.max(schedule::retry_after(Failed { count: self.failures, class, retry_after, held }, chance))
+    }
+}
+
 /// Asks about the token of one credential.
 pub(super) struct Introspector {
-    interval: Duration,
+    pace: Pace,
     // A lock, because a look at the files leaves this thread with it, and may never come back.
     introspection: Arc<tokio::sync::Mutex<Introspection>>,
     credential: Credential,
@@ -63,14 +88,16 @@ impl Introspector {
         }
         let introspection = Introspection::build(config, client_id, clock)?;
         let introspection = Arc::new(tokio::sync::Mutex::new(introspection));
-        Ok(Some(Self { interval: interval.0, introspection, credential, metrics, told: None }))
+        let pace = Pace { interval: interval.0, failures: 0 };
+        Ok(Some(Self { pace, introspection, credential, metrics, told: None }))
     }
 
     async fn run(&mut self) {
+        let mut wait = self.pace.after(None, chance());
         loop {
-            // Sidecars that started together do not ask together.
-            time::sleep(self.interval.mul_f64(chance().mul_add(-0.1, 1.0))).await;
-            self.once().await;
+            time::sleep(wait).await;
+            let failure = self.once().await.err();
+            wait = self.pace.after(failure.as_ref(), chance());
         }
     }
 
@@ -84,8 +111,8 @@ impl Introspector {
         looked.await.map_err(|_| FetchError::Panicked)?.ask(current.token()).await
     }
 
-    async fn once(&mut self) {
-        let Some(current) = self.credential.current() else { return };
+    async fn once(&mut self) -> Result<(), FetchError> {
+        let Some(current) = self.credential.current() else { return Ok(()) };
         let asked = time::timeout(ATTEMPT, self.ask(&current)).await;
         match asked.unwrap_or(Err(FetchError::Timeout)) {
             Ok(told) if told.get("active") == Some(&Value::Bool(true)) => {
@@ -115,10 +142,12 @@ impl Introspector {
                         %error,
                         "the provider cannot be asked about the token, which stays in use"
                     );
-                    self.told = Some(error);
+                    self.told = Some(error.clone());
                 }
+                return Err(error);
             }
         }
+        Ok(())
     }
 }
 
@@ -165,5 +194,43 @@ async fn supervise(mut introspector: Introspector) {
     loop {
         let _panic = AssertUnwindSafe(introspector.run()).catch_unwind().await;
         tracing::error!(credential = &*name, "asking about a token met a bug in attaché; please report it");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn failed(status: u16, retry_after: Option<u64>) -> FetchError {
+        FetchError::Status { status, retry_after: retry_after.map(secs) }
+    }
+
+    /// What a provider that fails so often is left in peace for each time, in seconds.
+    fn waits(interval: u64, failure: &FetchError) -> [u64; 10] {
+        let mut pace = Pace { interval: secs(interval), failures: 0 };
+        [(); 10].map(|()| pace.after(Some(failure), 0.5).as_secs_f64().round() as u64)
+    }
+
+    #[test]
+    fn a_provider_that_fails_is_asked_less_and_less_and_never_more_than_is_configured() {
+        assert_eq!(waits(1, &failed(503, None)), [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]);
+        assert_eq!(waits(1, &failed(401, None)), [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]);
+        assert_eq!(waits(100, &failed(503, None)), [95; 10]);
+    }
+
+    #[test]
+    fn a_retry_after_is_honoured_and_an_answer_brings_the_interval_back() {
+        for chance in [0.0, 0.5, 1.0] {
+            let mut pace = Pace { interval: secs(1), failures: 0 };
+            let wait = pace.after(Some(&failed(429, Some(120))), chance);
+            assert!((secs(120)..=secs(125)).contains(&wait), "{wait:?}");
+            assert_eq!(pace.after(None, chance), secs(1), "and never sooner than in a second");
+            let again = pace.after(Some(&failed(503, None)), chance);
+            assert!(again < secs(2), "{again:?}");
+        }
     }
 }

@@ -40,6 +40,7 @@ mod refresher;
 mod refusal;
 pub mod schedule;
 mod signer;
+mod skew;
 pub mod source;
 mod status;
 mod store;

@@ -26,7 +26,7 @@ impl Refusal {
     ) -> Option<Self> {
         let name = method.name();
         let message = match error {
-            FetchError::OAuth { code, .. } if code.as_str() == "invalid_client" => {
+            FetchError::OAuth { code, .. } if code.meaning() == "invalid_client" => {
                 format!("{code} with {name}")
             }
             // Some servers answer so to a client that they do not know (glewlwyd does with 403).

@@ -22,6 +22,10 @@ impl FetchError {
                 "the provider is slow or overloaded; attaché tries again by itself"
             }
             Self::TooLarge | Self::Malformed(_) => "check that the URL is that of an OAuth token endpoint",
+            Self::Compressed => {
+                "let the provider, and whatever stands in front of it, answer without compression where `Accept-Encoding` is \
+                 `identity`"
+            }
             Self::Redirected => "name the URL that it redirects to",
             Self::Status { status: 401 | 403, .. } => {
                 "check `client_id`, `client_secret` and `client_auth`; a provider that does not decode Basic needs \
@@ -59,7 +63,7 @@ impl FetchError {
             Self::Quota => "raise `max_requests_per_hour`, or find out why so many token requests fail",
             Self::Blocked => "look at the file system that the credential's files are on",
             Self::Panicked => "report the bug",
-            Self::OAuth { code, .. } => match code.as_str() {
+            Self::OAuth { code, .. } => match code.meaning() {
                 "invalid_client" => {
                     "check `client_id` and `client_secret`; the provider may want another `client_auth`, often \
                      \"client_secret_post\" or \"client_secret_basic_raw\""

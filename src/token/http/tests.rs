@@ -70,6 +70,35 @@ async fn a_retry_after_with_a_date_is_counted_from_the_date_of_the_answer() {
     }
 }
 
+#[tokio::test]
+async fn no_compression_is_asked_for_and_an_answer_that_has_some_is_told_as_one() {
+    for (head, expected) in [
+        ("200 X", Ok(200)),
+        ("200 X\r\nContent-Encoding: Identity", Ok(200)),
+        ("200 X\r\nContent-Encoding: gzip", Err(FetchError::Compressed)),
+        ("200 X\r\nContent-Encoding: identity\r\nContent-Encoding: br", Err(FetchError::Compressed)),
+        // The status of a failure tells more than its page.
+        ("503 X\r\nContent-Encoding: gzip", Ok(503)),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let provider = thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            let mut request = [0; 4096];
+            let length = stream.read(&mut request).unwrap();
+            // A secret, as far as anybody knows.
+            write!(stream, "HTTP/1.1 {head}\r\nContent-Length: 7\r\n\r\nhunter2").unwrap();
+            String::from_utf8(request[..length].to_vec()).unwrap().to_ascii_lowercase()
+        });
+        let mut http = Http::new(HttpConfig::default(), Clock::default()).unwrap();
+        let answer = http.send(|client| client.get(&url)).await;
+        assert_eq!(answer.map(|answer| answer.status), expected, "{head}");
+        assert!(provider.join().unwrap().contains("\r\naccept-encoding: identity\r\n"));
+    }
+    let told = FetchError::Compressed.to_string();
+    assert!(told.contains("Content-Encoding") && !told.contains("hunter2"), "{told}");
+}
+
 #[test]
 fn f6_an_endless_answer_grows_the_memory_by_less_than_1_mib() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,7 +1,11 @@
 //! An installation of a GitHub App: a JWT signed with the app's key, for a token that speaks for the installation. It is
 //! GitHub's own protocol (REST API, "Create an installation access token for an app"), not OAuth.
 
-use std::{collections::BTreeMap, path::PathBuf, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use serde::Deserialize;
@@ -23,6 +27,7 @@ use crate::{
         error::FetchError,
         http::{Answer, Http, HttpConfig, check_proxied, provider_url},
         signer::SigningAlg,
+        skew::{self, SigningClock},
     },
 };
 
@@ -62,6 +67,7 @@ pub(in crate::token) struct GithubApp {
     url: Url,
     app: String,
     key: AssertionKey,
+    signing: SigningClock,
     // Nothing, when no less is asked for than there is.
     body: Option<String>,
 }
@@ -104,12 +110,14 @@ impl GithubApp {
         };
         let http = Http::new(http, clock.clone())?;
         let body = (wanted != json!({})).then(|| wanted.to_string());
-        Ok(Self { http, clock, url, app: config.client_id.clone(), key, body })
+        let signing = SigningClock::default();
+        Ok(Self { http, clock, url, app: config.client_id.clone(), key, signing, body })
     }
 
     /// Asks for a token once.
     pub(in crate::token) async fn fetch(&mut self) -> Result<Fetched, FetchError> {
-        let now = self.clock.now().wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = self.signing.now(self.clock.now().wall);
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         // GitHub refuses what was issued in its own future, and advises a minute; it must not live longer than ten.
         let claims = json!({ "iss": self.app, "iat": now.saturating_sub(60), "exp": now + 300 });
         let jwt = self.key.sign_claims(&claims)?;
@@ -129,14 +137,16 @@ impl GithubApp {
             }
         });
         let Answer { status, body, retry_after, skew, .. } = sent.await?;
-        match status {
+        let outcome = match status {
             200..=299 => self.read(&body, skew),
             404 => Err(FetchError::Installation("GitHub knows no such installation of this app")),
             422 => Err(FetchError::Installation(
                 "GitHub does not grant these `repositories` or `permissions` to this installation",
             )),
             status => Err(FetchError::Status { status, retry_after }),
-        }
+        };
+        self.signing.learn(self.url.host_str(), outcome.as_ref().err(), skew);
+        outcome
     }
 
     fn read(&self, body: &[u8], skew: Option<f64>) -> Result<Fetched, FetchError> {
@@ -146,18 +156,22 @@ impl GithubApp {
             .map_err(|_| FetchError::Malformed("`token` does not fit into a header"))?;
         let end = expires_at.as_deref().and_then(rfc3339::parse);
         // The end is by GitHub's clock: what is left of it is counted by the same clock.
-        let theirs = |end: SystemTime| {
-            let ours = end.duration_since(self.clock.now().wall).unwrap_or_default().as_secs_f64();
-            let left = (ours - skew.unwrap_or_default()).clamp(0.0, MAX_LIFETIME.as_secs_f64());
-            std::time::Duration::from_secs_f64(left.floor())
+        let now = skew::theirs(self.clock.now().wall, skew);
+        let left = |end: SystemTime| {
+            let left = end.duration_since(now).unwrap_or_default().min(MAX_LIFETIME);
+            Duration::from_secs(left.as_secs())
         };
-        let lifetime = end.map_or(Lifetime::Unknown, |end| Lifetime::Known(theirs(end)));
+        let lifetime = end.map_or(Lifetime::Unknown, |end| Lifetime::Known(left(end)));
         Ok(Fetched { issued: Issued { token, lifetime, scope: None, refresh: None }, narrowed: false, skew })
     }
 
     /// Whether the key has been replaced.
     pub(in crate::token) fn look(&mut self) -> bool {
-        self.key.look()
+        let changed = self.key.look();
+        if changed {
+            self.signing.renewed();
+        }
+        changed
     }
 }
 

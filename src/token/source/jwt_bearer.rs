@@ -59,7 +59,6 @@ const RESERVED: [&str; 6] = ["iss", "sub", "aud", "jti", "iat", "exp"];
 pub(in crate::token) struct JwtBearer {
     grant: Grant,
     assertion: Assertion,
-    clock: Clock,
 }
 
 enum Assertion {
@@ -90,8 +89,8 @@ impl JwtBearer {
                     .hint("name the file with the `assertion`, or the `assertion_key` to sign one with"));
             }
         };
-        let grant = Grant::build(&config.oauth, config.client_id.as_deref(), GRANT, clock.clone())?;
-        Ok(Self { grant, assertion, clock })
+        let grant = Grant::build(&config.oauth, config.client_id.as_deref(), GRANT, clock)?;
+        Ok(Self { grant, assertion })
     }
 
     /// Asks for a token once.
@@ -99,7 +98,7 @@ impl JwtBearer {
         let assertion = match &self.assertion {
             Assertion::Written(file) => Zeroizing::new(file.value().expose().to_owned()),
             Assertion::Signed(signed) => {
-                let addressed = Addressed { audience: &signed.audience, now: self.clock.now().wall };
+                let addressed = Addressed { audience: &signed.audience, now: self.grant.signing_time() };
                 signed.key.sign(&signed.issuer, &signed.subject, &addressed, &signed.claims)?
             }
         };

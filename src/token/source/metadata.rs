@@ -1,8 +1,8 @@
 //! A cloud's metadata server: the machine's, the pod's or the function's own identity, without a secret of ours.
 //!
 //! It is asked over plain HTTP, and that is allowed here only: to an address that never leaves this machine (loopback or
-//! link-local), written as an address, so that nobody's DNS decides where the question goes. Redirects are not followed and
-//! no proxy is used, as everywhere. The header that each cloud demands is what keeps others from tricking a program on
+//! link-local), written as an address or as `localhost`, which `http` takes to loopback without asking anybody: nobody's DNS
+//! decides where the question goes. Redirects are not followed and no proxy is used, as everywhere. The header that each cloud demands is what keeps others from tricking a program on
 //! this machine into asking (SSRF); attaché forwards nothing there, whatever a caller sends, because routes are fixed.
 
 use std::{collections::BTreeMap, net::IpAddr};
@@ -21,6 +21,7 @@ use crate::{
         error::FetchError,
         http::{Answer, Http, HttpConfig},
         kept_secret::KeptSecret,
+        skew,
         source::metadata_answer::{self as answer, Fields},
     },
 };
@@ -168,7 +169,9 @@ impl Metadata {
         if self.google && flavor.as_deref() != Some("Google") {
             return Err(FetchError::Malformed("it is not that of Google's metadata server"));
         }
-        let issued = answer::read(&self.fields, &body, self.clock.now().wall)?;
+        // An end in the answer is by the server's clock: what is left until then is counted by the same one.
+        let now = skew::theirs(self.clock.now().wall, skew);
+        let issued = answer::read(&self.fields, &body, now)?;
         Ok(Fetched { issued, narrowed: false, skew })
     }
 
@@ -249,18 +252,19 @@ fn local_url(text: &str) -> Result<Url, Invalid> {
     if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
         return Err(Invalid::new("url", "holds a user name, a password or a fragment"));
     }
-    let address = match url.host() {
-        Some(url::Host::Ipv4(ip)) => Some(IpAddr::V4(ip)),
-        Some(url::Host::Ipv6(ip)) => Some(IpAddr::V6(ip)),
-        Some(url::Host::Domain(_)) => None,
+    let stays = match url.host() {
+        Some(url::Host::Ipv4(ip)) => stays_here(IpAddr::V4(ip)),
+        Some(url::Host::Ipv6(ip)) => stays_here(IpAddr::V6(ip)),
+        // This name and no other: Container Apps writes it into `IDENTITY_ENDPOINT`.
+        Some(url::Host::Domain(name)) => name == "localhost",
         None => return Err(Invalid::new("url", "names no host")),
     };
     match url.scheme() {
         "https" => Ok(url),
-        "http" if address.is_some_and(stays_here) => Ok(url),
+        "http" if stays => Ok(url),
         "http" => Err(Invalid::new("url", "would ask another machine for a token in plain text").hint(
-            "a metadata server is written as a loopback or link-local address, such as `http://169.254.169.254/`; \
-             anything else needs https",
+            "a metadata server is written as a loopback or link-local address, such as `http://169.254.169.254/`, or as \
+             `localhost`; anything else needs https",
         )),
         _ => Err(Invalid::new("url", "is neither https nor http")),
     }

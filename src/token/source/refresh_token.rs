@@ -196,9 +196,11 @@ impl RefreshToken {
     fn failed(&mut self, error: FetchError) -> FetchError {
         let Some(family) = &mut self.family else { return error };
         let lost = match &error {
-            FetchError::Timeout | FetchError::Broken | FetchError::TooLarge | FetchError::Malformed(_) => {
-                true
-            }
+            FetchError::Timeout
+            | FetchError::Broken
+            | FetchError::TooLarge
+            | FetchError::Compressed
+            | FetchError::Malformed(_) => true,
             // Also not when a gateway says that it got no answer (502, 504): that is how a provider that is down mostly
             // looks. Should the token be spent after all, the provider says so next time, and nothing is lost by asking.
             _ => false,
@@ -207,7 +209,7 @@ impl RefreshToken {
         let lost = lost && self.grant.was_sent();
         family.unanswered = family.unanswered.saturating_add(u32::from(lost));
         match error {
-            FetchError::OAuth { code, .. } if code.as_str() == "invalid_grant" => {
+            FetchError::OAuth { code, .. } if code.meaning() == "invalid_grant" => {
                 family.refused = true;
                 let goes_on = self.before.is_some();
                 if let Some(mut before) = self.before.take() {

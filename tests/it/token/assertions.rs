@@ -1,6 +1,11 @@
 //! Clients that authenticate with a signed assertion, verified by another library.
 
-use std::{fs, sync::Arc, thread};
+use std::{
+    fs,
+    sync::Arc,
+    thread,
+    time::{Duration, SystemTime},
+};
 
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 use serde_json::Value;
@@ -158,4 +163,61 @@ fn f13_a_new_private_key_is_used_within_ten_seconds_and_garbage_is_not() {
         verify(&assertion(&request.body), &key, Algorithm::ES256, &provider.url());
     }
     assert_eq!(get(sidecar.proxy, "/").status, 200);
+}
+
+/// A provider whose clock is five minutes ahead, and that refuses what is not signed by that clock.
+fn strict(name: &'static str) -> FakeServer {
+    FakeServer::start(move |request| {
+        let theirs = SystemTime::now() + Duration::from_secs(300);
+        let date = httpdate::fmt_http_date(theirs);
+        let now = theirs.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let form = form(&request.body);
+        let jwt = &form.iter().find(|(key, _)| key == name).unwrap().1;
+        let claims = jsonwebtoken::dangerous::insecure_decode::<Value>(jwt).unwrap().claims;
+        let valid = claims["iat"].as_u64().unwrap() <= now && now < claims["exp"].as_u64().unwrap();
+        let (status, body) = match valid {
+            true => (200, "{\"access_token\":\"t\",\"token_type\":\"Bearer\",\"expires_in\":3600}"),
+            false => (401, "{\"error\":\"invalid_client\"}"),
+        };
+        let length = body.len();
+        Reply::raw(format!("HTTP/1.1 {status} X\r\nDate: {date}\r\nContent-Length: {length}\r\n\r\n{body}"))
+    })
+}
+
+#[test]
+fn f17_an_assertion_that_is_refused_is_signed_by_the_providers_clock_and_the_token_lives_as_long_as_it_says()
+{
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let (file, upstream) = (secret_file(&key.serialize_pem()), echo());
+    let path = file.path().display();
+    for (name, kind, lines) in [
+        (
+            "client_assertion",
+            "client_credentials",
+            format!(
+                "client_id = \"c\"\nclient_auth = \"private_key_jwt\"\nprivate_key = {{ file = \"{path}\" }}"
+            ),
+        ),
+        (
+            "assertion",
+            "jwt_bearer",
+            format!(
+                "client_auth = \"none\"\nassertion_issuer = \"i\"\nassertion_key = {{ file = \"{path}\" }}"
+            ),
+        ),
+    ] {
+        let provider = strict(name);
+        let url = provider.url();
+        let sidecar = Sidecar::run(&format!(
+            "[credentials.main]\ntype = \"{kind}\"\nissuer = \"{url}\"\ntoken_endpoint = \"{url}/token\"\n{lines}\n\
+             [routes.main]\nupstream = \"{}\"\ncredential = \"main\"\n",
+            upstream.url()
+        ));
+        sidecar.ready();
+        assert_eq!(provider.received().len(), 2, "{kind}");
+        let left = sidecar.status()["expires_in_seconds"].as_u64().unwrap();
+        assert!((3580..=3600).contains(&left), "{kind}: {left}");
+        let skew = sidecar.metric("attache_provider_clock_skew_seconds{credential=\"main\"}");
+        assert!((297.0..=301.0).contains(&skew), "{kind}: {skew}");
+    }
 }

@@ -125,3 +125,26 @@ fn a_refused_client_is_told_in_the_status_with_how_it_asked_and_what_the_provide
     );
     assert!(error["hint"].as_str().unwrap().contains("`client_auth`"));
 }
+
+#[test]
+fn a_client_that_is_refused_with_status_200_is_refused_all_the_same() {
+    for code in ["invalid_client", "incorrect_client_credentials"] {
+        let provider = FakeServer::start(move |_| Reply::json(200, &format!("{{\"error\":\"{code}\"}}")));
+        let upstream = echo();
+        let lines = format!(
+            "token_endpoint = \"{}/token\"\nclient_id = \"c\"\nclient_auth = \"none\"",
+            provider.url()
+        );
+        let sidecar = Sidecar::run(&with(&lines, &upstream));
+        while sidecar.status()["last_error"].is_null() {
+            std::thread::yield_now();
+        }
+        let error = &sidecar.status()["last_error"];
+        assert_eq!(
+            (&error["reason"], &error["message"]),
+            (&"oauth_error".into(), &format!("{code} with none").into())
+        );
+        let rejected = "attache_token_refreshes_total{credential=\"main\",outcome=\"rejected\"}";
+        assert!(sidecar.metric(rejected) >= 1.0);
+    }
+}

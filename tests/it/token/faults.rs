@@ -28,6 +28,8 @@ fn faults() -> Vec<(&'static str, Reply)> {
         ("malformed_answer", Reply::text(200, "<html>sign in</html>")),
         ("malformed_answer", json("{\"access_token\":\"cut")),
         ("malformed_answer", json("{}")),
+        ("oauth_error", json("{\"error\":\"invalid_client\"}")),
+        ("malformed_answer", raw("HTTP/1.1 200 X\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}")),
         ("malformed_answer", json("[]")),
         ("malformed_answer", json("{\"access_token\":7,\"token_type\":\"Bearer\"}")),
         ("malformed_answer", json("{\"access_token\":\"a\\r\\nX: y\",\"token_type\":\"Bearer\"}")),

@@ -1,5 +1,7 @@
 //! An installation of a GitHub App, as GitHub's own API has it.
 
+use std::time::{Duration, SystemTime};
+
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::{Value, json};
 
@@ -78,5 +80,29 @@ fn what_github_refuses_is_told_as_what_it_is() {
         assert_eq!(error["reason"], reason, "{error}");
         assert!(error["hint"].as_str().unwrap().contains(hint), "{error}");
         assert_eq!(get(sidecar.proxy, "/").status, 503);
+    }
+}
+
+#[test]
+fn a_jwt_that_github_refuses_is_signed_by_githubs_clock() {
+    // Ours is ten minutes behind, and then ten minutes ahead.
+    for ahead in [600, -600] {
+        let github = FakeServer::start(move |request| {
+            let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs().saturating_add_signed(ahead);
+            let date = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(now));
+            let jwt = request.fields("authorization")[0].strip_prefix("Bearer ").unwrap();
+            let claims = jsonwebtoken::dangerous::insecure_decode::<Value>(jwt).unwrap().claims;
+            let valid = claims["iat"].as_u64().unwrap() <= now && now < claims["exp"].as_u64().unwrap();
+            let body = "{\"token\":\"ghs_secret\",\"expires_at\":\"2099-01-01T00:00:00Z\"}";
+            let (status, length) = (if valid { 201 } else { 401 }, body.len());
+            Reply::raw(format!(
+                "HTTP/1.1 {status} X\r\nDate: {date}\r\nContent-Length: {length}\r\n\r\n{body}"
+            ))
+        });
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+        let upstream = echo();
+        let sidecar = sidecar(&github, &key, "", &upstream);
+        sidecar.ready();
+        assert_eq!(github.received().len(), 2, "{ahead}");
     }
 }

@@ -2,11 +2,14 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::{Duration, SystemTime},
 };
+
+use tokio::time::Instant;
 
 use super::{form, with};
 use crate::support::{FakeServer, Received, Reply, Sidecar, echo, get, token};
@@ -127,4 +130,58 @@ fn a_revoked_token_that_cannot_be_replaced_is_the_upstreams_to_refuse() {
         thread::yield_now();
     }
     assert!(get(sidecar.proxy, "/").text().contains("Bearer token-1"));
+}
+
+#[test]
+fn a_provider_that_wants_to_be_left_alone_is_not_asked_about_a_token() {
+    let times = Arc::new(Mutex::new(Vec::new()));
+    let asked_at = Arc::clone(&times);
+    let provider = FakeServer::start(move |request| match is_question(request) {
+        true => {
+            asked_at.lock().unwrap().push(Instant::now());
+            Reply::raw("HTTP/1.1 429 X\r\nRetry-After: 3\r\nContent-Length: 0\r\n\r\n")
+        }
+        false => token(1, 3600),
+    });
+    let upstream = echo();
+    let _sidecar = sidecar(&provider, &upstream);
+    while times.lock().unwrap().len() < 2 {
+        thread::yield_now();
+    }
+    let times = times.lock().unwrap();
+    assert!(times[1] - times[0] >= Duration::from_secs(3), "{:?}", times[1] - times[0]);
+}
+
+#[test]
+fn f17_a_question_that_is_refused_is_signed_by_the_providers_clock() {
+    let provider = FakeServer::start(|request| {
+        if !is_question(request) {
+            return token(1, 3600);
+        }
+        let theirs = SystemTime::now() + Duration::from_secs(300);
+        let now = theirs.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let form = form(&request.body);
+        let jwt = &form.iter().find(|(name, _)| name == "client_assertion").unwrap().1;
+        let claims = jsonwebtoken::dangerous::insecure_decode::<serde_json::Value>(jwt).unwrap().claims;
+        let valid = claims["iat"].as_u64().unwrap() <= now && now < claims["exp"].as_u64().unwrap();
+        let (status, date) = (if valid { 200 } else { 401 }, httpdate::fmt_http_date(theirs));
+        Reply::raw(format!("HTTP/1.1 {status} X\r\nDate: {date}\r\nContent-Length: 15\r\n\r\n{ACTIVE}"))
+    });
+    let (secret, upstream, url) = (super::secret_file("hunter2"), echo(), provider.url());
+    let lines = format!(
+        "issuer = \"{url}\"\ntoken_endpoint = \"{url}/token\"\nintrospection_endpoint = \"{url}/introspect\"\n\
+         introspect = \"1s\"\nclient_id = \"c\"\nclient_auth = \"client_secret_jwt\"\n\
+         client_secret = {{ file = \"{}\" }}",
+        secret.path().display()
+    );
+    let sidecar = Sidecar::run(&with(&lines, &upstream));
+    let outcome = |outcome| {
+        sidecar.metric(&format!(
+            "attache_token_introspections_total{{credential=\"main\",outcome=\"{outcome}\"}}"
+        ))
+    };
+    while outcome("active") < 1.0 {
+        thread::yield_now();
+    }
+    assert_eq!(outcome("failed"), 1.0);
 }

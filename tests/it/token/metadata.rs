@@ -1,5 +1,7 @@
 //! Metadata servers, as far as one can be had on loopback.
 
+use std::time::{Duration, SystemTime};
+
 use super::{refresh::failed, secret_file};
 use crate::support::{FakeServer, Reply, Sidecar, echo, get};
 
@@ -70,7 +72,7 @@ fn azure_is_asked_with_its_header_for_a_resource() {
 fn app_service_is_asked_with_its_secret_header() {
     let server = FakeServer::start(|request| {
         assert_eq!(request.fields("x-identity-header"), ["hunter2"]);
-        assert!(request.line().contains("api-version=2019-08-01"));
+        assert!(request.line().starts_with("GET /msi/token?api-version=2019-08-01&"));
         let ends =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 600;
         Reply::json(200, &format!("{{\"access_token\":\"t\",\"expires_on\":\"{ends}\"}}"))
@@ -78,9 +80,10 @@ fn app_service_is_asked_with_its_secret_header() {
     let (upstream, secret) = (echo(), secret_file("hunter2"));
     let sidecar = run(
         &format!(
-            "server = \"azure_app_service\"\nurl = \"{}/x\"\naudience = \"a\"\n\
+            // As Container Apps writes it into `IDENTITY_ENDPOINT`; App Service writes an address.
+            "server = \"azure_app_service\"\nurl = \"http://localhost:{}/msi/token\"\naudience = \"a\"\n\
              secret_headers = {{ x-identity-header = {{ file = \"{}\" }} }}",
-            server.url(),
+            server.address.port(),
             secret.path().display()
         ),
         &upstream,
@@ -109,4 +112,20 @@ fn any_other_server_is_asked_as_the_configuration_says() {
     sidecar.ready();
     assert!(get(sidecar.proxy, "/").text().contains("Bearer deep"));
     assert!(sidecar.status()["expires_in_seconds"].as_u64().unwrap() <= 60);
+}
+
+#[test]
+fn an_end_by_a_clock_that_is_ahead_is_counted_by_that_clock() {
+    let server = FakeServer::start(|_| {
+        let theirs = SystemTime::now() + Duration::from_secs(600);
+        let ends = theirs.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() + 60;
+        let date = format!("Date: {}\r\n", httpdate::fmt_http_date(theirs));
+        flavored(&date, &format!("{{\"access_token\":\"t\",\"expires_on\":\"{ends}\"}}"))
+    });
+    let upstream = echo();
+    let sidecar =
+        run(&format!("server = \"azure\"\nurl = \"{}\"\naudience = \"a\"", server.url()), &upstream);
+    sidecar.ready();
+    let left = sidecar.status()["expires_in_seconds"].as_u64().unwrap();
+    assert!((40..=61).contains(&left), "{left}");
 }

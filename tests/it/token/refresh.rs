@@ -4,7 +4,7 @@ use std::{fs, path::Path, thread};
 
 use attache::token::Manager;
 
-use crate::support::{FakeServer, Mood, Reply, Rotation, Sidecar, echo, get};
+use crate::support::{FakeServer, Mood, Reply, Rotation, Sidecar, echo, get, token};
 
 /// A place for the initial token and the store, and the configuration that names them.
 pub(super) struct Place {
@@ -128,6 +128,32 @@ fn a_provider_that_is_down_by_its_own_word_or_a_gateways_leaves_no_doubt() {
     sidecar.ready();
     assert_eq!(rotation.presented(), ["first"; 4]);
     assert_eq!(sidecar.status()["refresh_token"]["state"], "usable");
+}
+
+#[test]
+fn an_error_with_status_200_is_an_answer_and_leaves_no_doubt() {
+    // A word that says that a later try can help, three times.
+    let provider = FakeServer::start(|request| match request.number {
+        1..=3 => Reply::json(200, "{\"error\":\"temporarily_unavailable\"}"),
+        number => token(number, 3600),
+    });
+    let (place, upstream) = (Place::new(), echo());
+    let sidecar = place.run(&provider, &upstream, "");
+    failed(&sidecar, "oauth_error");
+    sidecar.ready();
+    assert_eq!(sidecar.status()["refresh_token"]["state"], "usable");
+    assert_eq!(provider.received().len(), 4);
+}
+
+#[test]
+fn a_refresh_token_that_github_refuses_is_refused() {
+    let provider = FakeServer::start(|_| {
+        Reply::json(200, "{\"error\":\"bad_refresh_token\",\"error_description\":\"incorrect or expired\"}")
+    });
+    let (place, upstream) = (Place::new(), echo());
+    let sidecar = place.run(&provider, &upstream, "");
+    failed(&sidecar, "refresh_token_refused");
+    assert_eq!(sidecar.status()["refresh_token"]["state"], "refused");
 }
 
 #[test]

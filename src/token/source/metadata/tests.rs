@@ -35,6 +35,7 @@ fn each_cloud_is_asked_where_it_has_its_server() {
         (r#"{"server":"generic","url":"http://[fe80::1]/t"}"#, "http://[fe80::1]/t".to_owned()),
         (r#"{"server":"generic","url":"http://[fd00:ec2::254]/t"}"#, "http://[fd00:ec2::254]/t".to_owned()),
         (r#"{"server":"generic","url":"https://m.example/t"}"#, "https://m.example/t".to_owned()),
+        (r#"{"server":"generic","url":"http://LocalHost:42356/t"}"#, "http://localhost:42356/t".to_owned()),
     ] {
         assert_eq!(url(json), Ok(expected), "{json}");
     }
@@ -42,8 +43,17 @@ fn each_cloud_is_asked_where_it_has_its_server() {
 
 #[test]
 fn plain_http_leaves_this_machine_for_nobody() {
-    for host in ["m.example", "localhost", "metadata.google.internal", "10.0.0.1", "[fd00:ec2::255]", "[::2]"]
-    {
+    for host in [
+        "m.example",
+        // Names that somebody else may lead elsewhere.
+        "localhost.",
+        "a.localhost",
+        "localhost.example",
+        "metadata.google.internal",
+        "10.0.0.1",
+        "[fd00:ec2::255]",
+        "[::2]",
+    ] {
         let json = format!(r#"{{"server":"generic","url":"http://{host}/t"}}"#);
         assert_eq!(url(&json), Err("url".into()), "{host}");
     }
