@@ -203,6 +203,14 @@ impl Refresher {
         Some(usable_until.left(clock.now())).filter(|left| !left.is_zero())
     }
 
+    /// Whether a clock has ended the token before its planned replacement, which otherwise always comes first: the machine
+    /// was suspended, or its clock set. Noticed here too, because an idle process has no request that would tell.
+    fn is_overtaken(&self) -> bool {
+        self.progress.failures == 0
+            && self.shared.validity().is_some()
+            && self.held(self.shared.clock()).is_none()
+    }
+
     /// Waits for the planned time, or for a reason to ask sooner: a 401, a token that a clock has expired, a new secret.
     async fn rest(&mut self, mut until: Instant) {
         loop {
@@ -219,7 +227,7 @@ impl Refresher {
                 if wanted && self.progress.failures == 0 {
                     return;
                 }
-            } else if (self.look().await && self.may_hurry()) || self.tend().await {
+            } else if (self.look().await && self.may_hurry()) || self.tend().await || self.is_overtaken() {
                 return;
             }
             // A token that only the wall clock has ended was counted on when the back-off was planned.

@@ -296,6 +296,21 @@ async fn f16_a_clock_step_costs_at_most_one_token_request_and_no_expired_token()
 }
 
 #[tokio::test(start_paused = true)]
+async fn f16_an_idle_credential_notices_a_forward_step_by_itself() {
+    let bench = bench([token(3600)]);
+    bench.manager.start();
+    bench.credential().wait().await.unwrap();
+    pass(5).await;
+    bench.wall_offset.store(7200, std::sync::atomic::Ordering::SeqCst);
+    // Nobody asks for the token: a pod that is not ready gets no request.
+    assert_eq!(bench.state(), State::Expired);
+    pass(10).await;
+    assert_eq!((bench.asked().len(), bench.state()), (2, State::Fresh));
+    pass(60).await;
+    assert_eq!(bench.asked().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn f26_a_refresher_that_panics_is_restarted_within_a_second() {
     let bench = bench([Step::Panic, token(60)]);
     bench.manager.start();
