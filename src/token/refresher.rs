@@ -76,6 +76,8 @@ pub(super) struct Progress {
     narrowed_told: bool,
     /// The store has been asked for a token.
     began: bool,
+    /// The token is that of the section before, which was given this lifetime and would be replaced then.
+    pub(super) inherited: Option<(Duration, Instant)>,
     /// A replaced secret was tried before the provider's `Retry-After` was over: not again before an answer without one.
     hurried: bool,
     /// A look has found something new. Set where it looks: that may take longer than anybody waits for it.
@@ -143,8 +145,7 @@ impl Refresher {
             return self.failed(error, begun.monotonic.elapsed(), Duration::ZERO);
         }
         if !std::mem::replace(&mut self.progress.began, true)
-            && let Some(kept) = supplier.kept(begun)
-            && let Some(wait) = self.take_up(kept, begun)
+            && let Some(wait) = self.go_on().or_else(|| self.take_up(supplier.kept(begun)?, begun))
         {
             return wait;
         }

@@ -10,7 +10,7 @@ use super::{
     config::CredentialConfig,
     error::FetchError,
     family::fingerprint,
-    quota::Quota,
+    quota::{Quota, Sent},
     refusal::Refusal,
     schedule::margin,
     source::{Fetched, Source},
@@ -134,6 +134,18 @@ impl Supplier {
     /// How long until a token request may be sent; nothing when it may be now.
     pub(super) fn hold_off(&mut self, now: Moment) -> Option<Duration> {
         self.quota.as_mut()?.wait(now)
+    }
+
+    /// What has been sent of a limit, for the section that takes this one's place.
+    pub(super) fn sent(&self) -> Option<Sent> {
+        self.quota.as_ref().map(Quota::sent)
+    }
+
+    /// Counts on from what the section in whose place this one is has sent. A store remembers that by itself.
+    pub(super) fn go_on_from(&mut self, sent: &Sent) {
+        if let (Some(quota), None) = (&mut self.quota, &self.store) {
+            quota.go_on_from(sent);
+        }
     }
 
     /// What a retry may not do sooner.

@@ -49,6 +49,27 @@ impl Shared {
         (generation, new)
     }
 
+    /// Begins with the token of `before`, as it is; returns when it ends. Nothing, when that is of no use any more or is being
+    /// replaced because of a 401.
+    pub(in crate::token) fn go_on_from(&self, before: &Self) -> Option<Moment> {
+        let Published { generation, token, usable_until, expires, .. } = &*before.published.load_full()?;
+        let last_rejection = before.control().last_rejection;
+        if before.is_suspect() || usable_until.has_passed(self.clock.now()) {
+            return None;
+        }
+        let mut control = self.control();
+        (control.generation, control.last_rejection) = (*generation, last_rejection);
+        let headers = control.formats.iter().map(|format| format.render(token)).collect();
+        self.published.store(Some(Arc::new(Published {
+            generation: *generation,
+            token: token.clone(),
+            headers,
+            usable_until: *usable_until,
+            expires: *expires,
+        })));
+        Some(*expires)
+    }
+
     /// When the current token ends, if `token`, which is told to end at `told`, is the same. What the provider said last
     /// counts, also when that is sooner; but of two ends that differ by the rounding only, the later is the nearer one.
     pub(in crate::token) fn end_again(&self, token: &AccessToken, told: Moment) -> Option<Moment> {

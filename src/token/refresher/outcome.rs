@@ -21,6 +21,16 @@ use crate::{
 };
 
 impl Refresher {
+    /// Goes on with the token of the section before; returns how long until the next is asked for, if it is still any good.
+    pub(super) fn go_on(&mut self) -> Option<Duration> {
+        let (lifetime, next) = self.progress.inherited.take()?;
+        self.held(self.shared.clock())?;
+        // The refresher before may be asking just now.
+        let wait = next.saturating_duration_since(Instant::now()).max(schedule::LEAST_INTERVAL);
+        self.succeeded(lifetime, wait);
+        Some(wait)
+    }
+
     /// Uses a token that the store held; returns how long until the next is asked for, if it is any good.
     pub(super) fn take_up(&mut self, kept: Kept, now: Moment) -> Option<Duration> {
         let left = kept.left()?;

@@ -281,7 +281,7 @@ fn a_rotation_under_way_is_finished_before_the_process_ends() {
     assert!(place.store().contains("\"refresh-2\""), "{}", place.store());
 }
 
-fn environment() -> attache::token::Environment {
+pub(super) fn environment() -> attache::token::Environment {
     use attache::{
         readiness::Readiness, telemetry::metrics::Metrics, telemetry::traces::Tracer, token::Clock,
     };
