@@ -234,6 +234,9 @@ impl Supplier {
         if let Some(store) = &mut self.store {
             store.look();
         }
+        if let Some(verifier) = &mut self.verifier {
+            verifier.look();
+        }
         self.source.look()
     }
 
