@@ -32,6 +32,8 @@ use crate::{
 mod files;
 mod outcome;
 
+pub(super) use self::files::is_fed;
+
 /// How often the files that a source depends on are looked at, and what could not be written to its store is tried again.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -53,6 +55,8 @@ pub(super) struct Refresher {
     pub(super) supplier: Arc<Mutex<Supplier>>,
     pub(super) shared: Arc<Shared>,
     pub(super) default_lifetime: Duration,
+    /// What it asks with is itself short-lived, and written anew all the time: see [`is_fed`].
+    pub(super) fed: bool,
     pub(super) traces: Tracer,
     pub(super) journal: Arc<Journal>,
     /// Closed when nobody wants the credential any more.
@@ -228,7 +232,10 @@ impl Refresher {
                 if wanted && self.progress.failures == 0 {
                     return;
                 }
-            } else if (self.look().await && self.may_hurry()) || self.tend().await || self.is_overtaken() {
+            } else if (self.look().await && self.is_worth_asking() && self.may_hurry())
+                || self.tend().await
+                || self.is_overtaken()
+            {
                 return;
             }
             // A token that only the wall clock has ended was counted on when the back-off was planned.

@@ -44,6 +44,14 @@ fn bench(steps: impl IntoIterator<Item = Step>) -> Bench {
 }
 
 fn bench_with(steps: impl IntoIterator<Item = Step>, change: impl FnOnce(Supplier) -> Supplier) -> Bench {
+    bench_as("client_secret_basic", steps, change)
+}
+
+fn bench_as(
+    client_auth: &str,
+    steps: impl IntoIterator<Item = Step>,
+    change: impl FnOnce(Supplier) -> Supplier,
+) -> Bench {
     let script = Scripted::new(steps);
     let wall_offset = Arc::new(std::sync::atomic::AtomicI64::new(0));
     let (began, epoch, offset) = (Instant::now(), SystemTime::now(), Arc::clone(&wall_offset));
@@ -61,8 +69,10 @@ fn bench_with(steps: impl IntoIterator<Item = Step>, change: impl FnOnce(Supplie
     };
     let config = CredentialConfig {
         source: SourceConfig::ClientCredentials(
-            serde_json::from_str("{\"client_id\":\"x\",\"token_endpoint\":\"https://idp.example/t\"}")
-                .unwrap(),
+            serde_json::from_value(serde_json::json!({
+                "client_id": "x", "token_endpoint": "https://idp.example/t", "client_auth": client_auth,
+            }))
+            .unwrap(),
         ),
         common: Default::default(),
     };

@@ -53,7 +53,7 @@ pub(super) fn failed(sidecar: &Sidecar, reason: &str) {
 }
 
 /// Answers 401 to `/revoked`.
-fn revoking() -> FakeServer {
+pub(super) fn revoking() -> FakeServer {
     FakeServer::start(|request| match request.line() {
         "GET /revoked HTTP/1.1" => Reply::text(401, ""),
         _ => Reply::text(200, request.fields("authorization")[0]),
