@@ -6,7 +6,7 @@ use std::{path::Path, sync::Arc};
 
 use rustls::sign::CertifiedKey;
 
-use super::{client_auth::kept, kept_secret::KeptSecret};
+use super::{client_auth::kept, kept_secret::KeptSecret, oauth::OAuthConfig};
 use crate::{
     invalid::Invalid,
     secret::SecretRef,
@@ -23,6 +23,13 @@ pub(super) struct ClientCertificate {
 }
 
 impl ClientCertificate {
+    /// That of a client that shows one during TLS; nothing for the others. A provider may demand it on its whole host, so that
+    /// whatever is asked there shows it.
+    pub(super) fn of(config: &OAuthConfig) -> Result<Option<Self>, Invalid> {
+        let build = || Self::build(config.client_certificate.as_deref(), config.client_private_key.as_ref());
+        config.client_auth.is_mutual_tls().then(build).transpose()
+    }
+
     /// Checks that both are there and belong together.
     pub(super) fn build(certificate: Option<&Path>, key: Option<&SecretRef>) -> Result<Self, Invalid> {
         let certificate = kept_certificate(certificate)?;

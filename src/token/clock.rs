@@ -60,6 +60,12 @@ impl Moment {
         Self { monotonic: self.monotonic + span, wall: self.wall + span }
     }
 
+    /// The later of the two, by each clock.
+    #[must_use]
+    pub fn later(self, other: Self) -> Self {
+        Self { monotonic: self.monotonic.max(other.monotonic), wall: self.wall.max(other.wall) }
+    }
+
     /// Whether either clock has reached this moment at `now`.
     pub fn has_passed(&self, now: Moment) -> bool {
         now.monotonic >= self.monotonic || now.wall >= self.wall

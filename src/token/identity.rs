@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{
     access_token::{AccessToken, Format},
+    client_certificate::ClientCertificate,
     clock::Clock,
     config::CredentialConfig,
     endpoint::Endpoint,
@@ -104,8 +105,12 @@ async fn userinfo(
     token: &AccessToken,
     clock: Clock,
 ) -> Result<Result<Map<String, Value>, FetchError>, Invalid> {
-    let mut http = Http::new(oauth.http(None), clock)?;
-    let mut endpoint = Endpoint::find_at(issuer, Wanted::Userinfo, oauth.unsafe_plaintext, false)?;
+    let certificate = ClientCertificate::of(oauth)?;
+    let identity = certificate.as_ref().map(ClientCertificate::identity);
+    let mut http = Http::new(oauth.http(identity), clock)?;
+    // RFC 8705 §5: also this endpoint may be another one for who shows a certificate, to which the token is bound.
+    let mutual_tls = certificate.is_some();
+    let mut endpoint = Endpoint::find_at(issuer, Wanted::Userinfo, oauth.unsafe_plaintext, mutual_tls)?;
     let ask = async {
         let url = endpoint.find(&mut http).await?;
         let header = Format::default().render(token);

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use self::entry::{Entry, Task, entry, legacy, named, supervise};
+use self::{
+    entry::{Entry, Task, entry, legacy, named, supervise},
+    succession::{go_on, goes_on},
+};
 use super::{
     clock::Clock, config::CredentialConfig, credential::Credential, named::Named, source::SourceConfig,
     status::CredentialStatus, store::Handover, supplier::Supplier,
@@ -19,6 +22,7 @@ use crate::{
 };
 
 mod entry;
+mod succession;
 
 /// What the credentials share with the rest of the process.
 #[derive(Clone, Debug)]
@@ -64,7 +68,8 @@ impl Manager {
         Self::build_after(None, configs, environment)
     }
 
-    /// The same after a change of the configuration: a credential that has not changed keeps its token and its refresher.
+    /// The same after a change of the configuration: a credential that has not changed keeps its token and its refresher; one whose
+    /// token does not depend on what has changed, its token.
     pub fn build_after(
         previous: Option<&Self>,
         configs: &BTreeMap<String, CredentialConfig>,
@@ -94,7 +99,8 @@ impl Manager {
                 }
                 None => {
                     let section = format!("credentials.{name}");
-                    if let Some(before) = before.and_then(|before| before.get(name)) {
+                    let before = before.and_then(|before| before.get(name));
+                    if let Some(before) = before {
                         moved(&before.config, config).map_err(|invalid| invalid.under(&section))?;
                     }
                     let mut build = || {
@@ -107,7 +113,11 @@ impl Manager {
                         }
                         entry(name, config, supplier, environment, waited_for)
                     };
-                    Arc::new(build().map_err(|invalid| invalid.under(&section))?)
+                    let mut entry = build().map_err(|invalid| invalid.under(&section))?;
+                    if let Some(before) = before.filter(|before| goes_on(&before.config, config)) {
+                        entry.before = Arc::downgrade(before);
+                    }
+                    Arc::new(entry)
                 }
             };
             inner.credentials.insert(name.clone(), entry);
@@ -131,9 +141,10 @@ impl Manager {
         for entry in self.0.credentials.values() {
             let mut task = entry.refresher.lock().unwrap_or_else(PoisonError::into_inner);
             *task = match std::mem::replace(&mut *task, Task::Gone) {
-                Task::Waiting(refresher) => {
+                Task::Waiting(mut refresher) => {
                     entry.names.begin_anew();
                     legacy(&entry.config, &entry.credential);
+                    go_on(entry, &mut refresher);
                     Task::Running(tokio::spawn(supervise(*refresher)))
                 }
                 running => running,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -15,7 +16,18 @@ const HOUR: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub(super) struct Quota {
     max: u32,
-    sent: VecDeque<tokio::time::Instant>,
+    sent: Sent,
+}
+
+/// When token requests were sent, oldest first.
+// A lock: written once an attempt, and read once more by the section that takes this one's place.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sent(Arc<Mutex<VecDeque<tokio::time::Instant>>>);
+
+impl Sent {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<tokio::time::Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A limit, for people.
@@ -29,28 +41,29 @@ pub struct QuotaStatus {
 
 impl Quota {
     pub(super) fn new(max: u32) -> Self {
-        Self { max, sent: VecDeque::new() }
+        Self { max, sent: Sent::default() }
     }
 
     /// How long until a token request may be sent; nothing when it may be now.
     pub(super) fn wait(&mut self, now: Moment) -> Option<Duration> {
-        while self.sent.front().is_some_and(|sent| now.monotonic.duration_since(*sent) >= HOUR) {
-            self.sent.pop_front();
+        let mut log = self.sent.lock();
+        while log.front().is_some_and(|sent| now.monotonic.duration_since(*sent) >= HOUR) {
+            log.pop_front();
         }
-        let over = (self.sent.len() + 1).checked_sub(self.max as usize).filter(|over| *over > 0)?;
-        let frees = *self.sent.get(over - 1)? + HOUR;
+        let over = (log.len() + 1).checked_sub(self.max as usize).filter(|over| *over > 0)?;
+        let frees = *log.get(over - 1)? + HOUR;
         Some(frees.duration_since(now.monotonic))
     }
 
     /// A token request is sent now.
     pub(super) fn note(&mut self, now: Moment) {
-        self.sent.push_back(now.monotonic);
+        self.sent.lock().push_back(now.monotonic);
     }
 
     /// What a failure may not do sooner: once half of the limit is used, attempts are spread over the hour, so that an
     /// outage of minutes does not use up what is needed when it ends.
     pub(super) fn pace(&self) -> Duration {
-        if self.sent.len() as u64 * 2 < u64::from(self.max) { Duration::ZERO } else { HOUR / self.max }
+        if self.sent.lock().len() as u64 * 2 < u64::from(self.max) { Duration::ZERO } else { HOUR / self.max }
     }
 
     /// For a store: when they were sent, in seconds since 1970.
@@ -60,7 +73,7 @@ impl Quota {
                 now.wall.checked_sub(now.monotonic.duration_since(*sent)).unwrap_or(SystemTime::UNIX_EPOCH),
             )
         };
-        self.sent.iter().map(wall).collect()
+        self.sent.lock().iter().map(wall).collect()
     }
 
     /// From a store. What it says of the future, or of a time before this machine was started, counts as now: rather a
@@ -73,14 +86,26 @@ impl Quota {
             .filter(|age| *age < HOUR)
             .map(|age| now.monotonic.checked_sub(age).unwrap_or(now.monotonic))
             .collect();
-        sent.extend(self.sent.iter());
+        let mut log = self.sent.lock();
+        sent.extend(log.iter());
         sent.sort();
-        self.sent = sent.into();
+        *log = sent.into();
+    }
+
+    /// What has been sent, for the section that takes this one's place.
+    pub(super) fn sent(&self) -> Sent {
+        self.sent.clone()
+    }
+
+    /// Goes on from what another one has sent. Copied: the other may go on by itself, under another name.
+    pub(super) fn go_on_from(&mut self, sent: &Sent) {
+        let sent = sent.lock().clone();
+        *self.sent.lock() = sent;
     }
 
     /// For `/status`.
     pub(super) fn status(&self) -> QuotaStatus {
-        QuotaStatus { max_per_hour: self.max, sent: self.sent.len() }
+        QuotaStatus { max_per_hour: self.max, sent: self.sent.lock().len() }
     }
 }
 

@@ -32,6 +32,8 @@ use crate::{
 mod files;
 mod outcome;
 
+pub(super) use self::files::is_fed;
+
 /// How often the files that a source depends on are looked at, and what could not be written to its store is tried again.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -53,6 +55,8 @@ pub(super) struct Refresher {
     pub(super) supplier: Arc<Mutex<Supplier>>,
     pub(super) shared: Arc<Shared>,
     pub(super) default_lifetime: Duration,
+    /// What it asks with is itself short-lived, and written anew all the time: see [`is_fed`].
+    pub(super) fed: bool,
     pub(super) traces: Tracer,
     pub(super) journal: Arc<Journal>,
     /// Closed when nobody wants the credential any more.
@@ -76,6 +80,8 @@ pub(super) struct Progress {
     narrowed_told: bool,
     /// The store has been asked for a token.
     began: bool,
+    /// The token is that of the section before, which was given this lifetime and would be replaced then.
+    pub(super) inherited: Option<(Duration, Instant)>,
     /// A replaced secret was tried before the provider's `Retry-After` was over: not again before an answer without one.
     hurried: bool,
     /// A look has found something new. Set where it looks: that may take longer than anybody waits for it.
@@ -143,8 +149,7 @@ impl Refresher {
             return self.failed(error, begun.monotonic.elapsed(), Duration::ZERO);
         }
         if !std::mem::replace(&mut self.progress.began, true)
-            && let Some(kept) = supplier.kept(begun)
-            && let Some(wait) = self.take_up(kept, begun)
+            && let Some(wait) = self.go_on().or_else(|| self.take_up(supplier.kept(begun)?, begun))
         {
             return wait;
         }
@@ -203,6 +208,14 @@ impl Refresher {
         Some(usable_until.left(clock.now())).filter(|left| !left.is_zero())
     }
 
+    /// Whether a clock has ended the token before its planned replacement, which otherwise always comes first: the machine
+    /// was suspended, or its clock set. Noticed here too, because an idle process has no request that would tell.
+    fn is_overtaken(&self) -> bool {
+        self.progress.failures == 0
+            && self.shared.validity().is_some()
+            && self.held(self.shared.clock()).is_none()
+    }
+
     /// Waits for the planned time, or for a reason to ask sooner: a 401, a token that a clock has expired, a new secret.
     async fn rest(&mut self, mut until: Instant) {
         loop {
@@ -219,7 +232,10 @@ impl Refresher {
                 if wanted && self.progress.failures == 0 {
                     return;
                 }
-            } else if (self.look().await && self.may_hurry()) || self.tend().await {
+            } else if (self.look().await && self.is_worth_asking() && self.may_hurry())
+                || self.tend().await
+                || self.is_overtaken()
+            {
                 return;
             }
             // A token that only the wall clock has ended was counted on when the back-off was planned.

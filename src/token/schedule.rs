@@ -19,6 +19,9 @@ const CAP_CLIENT: Duration = Duration::from_secs(300);
 /// So much later than a `Retry-After` says at most: a quarter of it, at most this.
 const RETRY_SPREAD: Duration = Duration::from_secs(5);
 
+/// A provider counts from when it made the token, we from before we asked for it: so much later it has ended there, too.
+const JUST_AFTER: Duration = Duration::from_millis(250);
+
 /// A `Retry-After` up to this is honoured even when the token ends before.
 const SHORT_RETRY_AFTER: Duration = Duration::from_secs(60);
 
@@ -29,6 +32,12 @@ const SHORT_RETRY_AFTER: Duration = Duration::from_secs(60);
 pub fn margin(lifetime: Duration) -> Duration {
     let whole_seconds = Duration::from_secs(1).min(lifetime / 5);
     Duration::from_secs(30).min(lifetime / 10).max(whole_seconds)
+}
+
+/// The same of a token that came again: what is told of its end is of what it has left, in whole seconds that may have been
+/// rounded up, so that less than a second is never enough.
+pub fn margin_again(left: Duration) -> Duration {
+    margin(left).max(Duration::from_secs(1))
 }
 
 /// How long after the token request was sent the next one is planned: ahead of the end by a quarter of the lifetime, at
@@ -82,6 +91,14 @@ pub fn retry_after(failed: Failed, chance: f64) -> Duration {
         }
     };
     delay.max(LEAST_INTERVAL)
+}
+
+/// How long after a token that came again, and is of no use any more, the next attempt is made when the token ends within
+/// a second, in `left`, or has just ended. Nothing, when that is not so, or `count` attempts in a row did not help.
+///
+/// Providers that repeat a token until it ends (RFC 6749 §5.1 allows it) give another one when it has.
+pub fn retry_near_end(count: u32, left: Duration) -> Option<Duration> {
+    (count <= 3 && left <= LEAST_INTERVAL).then(|| (left + JUST_AFTER).max(LEAST_INTERVAL))
 }
 
 #[cfg(test)]

@@ -128,6 +128,12 @@ impl Journal {
         (entry.error, entry.next) = (Some(error), Some(next));
     }
 
+    /// The lifetime of the token, and when the next is asked for.
+    pub(super) fn plan(&self) -> Option<(Duration, Instant)> {
+        let entry = self.entry();
+        Some((entry.lifetime?, entry.next?))
+    }
+
     pub(super) fn supplied(&self, supply: SupplyStatus) {
         self.entry().supply = supply;
     }

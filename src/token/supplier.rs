@@ -10,7 +10,7 @@ use super::{
     config::CredentialConfig,
     error::FetchError,
     family::fingerprint,
-    quota::Quota,
+    quota::{Quota, Sent},
     refusal::Refusal,
     schedule::margin,
     source::{Fetched, Source},
@@ -136,6 +136,18 @@ impl Supplier {
         self.quota.as_mut()?.wait(now)
     }
 
+    /// What has been sent of a limit, for the section that takes this one's place.
+    pub(super) fn sent(&self) -> Option<Sent> {
+        self.quota.as_ref().map(Quota::sent)
+    }
+
+    /// Counts on from what the section in whose place this one is has sent. A store remembers that by itself.
+    pub(super) fn go_on_from(&mut self, sent: &Sent) {
+        if let (Some(quota), None) = (&mut self.quota, &self.store) {
+            quota.go_on_from(sent);
+        }
+    }
+
     /// What a retry may not do sooner.
     pub(super) fn pace(&self) -> Duration {
         self.quota.as_ref().map_or(Duration::ZERO, Quota::pace)
@@ -221,6 +233,9 @@ impl Supplier {
     pub(super) fn look(&mut self) -> bool {
         if let Some(store) = &mut self.store {
             store.look();
+        }
+        if let Some(verifier) = &mut self.verifier {
+            verifier.look();
         }
         self.source.look()
     }

@@ -15,8 +15,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    access_token::AccessToken, clock::Clock, endpoint::Endpoint, error::FetchError, http::Http, jwks::Keys,
-    metadata::Wanted, oauth::OAuthConfig,
+    access_token::AccessToken, client_certificate::ClientCertificate, clock::Clock, endpoint::Endpoint,
+    error::FetchError, http::Http, jwks::Keys, metadata::Wanted, oauth::OAuthConfig,
 };
 use crate::invalid::Invalid;
 
@@ -39,6 +39,8 @@ const LEEWAY: f64 = 60.0;
 /// Verifies the tokens of one credential.
 pub(super) struct Verifier {
     http: Http,
+    /// By which the provider knows us, where it may demand to on the way to its keys, too.
+    certificate: Option<ClientCertificate>,
     clock: Clock,
     keys: Keys,
     issuer: String,
@@ -89,8 +91,19 @@ impl Verifier {
                 .hint("add `verify_audience` with the `aud` that the upstream wants"));
         }
         let endpoint = Endpoint::find_at(&issuer, Wanted::Keys, config.unsafe_plaintext, false)?;
-        let http = Http::new(config.http(None), clock.clone())?;
-        Ok(Some(Self { http, clock, keys: Keys::new(endpoint), issuer, audiences }))
+        let certificate = ClientCertificate::of(config)?;
+        let identity = certificate.as_ref().map(ClientCertificate::identity);
+        let http = Http::new(config.http(identity), clock.clone())?;
+        Ok(Some(Self { http, certificate, clock, keys: Keys::new(endpoint), issuer, audiences }))
+    }
+
+    /// Looks whether the client's certificate has been replaced. Blocking: reads files.
+    pub(super) fn look(&mut self) {
+        if let Some(certificate) = &mut self.certificate
+            && certificate.look()
+        {
+            self.http.present(certificate.identity());
+        }
     }
 
     /// Verifies a token; `skew` is by how many seconds the provider's clock is ahead of ours.

@@ -16,11 +16,12 @@ use std::collections::BTreeSet;
 use super::{
     answer::Lifetime,
     client_auth::ClientAuthMethod,
+    client_certificate::ClientCertificate,
     clock::Clock,
     config::CredentialConfig,
     endpoint::Endpoint,
     error::{Class, FetchError},
-    http::{Http, provider_url},
+    http::{Http, HttpConfig, provider_url},
     metadata::contradiction,
     oauth::OAuthConfig,
     refusal::Refusal,
@@ -87,9 +88,11 @@ pub async fn walk(config: &CredentialConfig, clock: Clock) -> Result<Walk, Inval
     let Some((oauth, _)) = config.source.oauth() else {
         if let SourceConfig::GithubApp(app) = &config.source
             && let Ok(url) = provider_url("api_url", &app.api_url, false)
-            && !walk.reach(&url, app.http_proxy.as_deref(), app.ca_file.as_deref()).await
         {
-            return Ok(walk);
+            let (proxy, ca_file) = (app.http_proxy.clone(), app.ca_file.clone());
+            if !walk.reach(&url, &HttpConfig { proxy, ca_file, ..HttpConfig::default() }).await {
+                return Ok(walk);
+            }
         }
         match ask(&mut supplier, &clock).await {
             Ok(fetched) => walk.token(fetched, "token"),
@@ -151,20 +154,22 @@ impl Walk {
         let (issuer, given) = (oauth.issuer.as_deref(), oauth.token_endpoint.as_deref());
         let mut endpoint = Endpoint::build(issuer, given, oauth.unsafe_plaintext, mutual_tls)?;
         let first = endpoint.first().clone();
-        let (proxy, ca_file) = (oauth.http_proxy.as_deref(), oauth.ca_file.as_deref());
-        if !self.reach(&first, proxy, ca_file).await {
+        // The provider may demand it on its whole host.
+        let certificate = ClientCertificate::of(oauth)?;
+        let config = oauth.http(certificate.as_ref().map(ClientCertificate::identity));
+        if !self.reach(&first, &config).await {
             return Ok(None);
         }
         if given.is_some() {
             return Ok(Some(None));
         }
-        let mut http = Http::new(oauth.http(None), clock)?;
+        let mut http = Http::new(config.clone(), clock)?;
         match endpoint.find(&mut http).await {
             Ok(url) => {
                 let place = (url.host_str(), url.port_or_known_default());
                 self.ok("discovery", format!("token endpoint at {}", reach::place(&url)));
                 let moved = place != (first.host_str(), first.port_or_known_default());
-                if moved && !self.reach(&url, proxy, ca_file).await {
+                if moved && !self.reach(&url, &config).await {
                     return Ok(None);
                 }
                 Ok(Some(endpoint.methods().map(<[_]>::to_vec)))

@@ -2,7 +2,7 @@
 
 use std::{
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
@@ -17,7 +17,8 @@ use crate::{
         credential::{Credential, Phase},
         introspector::{Inquiry, Introspector},
         named::{Named, Names},
-        refresher::{Progress, Refresher},
+        quota::Sent,
+        refresher::{Progress, Refresher, is_fed},
         source::SourceConfig,
         status::Journal,
         supplier::Supplier,
@@ -38,6 +39,10 @@ pub(super) struct Entry {
     // A lock of the control plane: nothing on the road of a request takes it.
     pub(super) refresher: Mutex<Task>,
     pub(super) inquiry: Inquiry,
+    /// What has been sent of its limit, where it has one.
+    pub(super) sent: Option<Sent>,
+    /// The one whose token and count it goes on with. Weak: only whoever has the manager before keeps that alive.
+    pub(super) before: Weak<Self>,
 }
 
 /// The refresher of a credential.
@@ -89,12 +94,14 @@ pub(super) fn entry(
     let (journal, names) = (Arc::new(Journal::default()), Arc::new(Names::default()));
     names.add(named(name, config, environment, waited_for));
     let (stop, stopped) = watch::channel(());
+    let sent = supplier.sent();
     let refresher = Refresher {
         name: name.into(),
         names: Arc::clone(&names),
         supplier: Arc::new(tokio::sync::Mutex::new(supplier)),
         shared: Arc::clone(credential.shared()),
         default_lifetime: config.common.default_lifetime.0,
+        fed: is_fed(&config.source),
         traces: environment.traces.clone(),
         journal: Arc::clone(&journal),
         stop: stopped,
@@ -108,6 +115,8 @@ pub(super) fn entry(
         stop: Mutex::new(Some(stop)),
         refresher: Mutex::new(Task::Waiting(Box::new(refresher))),
         inquiry: Inquiry::new(introspector),
+        sent,
+        before: Weak::new(),
     })
 }
 

@@ -44,6 +44,14 @@ fn bench(steps: impl IntoIterator<Item = Step>) -> Bench {
 }
 
 fn bench_with(steps: impl IntoIterator<Item = Step>, change: impl FnOnce(Supplier) -> Supplier) -> Bench {
+    bench_as("client_secret_basic", steps, change)
+}
+
+fn bench_as(
+    client_auth: &str,
+    steps: impl IntoIterator<Item = Step>,
+    change: impl FnOnce(Supplier) -> Supplier,
+) -> Bench {
     let script = Scripted::new(steps);
     let wall_offset = Arc::new(std::sync::atomic::AtomicI64::new(0));
     let (began, epoch, offset) = (Instant::now(), SystemTime::now(), Arc::clone(&wall_offset));
@@ -61,8 +69,10 @@ fn bench_with(steps: impl IntoIterator<Item = Step>, change: impl FnOnce(Supplie
     };
     let config = CredentialConfig {
         source: SourceConfig::ClientCredentials(
-            serde_json::from_str("{\"client_id\":\"x\",\"token_endpoint\":\"https://idp.example/t\"}")
-                .unwrap(),
+            serde_json::from_value(serde_json::json!({
+                "client_id": "x", "token_endpoint": "https://idp.example/t", "client_auth": client_auth,
+            }))
+            .unwrap(),
         ),
         common: Default::default(),
     };
@@ -293,6 +303,21 @@ async fn f16_a_clock_step_costs_at_most_one_token_request_and_no_expired_token()
         pass(3600).await;
         assert!(bench.credential().current().is_some());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn f16_an_idle_credential_notices_a_forward_step_by_itself() {
+    let bench = bench([token(3600)]);
+    bench.manager.start();
+    bench.credential().wait().await.unwrap();
+    pass(5).await;
+    bench.wall_offset.store(7200, std::sync::atomic::Ordering::SeqCst);
+    // Nobody asks for the token: a pod that is not ready gets no request.
+    assert_eq!(bench.state(), State::Expired);
+    pass(10).await;
+    assert_eq!((bench.asked().len(), bench.state()), (2, State::Fresh));
+    pass(60).await;
+    assert_eq!(bench.asked().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,13 +11,38 @@ use tokio::{task, time};
 use super::{PATIENCE, Refresher};
 use crate::{
     tls::{Standing, Validity},
-    token::{error::FetchError, supplier::Supplier},
+    token::{
+        client_auth::ClientAuthMethod, error::FetchError, oauth::OAuthConfig, source::SourceConfig,
+        supplier::Supplier,
+    },
 };
 
 /// A file that has changed is read again after so long, until it is the same twice: somebody may be writing it.
 const SETTLE: Duration = Duration::from_millis(250);
 
+/// Whether every file that this source asks with holds a token that somebody else renews all the time, such as a JWT-SVID every
+/// few minutes. A new one then says nothing of the token that is held. With a secret beside it a change may be that of the
+/// secret, which is tried at once.
+pub(in crate::token) fn is_fed(source: &SourceConfig) -> bool {
+    let lasting = |oauth: &OAuthConfig| {
+        !matches!(oauth.client_auth, ClientAuthMethod::ClientAssertion | ClientAuthMethod::None)
+    };
+    match source {
+        SourceConfig::ClientCredentials(config) => {
+            config.oauth.client_auth == ClientAuthMethod::ClientAssertion
+        }
+        SourceConfig::JwtBearer(config) => config.assertion.is_some() && !lasting(&config.oauth),
+        SourceConfig::TokenExchange(config) => !lasting(&config.oauth),
+        _ => false,
+    }
+}
+
 impl Refresher {
+    /// Whether something new is a reason to ask: always, but for what is new all the time, which the next request takes anyhow.
+    pub(super) fn is_worth_asking(&self) -> bool {
+        !self.fed || self.progress.failures > 0
+    }
+
     /// Whether a new secret may be tried now. Once before a `Retry-After` is over: what the provider complained of may have
     /// been the old secret. If it says so again, the next change waits like everything else.
     pub(super) fn may_hurry(&mut self) -> bool {

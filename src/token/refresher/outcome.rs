@@ -21,6 +21,16 @@ use crate::{
 };
 
 impl Refresher {
+    /// Goes on with the token of the section before; returns how long until the next is asked for, if it is still any good.
+    pub(super) fn go_on(&mut self) -> Option<Duration> {
+        let (lifetime, next) = self.progress.inherited.take()?;
+        self.held(self.shared.clock())?;
+        // The refresher before may be asking just now.
+        let wait = next.saturating_duration_since(Instant::now()).max(schedule::LEAST_INTERVAL);
+        self.succeeded(lifetime, wait);
+        Some(wait)
+    }
+
     /// Uses a token that the store held; returns how long until the next is asked for, if it is any good.
     pub(super) fn take_up(&mut self, kept: Kept, now: Moment) -> Option<Duration> {
         let left = kept.left()?;
@@ -52,10 +62,15 @@ impl Refresher {
             Lifetime::Unknown => self.default_lifetime,
         };
         // Counted from before the request was sent: the provider began to count later, never earlier.
-        let usable_until = begun.after(lifetime - schedule::margin(lifetime));
-        let expires = begun.after(lifetime);
-        // Of the token that is held it is news: what the provider said last of its end counts.
-        if usable_until.has_passed(self.shared.clock().now()) && !self.shared.holds(&issued.token) {
+        let told = begun.after(lifetime);
+        // Of the token that is held it is news. Its margin is of what it has left: a provider that gives it again will give
+        // no other one before its end, and a longer margin would be time without a token.
+        let again = self.shared.end_again(&issued.token, told);
+        let expires = again.unwrap_or(told);
+        let left = expires.left(begun);
+        let margin = if again.is_some() { schedule::margin_again(left) } else { schedule::margin(left) };
+        let usable_until = begun.after(left.saturating_sub(margin));
+        if usable_until.has_passed(self.shared.clock().now()) && again.is_none() {
             return Err(FetchError::Malformed("the token had expired when it came"));
         }
         if let Some(skew) = skew {
@@ -120,7 +135,8 @@ impl Refresher {
         let held = self.held(self.shared.clock());
         let class = if error.leaves_another_way() { Class::Transient } else { class };
         let failed = Failed { count: self.progress.failures, class, retry_after: error.retry_after(), held };
-        let wait = schedule::retry_after(failed, chance()).max(least);
+        let near_end = self.near_end(&error).filter(|soon| *soon >= least);
+        let wait = near_end.unwrap_or_else(|| schedule::retry_after(failed, chance()).max(least));
         let new_secret = std::mem::take(&mut self.progress.renewed);
         if self.progress.told.as_ref() != Some(&error) || new_secret {
             tracing::warn!(
@@ -144,9 +160,16 @@ impl Refresher {
         self.journal.failed(told, next);
         // Before the phase: whoever is woken by it must find the old token usable again.
         self.shared.stand_by();
-        self.shared.enter(Phase::BackingOff(next));
+        // What is asked for in a second is worth waiting for.
+        self.shared.enter(near_end.map_or(Phase::BackingOff(next), |_| Phase::Fetching));
         // And after it: a 401 between the two still thought that a replacement was on its way.
         self.shared.stand_by();
         wait
+    }
+
+    /// How long until the next attempt, after a token that came again in its last second.
+    fn near_end(&self, error: &FetchError) -> Option<Duration> {
+        let (FetchError::Stale, Some((_, expires))) = (error, self.shared.validity()) else { return None };
+        schedule::retry_near_end(self.progress.failures, expires.left(self.shared.clock().now()))
     }
 }

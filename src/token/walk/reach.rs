@@ -3,7 +3,6 @@
 use std::{
     io,
     net::{SocketAddr, TcpStream},
-    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -12,7 +11,7 @@ use tokio::{net::lookup_host, task, time};
 use url::Url;
 
 use super::{Trouble, Walk};
-use crate::tls;
+use crate::{tls, token::http::HttpConfig};
 
 /// For each step, and each address.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -29,14 +28,14 @@ fn host_and_port(url: &Url) -> String {
 
 impl Walk {
     /// Name, connection and TLS to where this URL leads; false when a step failed.
-    pub(super) async fn reach(&mut self, url: &Url, proxy: Option<&str>, ca_file: Option<&Path>) -> bool {
+    pub(super) async fn reach(&mut self, url: &Url, how: &HttpConfig) -> bool {
         // The proxy connects for us: only the way to it can be looked at, and what is behind it shows in the next step.
-        let proxy = proxy.and_then(|proxy| Url::parse(proxy).ok());
+        let proxy = how.proxy.as_deref().and_then(|proxy| Url::parse(proxy).ok());
         let to = proxy.as_ref().unwrap_or(url);
         let Some(addresses) = self.resolve(to).await else { return false };
         let Some(stream) = self.connect(to, addresses).await else { return false };
         match url.scheme() {
-            "https" if proxy.is_none() => self.handshake(url, ca_file.map(Path::to_owned), stream).await,
+            "https" if proxy.is_none() => self.handshake(url, how.clone(), stream).await,
             _ => true,
         }
     }
@@ -90,10 +89,10 @@ impl Walk {
         None
     }
 
-    async fn handshake(&mut self, url: &Url, ca_file: Option<PathBuf>, stream: TcpStream) -> bool {
+    async fn handshake(&mut self, url: &Url, how: HttpConfig, stream: TcpStream) -> bool {
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let name = host.clone();
-        let attempt = task::spawn_blocking(move || handshake(&name, ca_file, stream)).await;
+        let attempt = task::spawn_blocking(move || handshake(&name, how, stream)).await;
         let error = match attempt.unwrap_or_else(|_| Err(io::ErrorKind::Other.into())) {
             Ok(version) => {
                 self.ok("tls", version);
@@ -108,9 +107,9 @@ impl Walk {
     }
 }
 
-/// Blocking. No certificate of ours is shown here: whether it is good is for the token request to find out.
-fn handshake(host: &str, ca_file: Option<PathBuf>, mut stream: TcpStream) -> io::Result<&'static str> {
-    let config = tls::client_config(ca_file.as_deref(), &[b"http/1.1"])
+/// Blocking. Whether the provider knows our certificate shows here with TLS 1.2, and with TLS 1.3 in the next step only.
+fn handshake(host: &str, how: HttpConfig, mut stream: TcpStream) -> io::Result<&'static str> {
+    let config = tls::client_config_as(how.identity, how.ca_file.as_deref(), &[b"http/1.1"])
         .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let name = ServerName::try_from(host.to_owned()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let mut connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
@@ -150,7 +149,7 @@ fn explain(host: &str, cause: Option<&rustls::Error>) -> (String, String) {
         },
         Some(rustls::Error::AlertReceived(_)) => (
             "the server refused the handshake".to_owned(),
-            "look into the server's log; it may offer no TLS 1.2 or 1.3, or ask for a client certificate",
+            "look into the server's log; it may offer no TLS 1.2 or 1.3, or want another client certificate",
         ),
         _ => (
             "there is no TLS".to_owned(),

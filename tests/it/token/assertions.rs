@@ -10,7 +10,7 @@ use std::{
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 use serde_json::Value;
 
-use super::{form, secret_file, with};
+use super::{form, refresh::revoking, secret_file, with};
 use crate::support::{FakeServer, Reply, Sidecar, echo, get, token};
 
 /// A provider that fails twice, so that there are three attempts.
@@ -118,8 +118,8 @@ fn client_secret_jwt_signs_with_the_secret_and_old_servers_get_the_endpoint_as_a
 }
 
 #[test]
-fn an_assertion_of_somebody_else_is_read_again_when_its_file_changes() {
-    let (file, provider, upstream) = (secret_file("first.jwt\n"), crate::support::provider(), echo());
+fn an_assertion_of_somebody_else_is_read_again_for_the_next_token_request() {
+    let (file, provider, upstream) = (secret_file("first.jwt\n"), crate::support::provider(), revoking());
     let lines = format!(
         "token_endpoint = \"{}/token\"\nclient_id = \"check out\"\nclient_auth = \"client_assertion\"\n\
          client_assertion = {{ file = \"{}\" }}",
@@ -129,6 +129,7 @@ fn an_assertion_of_somebody_else_is_read_again_when_its_file_changes() {
     let sidecar = Sidecar::run(&with(&lines, &upstream));
     sidecar.ready();
     fs::write(file.path(), "second.jwt\n").unwrap();
+    get(sidecar.proxy, "/revoked");
     let received = provider.wait_for(2);
     let sent: Vec<_> = received.iter().map(|request| assertion(&request.body)).collect();
     assert_eq!(sent, ["first.jwt", "second.jwt"]);

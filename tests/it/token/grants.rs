@@ -5,7 +5,7 @@ use std::fs;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::Value;
 
-use super::{form, secret_file};
+use super::{form, refresh::revoking, secret_file};
 use crate::support::{FakeServer, Sidecar, echo, get, provider};
 
 fn run(kind: &str, provider: &FakeServer, lines: &str, upstream: &FakeServer) -> Sidecar {
@@ -24,7 +24,7 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 #[test]
 fn token_exchange_sends_the_newest_subject_token_and_the_actor_token() {
     let (subject, actor) = (secret_file("subject-1\n"), secret_file("actor+&"));
-    let (provider, upstream) = (provider(), echo());
+    let (provider, upstream) = (provider(), revoking());
     let lines = format!(
         "subject_token = {{ file = \"{}\" }}\nactor_token = {{ file = \"{}\" }}\n\
          actor_token_type = \"urn:ietf:params:oauth:token-type:access_token\"\n\
@@ -36,6 +36,7 @@ fn token_exchange_sends_the_newest_subject_token_and_the_actor_token() {
     sidecar.ready();
     assert!(get(sidecar.proxy, "/").text().contains("Bearer token-1"));
     fs::write(subject.path(), "subject-2").unwrap();
+    get(sidecar.proxy, "/revoked");
     let received = provider.wait_for(2);
     for (request, token) in received.iter().zip(["subject-1", "subject-2"]) {
         assert!(request.fields("authorization").is_empty());

@@ -15,6 +15,7 @@ mod mutual_tls;
 mod quota;
 mod refresh;
 mod refused;
+mod reloaded;
 mod secrets;
 mod shared;
 mod store;

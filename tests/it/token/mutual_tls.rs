@@ -10,7 +10,8 @@ use std::{
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::time::Instant;
 
-use super::{form, with};
+use super::{form, verify, with};
+use crate::cli::attache;
 use crate::support::{Authority, PATIENCE, Seen, Sidecar, TlsServer, echo, get};
 
 fn write(path: &Path, text: &str) {
@@ -152,4 +153,69 @@ fn a_certificate_that_the_provider_does_not_know_is_told_as_such() {
     let error = &sidecar.status()["last_error"];
     assert_eq!(error["reason"], "client_certificate", "{error}");
     assert!(error["hint"].as_str().unwrap().contains("client_certificate"));
+}
+
+/// A provider that lets nobody in without a certificate, wherever he goes; its tokens are signed by `key`.
+fn closed(authority: &Authority) -> TlsServer {
+    let key = verify::key();
+    let keys = serde_json::json!({ "keys": [verify::public(&key)] }).to_string();
+    TlsServer::start(authority, true, move |seen, own| {
+        let own = format!("https://localhost:{}", own.port());
+        let body = match seen.line.split(' ').nth(1).unwrap() {
+            "/keys" => keys.clone(),
+            "/userinfo" => "{\"sub\":\"checkout\"}".to_owned(),
+            "/token" => {
+                let end = verify::now() + 3600;
+                let claims = serde_json::json!({ "iss": own, "aud": "https://api", "exp": end });
+                let token = verify::jwt(&key, Some("k1"), &claims);
+                serde_json::json!({ "access_token": token, "expires_in": 3600 }).to_string()
+            }
+            _ => serde_json::json!({
+                "issuer": own, "token_endpoint": format!("{own}/token"), "jwks_uri": format!("{own}/keys"),
+                "userinfo_endpoint": format!("{own}/userinfo"),
+            })
+            .to_string(),
+        };
+        (200, body)
+    })
+}
+
+fn verified(provider: &TlsServer, folder: &Path) -> String {
+    let provider = format!("issuer = \"{}\"\nscope = \"openid\"", provider.url());
+    format!(
+        "{}\nverify = true\nverify_audience = \"https://api\"",
+        lines(&provider, folder, "tls_client_auth")
+    )
+}
+
+#[test]
+fn a_provider_that_demands_the_certificate_on_its_whole_host_sees_it_on_the_way_to_its_keys() {
+    let authority = Authority::new("authority");
+    let (old, new) = (authority.issue("checkout"), authority.issue("checkout"));
+    let (provider, upstream) = (closed(&authority), echo());
+    let folder = folder(&authority, &old);
+    let sidecar = Sidecar::run(&with(&verified(&provider, folder.path()), &upstream));
+    sidecar.ready();
+    assert_eq!(get(sidecar.proxy, "/").status, 200);
+    let seen = provider.wait_for(4);
+    assert!(seen.iter().any(|seen| seen.line.starts_with("GET /keys ")));
+    assert!(seen.iter().all(|seen| seen.certificate == der(&old.0)));
+    drop(sidecar);
+    // For people, too.
+    let file = folder.path().join("attache.toml");
+    fs::write(&file, with(&verified(&provider, folder.path()), &upstream)).unwrap();
+    write(&folder.path().join("client.pem"), &new.0);
+    write(&folder.path().join("client.key"), &new.1);
+    for (arguments, says) in
+        [(&["check", "--online"][..], "credential main: ok"), (&["whoami", "main"], "checkout")]
+    {
+        let output = attache(arguments).arg("--config").arg(&file).output().unwrap();
+        let (out, message) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{out}{message}");
+        assert!(out.contains(says), "{out}");
+    }
+    let seen = provider.wait_for(5);
+    assert!(seen[4..].iter().all(|seen| seen.certificate == der(&new.0)));
+    assert!(seen.iter().any(|seen| seen.line.starts_with("GET /userinfo ")));
 }

@@ -53,7 +53,7 @@ pub(super) fn failed(sidecar: &Sidecar, reason: &str) {
 }
 
 /// Answers 401 to `/revoked`.
-fn revoking() -> FakeServer {
+pub(super) fn revoking() -> FakeServer {
     FakeServer::start(|request| match request.line() {
         "GET /revoked HTTP/1.1" => Reply::text(401, ""),
         _ => Reply::text(200, request.fields("authorization")[0]),
@@ -307,7 +307,7 @@ fn a_rotation_under_way_is_finished_before_the_process_ends() {
     assert!(place.store().contains("\"refresh-2\""), "{}", place.store());
 }
 
-fn environment() -> attache::token::Environment {
+pub(super) fn environment() -> attache::token::Environment {
     use attache::{
         readiness::Readiness, telemetry::metrics::Metrics, telemetry::traces::Tracer, token::Clock,
     };

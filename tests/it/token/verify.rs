@@ -9,22 +9,22 @@ use serde_json::{Value, json};
 use super::with;
 use crate::support::{FakeServer, Reply, Sidecar, echo, get};
 
-fn key() -> EncodingKey {
+pub(super) fn key() -> EncodingKey {
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
     EncodingKey::from_ec_der(&pair.serialize_der())
 }
 
-fn public(key: &EncodingKey) -> Value {
+pub(super) fn public(key: &EncodingKey) -> Value {
     let mut jwk = serde_json::to_value(Jwk::from_encoding_key(key, Algorithm::ES256).unwrap()).unwrap();
     jwk["kid"] = "k1".into();
     jwk
 }
 
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
 }
 
-fn jwt(key: &EncodingKey, kid: Option<&str>, claims: &Value) -> String {
+pub(super) fn jwt(key: &EncodingKey, kid: Option<&str>, claims: &Value) -> String {
     let header = Header { kid: kid.map(str::to_owned), ..Header::new(Algorithm::ES256) };
     jsonwebtoken::encode(&header, claims, key).unwrap()
 }

@@ -65,6 +65,47 @@ async fn f7_the_token_that_is_held_ends_when_the_provider_says_that_it_has() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_provider_that_repeats_a_token_until_it_ends_lets_callers_wait_and_none_fail() {
+    // How long after the request was sent the provider began to count, and whether it rounds up what is left.
+    let ways = [(0, false), (100, false), (900, false), (100, true)];
+    for lifetime in [20, 60, 400] {
+        for (late, up) in ways {
+            let bench = bench([Step::Again { lifetime: secs(lifetime) }]);
+            let end = secs(lifetime) + Duration::from_millis(late);
+            let (script, began) = (bench.script.clone(), bench.began);
+            tokio::spawn(async move {
+                loop {
+                    let left = end.saturating_sub(began.elapsed()).as_secs_f64();
+                    script.then([match left {
+                        0.0 => token(lifetime),
+                        left => Step::Again {
+                            lifetime: Duration::from_secs_f64(if up { left.ceil() } else { left.floor() }),
+                        },
+                    }]);
+                    time::sleep(Duration::from_millis(50)).await;
+                }
+            });
+            bench.manager.start();
+            bench.credential().wait().await.unwrap();
+            let mut longest = Duration::ZERO;
+            while bench.began.elapsed() < end + secs(5) {
+                let before = Instant::now();
+                let current = bench.credential().wait().await;
+                let current = current.unwrap_or_else(|_| panic!("{lifetime} {late}: {:?}", bench.asked()));
+                let first = current.generation().0 == 1;
+                assert!(!first || bench.began.elapsed() < end, "it has expired");
+                longest = longest.max(before.elapsed());
+                time::sleep(Duration::from_millis(100)).await;
+            }
+            let asked = bench.asked();
+            assert!(longest < secs(3), "{lifetime} {late}: {longest:?} {asked:?}");
+            assert!(asked.windows(2).all(|pair| pair[1] - pair[0] >= 0.999), "{asked:?}");
+            assert!(asked.len() <= 12, "{asked:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn f6_in_either_state_every_kind_of_failure_backs_off_and_heals() {
     let kinds = [
         FetchError::Unreachable,

@@ -98,6 +98,27 @@ async fn f13_a_secret_that_is_being_written_is_tried_once_it_stays_the_same() {
     assert!((5.7..=6.0).contains(&asked[1]), "{asked:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_assertion_that_is_written_anew_all_the_time_causes_no_token_request_unless_the_last_one_failed() {
+    let steps = [token(3600), fail(503), token(3600)];
+    let bench = bench_as("client_assertion", steps, |supplier| supplier);
+    bench.manager.start();
+    for _ in 0..20 {
+        pass(150).await;
+        bench.script.replace_secret();
+    }
+    assert_eq!(bench.asked().len(), 1, "{:?}", bench.asked());
+    // The planned request fails, and its back-off has come to a minute.
+    bench.script.then([fail(401)]);
+    pass(500).await;
+    let before = bench.asked().len();
+    assert!(before > 4, "{:?}", bench.asked());
+    bench.script.then([token(3600)]);
+    bench.script.replace_secret();
+    pass(8).await;
+    assert_eq!((bench.asked().len(), bench.state()), (before + 1, State::Fresh));
+}
+
 /// Lets so much time go by while a look hangs: the paused clock, which waits for threads, is pushed.
 async fn push(seconds: u64) {
     for _ in 0..seconds * 10 {
