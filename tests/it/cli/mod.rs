@@ -55,6 +55,17 @@ fn a_reader_that_goes_away_is_no_failure() {
 }
 
 #[test]
+fn top_ends_when_nobody_reads_it_any_more() {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut child = attache(&["top", "--url", &format!("http://{address}/status")])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn the_schema_is_json_and_knows_the_keys_of_every_type() {
     let output = attache(&["schema"]).output().unwrap();
     let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
