@@ -21,7 +21,7 @@ use std::{
 
 use clap::Args;
 
-use super::{Failure, output, signals};
+use super::{Failure, output, run, signals};
 use crate::{app, config, shutdown};
 
 #[derive(Debug, Args)]
@@ -53,6 +53,9 @@ pub(super) fn execute(arguments: &Arguments) -> Result<(), Failure> {
     let _log = config.log.install().map_err(|mistake| origin.explain(mistake.under("log")))?;
     let bound = app::build(&config).map_err(|error| match error {
         app::BuildError::Invalid(mistake) => Failure::from(origin.explain(mistake)),
+        app::BuildError::Bind(error) if error.source.kind() != io::ErrorKind::AddrInUse => {
+            run::not_bound(&error)
+        }
         app::BuildError::Bind(error) => Failure::other(error.to_string())
             .hint("something else listens there; choose another port: `attache demo --listen 127.0.0.1:0 --admin 127.0.0.1:0`"),
     })?;

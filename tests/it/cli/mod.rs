@@ -28,9 +28,13 @@ fn text(output: &Output) -> (String, String) {
 
 #[test]
 fn wrong_usage_ends_with_exit_code_2() {
-    for arguments in
-        [&[][..], &["no-such-command"], &["check", "--no-such-flag"], &["probe", "--timeout", "soon"]]
-    {
+    for arguments in [
+        &[][..],
+        &["no-such-command"],
+        &["check", "--no-such-flag"],
+        &["probe", "--timeout", "soon"],
+        &["probe", "--path", "readyz"],
+    ] {
         let output = attache(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(output.stdout.is_empty() && !output.stderr.is_empty());
@@ -85,6 +89,20 @@ fn a_probe_of_nobody_fails_with_exit_code_1() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).1.contains("not ready after 1ms"));
+}
+
+#[test]
+fn who_asks_an_admin_port_that_cannot_be_is_told_as_run_would() {
+    for command in ["run", "probe", "wait", "top"] {
+        let output = attache(&[command])
+            .env("ATTACHE__ADMIN__LISTEN", "nowhere")
+            .env("ATTACHE__ROUTES__A", "{ upstream = \"http://127.0.0.1:1\", credential = \"none\" }")
+            .output()
+            .unwrap();
+        let (_, message) = text(&output);
+        assert_eq!(output.status.code(), Some(78), "{command}: {message}");
+        assert!(message.contains("`admin.listen`") && message.contains("hint:"), "{command}: {message}");
+    }
 }
 
 #[test]
