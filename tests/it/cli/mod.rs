@@ -106,6 +106,30 @@ fn who_asks_an_admin_port_that_cannot_be_is_told_as_run_would() {
 }
 
 #[test]
+fn a_wait_for_one_process_ends_with_its_answer_or_its_end() {
+    let sidecar = crate::support::Sidecar::run(
+        "[routes.a]\nupstream = \"http://127.0.0.1:1\"\ncredential = \"none\"\n",
+    );
+    let url = format!("http://{}/readyz", sidecar.admin);
+    let wait = |pid: u32, timeout: &str| {
+        let pid = pid.to_string();
+        let output = attache(&["wait", "--url", &url, "--timeout", timeout, "--pid", &pid]).output().unwrap();
+        (output.status.code(), text(&output).1)
+    };
+    // The sidecar is in this process.
+    assert_eq!(wait(std::process::id(), "60s"), (Some(0), String::new()));
+    let (code, message) = wait(std::os::unix::process::parent_id(), "2s");
+    assert!(code == Some(1) && message.contains("another process"), "{message}");
+    let mut ended = attache(&["-V"]).stdout(std::process::Stdio::null()).spawn().unwrap();
+    // Not waited for: it is there, but as nothing that can answer.
+    let (code, message) = wait(ended.id(), "60s");
+    assert!(code == Some(1) && message.contains("has ended"), "{message}");
+    ended.wait().unwrap();
+    let (code, message) = wait(ended.id(), "60s");
+    assert!(code == Some(1) && message.contains("has ended"), "{message}");
+}
+
+#[test]
 fn completions_and_manual_pages_know_every_command() {
     let (script, _) = text(&attache(&["completions", "bash"]).output().unwrap());
     let (page, _) = text(&attache(&["man"]).output().unwrap());
