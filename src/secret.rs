@@ -141,11 +141,38 @@ fn read_env(name: &str) -> Result<Secret, SecretError> {
     }
 }
 
-/// Why a secret could not be read. Never holds any part of it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Whether this looks like the name of a variable. What stands there may be the secret itself, written where its place belongs:
+/// lower case, or digits between capitals without an underscore, is what secrets are made of.
+fn is_usual_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes.next().is_some_and(|first| first.is_ascii_uppercase())
+        && bytes.all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+        && (name.contains('_') || !name.bytes().any(|byte| byte.is_ascii_digit()))
+}
+
+/// The name of a variable in a message, if it may be shown; the key beside it tells which one is meant.
+fn variable(name: &str) -> String {
+    if is_usual_name(name) {
+        format!("environment variable `{name}`")
+    } else {
+        "the environment variable that is named here".to_owned()
+    }
+}
+
+/// The path in a message, if it may be shown: a secret does not begin like an absolute path. What was found is shown as it is.
+fn unread(path: &Path, kind: io::ErrorKind) -> String {
+    if path.is_absolute() || kind == io::ErrorKind::PermissionDenied {
+        format!("secret file `{}`", path.display())
+    } else {
+        "the secret file that is named here".to_owned()
+    }
+}
+
+/// Why a secret could not be read. Never holds any part of it in what it shows.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum SecretError {
-    #[error("cannot read secret file `{}`: {kind}", path.display())]
+    #[error("cannot read {}: {kind}", unread(path, *kind))]
     Unreadable { path: PathBuf, kind: io::ErrorKind },
     #[error("secret file `{}` is not a regular file", path.display())]
     NotAFile { path: PathBuf },
@@ -157,18 +184,31 @@ pub enum SecretError {
     TooLarge { path: PathBuf },
     #[error("secret file `{}` is not UTF-8 text", path.display())]
     NotText { path: PathBuf },
-    #[error("environment variable `{name}` is not set or is not UTF-8 text")]
+    #[error("{} is not set or is not UTF-8 text", variable(name))]
     EnvMissing { name: String },
-    #[error("environment variable `{name}` is empty")]
+    #[error("{} is empty", variable(name))]
     EnvEmpty { name: String },
+}
+
+impl fmt::Debug for SecretError {
+    /// As it is told to people: a derived one would show what they are not shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretError({self})")
+    }
 }
 
 impl SecretError {
     /// What to do about it, in words for the operator.
     pub fn cure(&self) -> String {
         match self {
-            Self::Unreadable { kind: io::ErrorKind::NotFound, .. } => {
+            Self::Unreadable { path, kind: io::ErrorKind::NotFound } if path.is_absolute() => {
                 "create the file, or correct the path; in a container, mount it".into()
+            }
+            Self::Unreadable { path, kind }
+                if !path.is_absolute() && *kind != io::ErrorKind::PermissionDenied =>
+            {
+                "write the path of a file that holds the secret, best from `/` on, not the secret itself"
+                    .into()
             }
             Self::Unreadable { kind: io::ErrorKind::PermissionDenied, .. } => {
                 "let the user that attaché runs as read it (in Kubernetes: `fsGroup` and `defaultMode: 0440`)"
@@ -183,7 +223,13 @@ impl SecretError {
             ),
             Self::Empty { .. } | Self::EnvEmpty { .. } => "write the secret into it".into(),
             Self::TooLarge { .. } | Self::NotText { .. } => "check that the path names the right file".into(),
-            Self::EnvMissing { .. } => "set the variable in attaché's own environment".into(),
+            Self::EnvMissing { name } if is_usual_name(name) => {
+                "set the variable in attaché's own environment".into()
+            }
+            Self::EnvMissing { .. } => {
+                "set the variable in attaché's own environment; `env` takes its name, not the secret itself"
+                    .into()
+            }
         }
     }
 }
@@ -253,6 +299,32 @@ mod tests {
         assert!(SecretRef::default().check().is_err());
         let both = SecretRef { file: Some("/x".into()), env: Some("X".into()), ..SecretRef::default() };
         assert!(both.check().is_err());
+    }
+
+    #[test]
+    fn a_secret_that_was_written_where_its_place_belongs_is_not_shown() {
+        let env = |name: &str| SecretRef { env: Some(name.into()), ..SecretRef::default() };
+        let file = |path: &str| SecretRef { file: Some(path.into()), ..SecretRef::default() };
+        for written in
+            ["Sup3rS3cretValue", "JBSWY3DPEHPK3PXP", "hunter2", "4F_2", "a/b+c=", "-----BEGIN\nKEY"]
+        {
+            for reference in [env(written), file(written), file(&written.repeat(40))] {
+                let error = reference.check().unwrap_err();
+                let shown = format!("{error} {error:?}");
+                assert!(!shown.contains(written) && shown.contains("not the secret itself"), "{shown}");
+            }
+        }
+        let error = SecretError::EnvMissing { name: "hunter2".into() };
+        assert!(!format!("{error:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_place_that_looks_like_one_is_named() {
+        let env = |name: &str| SecretRef { env: Some(name.into()), ..SecretRef::default() };
+        for name in ["ATTACHE_TEST_NO_SUCH", "OAUTH2_SECRET_9", "TESTNOSUCH"] {
+            assert!(env(name).check().unwrap_err().to_string().contains(name), "{name}");
+        }
+        assert!(check(Path::new("/no/such/file")).unwrap_err().to_string().contains("`/no/such/file`"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What probes are told. A body names credentials and nothing else, so that `kubectl describe` shows what is missing.
+//! What probes are told. A body names credentials and the process, and nothing else, so that `kubectl describe` shows what is missing.
 
 use axum::{
     Json,
@@ -27,7 +27,9 @@ pub(super) async fn ready(State(view): State<View>) -> Response {
     let missing = missing(&view);
     let draining = view.readiness.is_draining();
     let ready = missing.is_empty() && !draining;
-    answer(ready, json!({ "ready": ready, "draining": draining, "missing": missing }))
+    // While one process takes the ports over from another, only this tells which of them it is.
+    let pid = std::process::id();
+    answer(ready, json!({ "ready": ready, "draining": draining, "missing": missing, "pid": pid }))
 }
 
 /// The required credentials for which `/readyz` says no.

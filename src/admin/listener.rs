@@ -11,14 +11,16 @@ use std::{
 
 use tokio::{
     io::{self as tokio_io, AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::{self, Instant, Sleep},
 };
 
-use super::Port;
+use super::{
+    Port,
+    seats::{Seat, Seats},
+};
 use crate::listen::{Listen, Stream};
 
-/// Connections at once; further ones wait in the backlog.
+/// Connections at once; a further one takes the place of one that is silent.
 const MAX_CONNECTIONS: usize = 64;
 /// How long a connection may stand still.
 const MAX_SILENCE: Duration = Duration::from_secs(10);
@@ -36,12 +38,12 @@ const PEER_REFUSED: &[u8] = b"HTTP/1.1 403 Forbidden\r\ncontent-type: text/plain
 /// A listener whose connections are bounded.
 pub(super) struct Bounded {
     port: Port,
-    slots: Arc<Semaphore>,
+    seats: Seats,
 }
 
 impl Bounded {
     pub(super) fn new(port: Port) -> Self {
-        Self { port, slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
+        Self { port, seats: Seats::new(MAX_CONNECTIONS) }
     }
 }
 
@@ -52,17 +54,22 @@ impl axum::serve::Listener for Bounded {
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
-            let slot = Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed");
-            match self.port.listener.accept().await {
-                Ok(stream) if stream.peer_uid().is_ok_and(|uid| self.port.rules.allow(uid)) => {
-                    return (Connection::new(stream, Some(slot)), self.port.address.clone());
-                }
-                Ok(stream) => drop(tokio::spawn(refuse(Connection::new(stream, Some(slot))))),
+            let stream = match self.port.listener.accept().await {
+                Ok(stream) => stream,
                 Err(error) => {
                     tracing::debug!(%error, "the admin port could not accept");
                     time::sleep(PAUSE).await;
+                    continue;
                 }
+            };
+            // Only now: nobody has to make room for somebody who is not there.
+            let seat = self.seats.take().await;
+            let is_allowed = stream.peer_uid().is_ok_and(|uid| self.port.rules.allow(uid));
+            let connection = Connection::new(stream, seat);
+            if is_allowed {
+                return (connection, self.port.address.clone());
             }
+            tokio::spawn(refuse(connection));
         }
     }
 
@@ -82,8 +89,7 @@ async fn refuse(mut connection: Connection<Stream>) -> io::Result<()> {
 /// A connection that ends by itself.
 pub(super) struct Connection<S> {
     stream: S,
-    // Given back when the connection is dropped.
-    _slot: Option<OwnedSemaphorePermit>,
+    seat: Arc<Seat>,
     bytes_left: usize,
     end: Instant,
     // Boxed, because a `Sleep` must not move once polled and the server wants streams that can.
@@ -91,9 +97,9 @@ pub(super) struct Connection<S> {
 }
 
 impl<S> Connection<S> {
-    fn new(stream: S, slot: Option<OwnedSemaphorePermit>) -> Self {
+    fn new(stream: S, seat: Arc<Seat>) -> Self {
         let silence = Box::pin(time::sleep(MAX_SILENCE));
-        Self { stream, _slot: slot, bytes_left: MAX_BYTES, end: Instant::now() + MAX_AGE, silence }
+        Self { stream, seat, bytes_left: MAX_BYTES, end: Instant::now() + MAX_AGE, silence }
     }
 
     /// Something moved: the connection may stand still again, but not live longer.
@@ -118,7 +124,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         // An end without an error: between two requests that is an ordinary close.
-        if this.bytes_left == 0 || Instant::now() >= this.end {
+        if this.bytes_left == 0 || Instant::now() >= this.end || this.seat.poll_must_go(cx).is_ready() {
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
@@ -126,6 +132,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
             Poll::Ready(Ok(())) => {
                 // The last read may go beyond the limit, by no more than the server's buffer.
                 this.bytes_left = this.bytes_left.saturating_sub(buffer.filled().len() - before);
+                this.seat.read();
                 this.moved();
                 Poll::Ready(Ok(()))
             }
@@ -138,12 +145,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        if this.seat.poll_must_go(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         match Pin::new(&mut this.stream).poll_write(cx, bytes) {
             Poll::Ready(written) => {
                 this.moved();
+                this.seat.written();
                 Poll::Ready(written)
             }
-            Poll::Pending => this.stood_still(cx),
+            Poll::Pending => {
+                this.seat.is_not_read();
+                this.stood_still(cx)
+            }
         }
     }
 
@@ -164,7 +178,8 @@ mod tests {
 
     fn pair(size: usize) -> (Connection<DuplexStream>, DuplexStream) {
         let (ours, theirs) = duplex(size);
-        (Connection::new(ours, None), theirs)
+        let seat = Seats::new(1).try_take().unwrap();
+        (Connection::new(ours, seat), theirs)
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! What the operator sees. Nothing on this port changes anything.
 //!
-//! 1. The `listener` accepts, and bounds what a connection may cost: how many, how long, how many bytes.
+//! 1. The `listener` accepts, and bounds what a connection may cost: how many (`seats`), how long, how many bytes.
 //! 2. The guard refuses web pages and foreign hosts, as on the callers' port; only GET and HEAD are answered.
 //! 3. `health` tells probes the truth, [`Metrics`] are rendered for scrapes, `status` is for scripts, and as a `page`
 //!    for people.
@@ -11,6 +11,7 @@ mod health;
 mod listener;
 mod page;
 mod problem;
+mod seats;
 mod status;
 
 use std::{io, sync::Arc};

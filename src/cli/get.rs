@@ -45,19 +45,28 @@ pub(super) struct Answer {
 impl Target {
     /// The admin port of the sidecar with this configuration.
     pub(super) fn of_config(file: Option<&Path>, path: &str) -> Result<Self, Failure> {
-        let admin = config::load_admin(file, config::environment()?)?;
         // A port on all addresses is reached on loopback.
-        let place = match Listen::parse(&admin.listen) {
-            Ok(Listen::Unix(path)) => Place::Unix(path),
-            Ok(Listen::Tcp(address)) if address.ip().is_unspecified() && address.is_ipv4() => {
+        let place = match config::load_admin_listen(file, config::environment()?)? {
+            Listen::Unix(path) => Place::Unix(path),
+            Listen::Tcp(address) if address.ip().is_unspecified() && address.is_ipv4() => {
                 Place::Tcp(format!("127.0.0.1:{}", address.port()))
             }
-            Ok(Listen::Tcp(address)) if address.ip().is_unspecified() => {
+            Listen::Tcp(address) if address.ip().is_unspecified() => {
                 Place::Tcp(format!("[::1]:{}", address.port()))
             }
-            _ => Place::Tcp(admin.listen),
+            Listen::Tcp(address) => Place::Tcp(address.to_string()),
         };
         Ok(Self { place, path: path.to_owned() })
+    }
+
+    /// What may be asked for on the admin port.
+    pub(super) fn path(path: &str) -> Result<String, String> {
+        // RFC 9112 §3.2.1: it begins with `/`, and a blank would end it.
+        if path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic()) {
+            Ok(path.to_owned())
+        } else {
+            Err("expected a path that begins with `/`, such as /readyz".to_owned())
+        }
     }
 
     /// A whole `http://` URL.
@@ -135,6 +144,14 @@ mod tests {
         assert_eq!((answer.status, answer.summary().as_str()), (503, "503 no"));
         for text in ["", "SSH-2.0-x\r\n\r\n", "HTTP/1.1 x\r\n\r\n", "HTTP/1.1 200 OK\r\n"] {
             assert_eq!(parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_begins_with_a_slash_and_is_one_word() {
+        assert_eq!(Target::path("/readyz").as_deref(), Ok("/readyz"));
+        for path in ["", "readyz", "/a b", "/a\r\nx: y", "/\u{e9}"] {
+            assert!(Target::path(path).is_err(), "{path:?}");
         }
     }
 

@@ -11,12 +11,29 @@ pub(super) fn line(text: &str) -> Result<(), Failure> {
 
 /// Writes to standard output.
 pub(super) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
+    write(bytes).map(drop)
+}
+
+/// Whether anybody reads on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reader {
+    /// As far as is known.
+    There,
+    /// Whatever is written from here on, nobody will see it.
+    Gone,
+}
+
+/// Writes a line of many to standard output, for commands that end when nobody reads them.
+pub(super) fn one_of_many(text: &str) -> Result<Reader, Failure> {
+    write(format!("{text}\n").as_bytes())
+}
+
+fn write(bytes: &[u8]) -> Result<Reader, Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::other(format!("cannot write to standard output: {error}")))
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(Reader::There),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => Err(Failure::other(format!("cannot write to standard output: {error}"))),
     }
 }
 

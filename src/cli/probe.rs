@@ -12,7 +12,7 @@ pub struct Arguments {
     #[command(flatten)]
     config: ConfigArgument,
     /// What to ask for on the admin port of the configuration: /healthz, /livez, /startupz or /readyz
-    #[arg(long, default_value = "/healthz", value_name = "PATH")]
+    #[arg(long, default_value = "/healthz", value_name = "PATH", value_parser = Target::path)]
     path: String,
     /// Ask this instead, such as http://127.0.0.1:7090/readyz
     #[arg(long, conflicts_with_all = ["path", "config"], value_parser = Target::of_url)]

@@ -6,7 +6,11 @@ use clap::Args;
 use serde_json::Value;
 use tokio::time;
 
-use super::{ConfigArgument, Failure, get::Target, output};
+use super::{
+    ConfigArgument, Failure,
+    get::Target,
+    output::{self, Reader},
+};
 
 /// Often enough to watch a refresh, seldom enough to cost nothing.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -45,7 +49,9 @@ async fn watch(target: &Target, once: bool) -> Result<(), Failure> {
         }
         // A sidecar that restarts is worth waiting for.
         let text = seen.unwrap_or_else(|failure| failure.message().to_owned());
-        output::line(&format!("{CLEAR}{text}"))?;
+        if output::one_of_many(&format!("{CLEAR}{text}"))? == Reader::Gone {
+            return Ok(());
+        }
         time::sleep(INTERVAL).await;
     }
 }

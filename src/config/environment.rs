@@ -4,8 +4,10 @@
 //!    with the variables that Kubernetes sets for a Service called `attache`.
 //! 2. A `-` in a made-up name may be written as it is, where variables may hold one (Kubernetes, Compose). Elsewhere a
 //!    single `_` stands for it: the name is then looked for in the file.
-//! 3. The shape under the path decides how the value is read: text as it stands, anything else as TOML writes it.
-//! 4. A reference to a secret replaces the file's reference instead of being mixed with it.
+//! 3. Names of credentials and routes are lower-case. Other keys that somebody makes up (parameters, claims, variables of a
+//!    helper) go to somebody who may tell `Key` from `key`, and keep their case; one that the file has is meant in any case.
+//! 4. The shape under the path decides how the value is read: text as it stands, anything else as TOML writes it.
+//! 5. A reference to a secret replaces the file's reference instead of being mixed with it.
 
 use std::ffi::OsString;
 
@@ -57,17 +59,23 @@ pub(super) fn read(
     file: &mut Dict,
 ) -> Result<Option<Variable>, LoadError> {
     let Some(rest) = name.strip_prefix(PREFIX) else { return Ok(None) };
-    let mut path: Vec<String> = rest.split("__").map(str::to_lowercase).collect();
+    let written: Vec<&str> = rest.split("__").collect();
+    let mut path: Vec<String> = written.iter().map(|part| part.to_lowercase()).collect();
     if path.iter().any(String::is_empty) {
         return Err(LoadError::VariableName { variable: name.to_owned() });
     }
     let mut here = Some(shape.clone());
     for at in 0..path.len() {
-        if let Some(Shape::Named(_)) = &here
-            && let Some(Value::Dict(_, names)) = find(file, &path[..at])
-            && let Some(known) = known_name(&path[at], names)
-        {
-            path[at] = known;
+        if let Some(Shape::Named(inner)) = &here {
+            let keeps_case = !matches!(**inner, Shape::Section(_) | Shape::Choice { .. });
+            if keeps_case {
+                written[at].clone_into(&mut path[at]);
+            }
+            if let Some(Value::Dict(_, names)) = find(file, &path[..at])
+                && let Some(known) = known_name(&path[at], keeps_case, names)
+            {
+                path[at] = known;
+            }
         }
         here = match &here {
             // One place is named, by whichever layer speaks last.
@@ -103,12 +111,13 @@ fn parse(text: &str, shape: Option<&Shape>) -> Value {
     parsed.unwrap_or_else(|| Value::from(text))
 }
 
-/// The name in the file that is meant: itself, or the only one that differs in `-` for `_`.
-fn known_name(written: &str, names: &Dict) -> Option<String> {
+/// The name in the file that is meant: itself, or the only one that differs in `-` for `_`, or in its case.
+fn known_name(written: &str, any_case: bool, names: &Dict) -> Option<String> {
     if names.contains_key(written) {
         return None;
     }
-    let mut alike = names.keys().filter(|name| name.replace('-', "_") == written);
+    let is_alike = |name: &str| if any_case { name.eq_ignore_ascii_case(written) } else { name == written };
+    let mut alike = names.keys().filter(|name| is_alike(name) || is_alike(&name.replace('-', "_")));
     match (alike.next(), alike.next()) {
         (Some(name), None) => Some(name.clone()),
         _ => None,

@@ -35,6 +35,7 @@ pub use self::{
 use crate::{
     admin::AdminConfig,
     invalid::Invalid,
+    listen::Listen,
     proxy::{ProxyConfig, RouteConfig},
     shutdown::ShutdownConfig,
     telemetry::{logging::LogConfig, traces::TracesConfig},
@@ -104,12 +105,13 @@ pub fn load_content(
     Ok(loaded)
 }
 
-/// The section `[admin]` alone, for whoever only asks a running sidecar and may not know its routes.
-pub fn load_admin(
+/// Where the admin port is, for whoever only asks a running sidecar and may not know its routes.
+pub fn load_admin_listen(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,
-) -> Result<AdminConfig, LoadError> {
-    read(file, None, environment).map(|loaded| loaded.config.admin)
+) -> Result<Listen, LoadError> {
+    let Loaded { config, origin, .. } = read(file, None, environment)?;
+    Listen::parse(&config.admin.listen).map_err(|mistake| origin.explain(mistake.under("admin")))
 }
 
 fn read(

@@ -44,8 +44,7 @@ impl Refusals {
 
     /// Refuses a connection; waits a moment when too many are being refused.
     pub(super) async fn refuse(&self, stream: Stream, site: &Site, reason: Reason) {
-        site.unrouted.own_answer(reason.word());
-        site.unrouted.answered(reason.status().as_u16());
+        site.refuses(reason);
         let oldest = {
             let mut told = self.told.borrow_mut();
             told.retain(|task| !task.is_finished());

@@ -2,6 +2,7 @@
 
 mod check;
 mod identity;
+mod refused;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,7 +14,7 @@ use arc_swap::ArcSwap;
 use http::HeaderName;
 use tokio::sync::Notify;
 
-use self::identity::Identity;
+use self::{identity::Identity, refused::Told};
 use super::{
     config::{
         AccessRule, HttpProxyAuthConfig, NO_CREDENTIAL, ProxyConfig, RouteConfig, RouteTlsConfig,
@@ -79,6 +80,7 @@ pub(super) struct Site {
     pub(super) access_log: AccessRule,
     pub(super) traces: Tracer,
     pub(super) identity: Arc<Identity>,
+    told: Told,
 }
 
 impl Routes {
@@ -127,6 +129,7 @@ impl Routes {
             access_log: AccessRule::of(proxy),
             traces: before.traces.clone(),
             identity: Arc::clone(&identity),
+            told: Told::default(),
         };
         let mut sites: Vec<Site> = Vec::new();
         let mut hosts: Vec<Vec<String>> = Vec::new();

@@ -43,9 +43,16 @@ impl Running {
     }
 
     fn count(&self, outcome: &str) -> Option<String> {
+        self.metric(&format!("attache_config_reloads_total{{outcome=\"{outcome}\"}} "))
+    }
+
+    fn is_good(&self) -> bool {
+        self.metric("attache_config_last_reload_successful ").as_deref() == Some("1")
+    }
+
+    fn metric(&self, line: &str) -> Option<String> {
         let text = String::from_utf8(self.metrics.render()).unwrap();
-        let line = format!("attache_config_reloads_total{{outcome=\"{outcome}\"}} ");
-        text.lines().find_map(|found| found.strip_prefix(&line).map(str::to_owned))
+        text.lines().find_map(|found| found.strip_prefix(line).map(str::to_owned))
     }
 }
 
@@ -55,6 +62,7 @@ async fn a_change_is_applied_and_a_bad_one_keeps_the_old_until_it_is_mended() {
     let file = folder.path().join("a.toml");
     fs::write(&file, text("https://one")).unwrap();
     let mut running = start(&file);
+    assert!(running.is_good());
     fs::write(&file, text("https://two")).unwrap();
     assert_eq!(running.next().await, "https://two");
     fs::write(&file, text("https://refused")).unwrap();
@@ -64,12 +72,15 @@ async fn a_change_is_applied_and_a_bad_one_keeps_the_old_until_it_is_mended() {
         time::sleep(INTERVAL).await;
     }
     assert!(running.condition.view()["rejected"].as_str().unwrap().contains("is not TOML"));
+    // Told once, and true as long as nobody mends it.
+    time::sleep(INTERVAL * LOOKS_TO_RETRY * 3).await;
+    assert_eq!((running.is_good(), running.count("rejected").as_deref()), (false, Some("2")));
     fs::write(&file, text("https://three")).unwrap();
     assert_eq!(running.next().await, "https://three");
     while !running.condition.view()["rejected"].is_null() {
         time::sleep(INTERVAL).await;
     }
-    assert_eq!(running.count("success").as_deref(), Some("2"));
+    assert_eq!((running.is_good(), running.count("success").as_deref()), (true, Some("2")));
 }
 
 #[tokio::test(start_paused = true)]

@@ -21,7 +21,7 @@ use std::{
 
 use clap::Args;
 
-use super::{Failure, output, signals};
+use super::{Failure, output, run, signals};
 use crate::{app, config, shutdown};
 
 #[derive(Debug, Args)]
@@ -49,9 +49,13 @@ pub(super) fn execute(arguments: &Arguments) -> Result<(), Failure> {
     let file = folder.write("attache.toml", &text).map_err(failed)?;
     // The environment is left out: a demo is the same everywhere.
     let config::Loaded { config, origin, .. } = config::load_with_origin(Some(&file), [])?;
-    config.log.install().map_err(|mistake| origin.explain(mistake.under("log")))?;
+    // Kept until the end: dropping it ends the log.
+    let _log = config.log.install().map_err(|mistake| origin.explain(mistake.under("log")))?;
     let bound = app::build(&config).map_err(|error| match error {
         app::BuildError::Invalid(mistake) => Failure::from(origin.explain(mistake)),
+        app::BuildError::Bind(error) if error.source.kind() != io::ErrorKind::AddrInUse => {
+            run::not_bound(&error)
+        }
         app::BuildError::Bind(error) => Failure::other(error.to_string())
             .hint("something else listens there; choose another port: `attache demo --listen 127.0.0.1:0 --admin 127.0.0.1:0`"),
     })?;
@@ -60,20 +64,28 @@ pub(super) fn execute(arguments: &Arguments) -> Result<(), Failure> {
     };
     let readiness = bound.readiness.clone();
     let (trigger, shutdown) = shutdown::channel();
-    let _hangup = signals::listen(trigger.clone()).map_err(failed)?;
+    let hangup = signals::listen(trigger.clone()).map_err(failed)?;
     let (mover, watcher) = (trigger.clone(), shutdown.clone());
     let sidecar = thread::Builder::new()
         .name("sidecar".into())
         .spawn(move || bound.run(&mover, &watcher))
         .map_err(failed)?;
     let told = if arguments.once {
-        let shown = super::block_on(traffic::once(proxy, &readiness)).and_then(|shown| shown);
-        trigger.advance(shutdown::Stage::Now);
-        shown
+        super::block_on(traffic::once(proxy, &readiness)).and_then(|shown| shown)
     } else {
-        output::line(&welcome(&shown, proxy, admin))?;
-        super::block_on(traffic::flow(proxy, &readiness, shutdown)).and_then(|told| told)
+        output::line(&welcome(&shown, proxy, admin)).and_then(|()| {
+            super::block_on(async {
+                tokio::select! {
+                    told = traffic::flow(proxy, &readiness, shutdown) => told,
+                    // Its configuration is its own and never changes: the terminal is closed.
+                    () = hangup.notified() => Ok(()),
+                }
+            })
+            .and_then(|told| told)
+        })
     };
+    // However it ended, the sidecar does too; what others have asked it for may finish.
+    trigger.advance(if arguments.once { shutdown::Stage::Now } else { shutdown::Stage::Leaving });
     let ended = sidecar.join().map_err(|_| Failure::other("the sidecar met a bug"))?;
     ended.map_err(failed)?;
     told

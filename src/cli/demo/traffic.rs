@@ -10,7 +10,10 @@ use tokio::{
 };
 
 use crate::{
-    cli::{Failure, output},
+    cli::{
+        Failure,
+        output::{self, Reader},
+    },
     readiness::Readiness,
     shutdown::{Shutdown, Stage},
 };
@@ -41,7 +44,7 @@ pub(super) async fn once(proxy: SocketAddr, readiness: &Readiness) -> Result<(),
     output::line(&format!("The service gets its answer: {status}"))
 }
 
-/// A request a second until the end, and a line for each.
+/// A request a second and a line for each, until the end or until nobody reads them.
 pub(super) async fn flow(
     proxy: SocketAddr,
     readiness: &Readiness,
@@ -67,7 +70,10 @@ pub(super) async fn flow(
             }
             Err(error) => format!("service    GET /orders -> {error}"),
         };
-        output::line(&line)?;
+        // Whoever showed it to somebody has nobody left to show it to.
+        if output::one_of_many(&line)? == Reader::Gone {
+            return Ok(());
+        }
     }
 }
 

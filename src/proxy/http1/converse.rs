@@ -107,9 +107,7 @@ async fn refuse(caller: &Caller, wire: &Wire, malformed: Malformed) -> Ended {
         Malformed::Target => Reason::MalformedTarget,
         Malformed::TooLarge => Reason::HeadTooLarge,
     };
-    let site = caller.site();
-    site.unrouted.own_answer(reason.word());
-    site.unrouted.answered(reason.status().as_u16());
+    caller.site().refuses(reason);
     let manner = Manner { version: Version::HTTP_11, is_head: false, keep: false };
     match reply::reply(caller, wire, error::answer(reason.into()), manner).await {
         Told::Broken => Ended::Gone,

@@ -11,9 +11,7 @@ const MOST: usize = 2 * MAX_STREAMS as usize;
 
 /// Counts what was refused, if nobody else does.
 pub(super) fn count(caller: &Caller, reason: Reason) {
-    let site = caller.site();
-    site.unrouted.own_answer(reason.word());
-    site.unrouted.answered(reason.status().as_u16());
+    caller.site().refuses(reason);
 }
 
 /// The streams that have arrived and have not come out of the library, and whether it has refused them.

@@ -12,6 +12,7 @@ pub(super) struct Families {
     connections_refused: IntCounter,
     log_lines_lost: IntCounter,
     reloads: [IntCounter; 2],
+    last_reload_successful: IntGauge,
     unsafe_settings: IntGaugeVec,
     spans: SpanMetrics,
 }
@@ -38,6 +39,15 @@ impl Families {
         );
         // There from the start: Prometheus takes no notice of an increase from nothing to one.
         let reloads = ["success", "rejected"].map(|outcome| reloads.with_label_values(&[outcome]));
+        let last_reload_successful = register(
+            registry,
+            IntGauge::new(
+                "attache_config_last_reload_successful",
+                "1 if the configuration in force is what was written last, 0 if that cannot be used.",
+            ),
+        );
+        // What the process started with was good.
+        last_reload_successful.set(1);
         // A process that may not read its own /proc shows no process metrics; nothing else depends on them.
         if let Err(error) = registry.register(Box::new(ProcessCollector::for_self())) {
             tracing::debug!(%error, "no process metrics");
@@ -69,6 +79,7 @@ impl Families {
                 ),
             ),
             reloads,
+            last_reload_successful,
             unsafe_settings: register(
                 registry,
                 IntGaugeVec::new(
@@ -98,6 +109,7 @@ impl Families {
 
     pub(super) fn reload(&self, outcome: ReloadOutcome) {
         self.reloads[outcome as usize].inc();
+        self.last_reload_successful.set((outcome == ReloadOutcome::Success).into());
     }
 
     pub(super) fn unsafe_settings(&self, keys: &[String]) {

@@ -78,6 +78,23 @@ def checks():
                 config = next(item for item in items if item["kind"] == "ConfigMap")
                 assert config["metadata"]["name"] == volume, f"{volume} is mounted, {config['metadata']['name']} is made"
                 assert {item["kind"] for item in items} == {"ConfigMap", "Deployment"}
+    with check("the chart refuses to be a sidecar with the Deployment's configuration, and ports that nothing leads to"):
+        with tempfile.TemporaryDirectory() as folder:
+            copy = shutil.copytree(CHARTS, f"{folder}/helm")
+            run(helm(), "dependency", "build", f"{copy}/example-app")
+            library, alone = [f"{copy}/example-app"], [str(CHART), "--values", str(VALUES)]
+            for command, change, why in (
+                (library, "attache.standalone.enabled=true", "attache.standalone.enabled"),
+                (library, "attache.config.admin.listen=0.0.0.0:7091", "config.admin.listen"),
+                (library, "attache.config.proxy.listen=127.0.0.1:8080", None),
+                (alone, "config.admin.listen=unix:/run/attache/admin.sock", "config.admin.listen"),
+                (alone, "config.proxy.listen=0.0.0.0:8080", "config.proxy.listen"),
+                (alone, "config.proxy.listen=0.0.0.0:7080", None),
+            ):
+                done = subprocess.run(
+                    [helm(), "template", "x", *command, "--set", change], capture_output=True, text=True
+                )
+                assert (done.returncode != 0) == bool(why) and (why or "") in done.stderr, f"{change}: {done.stderr}"
     with check("a store has a volume that outlives the container, and one pod at a time where it outlives the pod"):
         text = run(helm(), "template", "orders", CHART, "--values", STORES)
         items = kubernetes.objects(text)

@@ -34,5 +34,13 @@ def checks():
     with check("the socket unit holds the port that attaché binds by default"):
         listen = tomllib.loads((ROOT / "config" / "reference.toml").read_text())["proxy"]["listen"]
         assert f"\nListenStream={listen}\n" in UNIT.with_name("attache.socket").read_text()
-    with check("the unit does not start again after exit code 78"):
-        assert "RestartPreventExitStatus=78" in UNIT.read_text()
+    with check("the unit does not start again after exit code 78, and starts nothing to which that does not apply"):
+        # systemd.service(5): the main process only.
+        lines = UNIT.read_text().splitlines()
+        assert "RestartPreventExitStatus=78" in lines
+        assert not [line for line in lines if line.startswith(("ExecStartPre=", "ExecCondition="))]
+    with check("the unit makes the folder in which the examples keep their stores"):
+        assert "\nStateDirectory=attache\n" in UNIT.read_text()
+        for example in (ROOT / "config" / "examples").glob("*.toml"):
+            for store in re.findall(r'^store = "(.*)"', example.read_text(), re.MULTILINE):
+                assert store.startswith("/var/lib/attache/"), f"{example.name}: {store}"

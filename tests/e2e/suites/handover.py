@@ -63,7 +63,8 @@ async def main(check: Check) -> None:
         await asyncio.sleep(1)
         new = await Sidecar.run(check, settings, shared, f"process-{number}")
         # The admin port leads to the new process too.
-        ready = await Process(check, "wait").start(check.attache, "wait", "--url", f"http://127.0.0.1:{admin}/readyz")
+        url, pid = f"http://127.0.0.1:{admin}/readyz", str(new.process.pid)
+        ready = await Process(check, "wait").start(check.attache, "wait", "--url", url, "--pid", pid)
         check.that(await ready.ended() == 0, f"process {number} is ready")
         await asyncio.sleep(0.5)
         served = await requests(new.admin)

@@ -172,3 +172,19 @@ async fn the_port_answers_until_the_last_stage() {
     admin.trigger.advance(Stage::Now);
     admin.task.await.unwrap();
 }
+
+#[tokio::test]
+async fn connections_that_are_silent_or_never_end_a_head_keep_no_probe_out() {
+    let admin = admin(ReadinessRule::Latched).await;
+    for sent in ["", "GET /li"] {
+        let mut held = Vec::new();
+        for _ in 0..80 {
+            let mut stream = TcpStream::connect(admin.address).await.unwrap();
+            stream.write_all(sent.as_bytes()).await.unwrap();
+            held.push(stream);
+        }
+        // Sooner than the first of them has been silent for too long.
+        let asked = tokio::time::timeout(std::time::Duration::from_secs(5), admin.status_of("/livez")).await;
+        assert_eq!(asked, Ok(200), "{sent:?}");
+    }
+}

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
     net::{SocketAddr, TcpListener},
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use super::{attache, text};
@@ -40,14 +40,15 @@ struct Demo {
     shown: String,
 }
 
+fn demo_command(folder: &std::path::Path) -> Command {
+    let mut command = attache(&["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    command.env("TMPDIR", folder).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
 impl Demo {
     fn start(folder: &std::path::Path) -> Self {
-        let mut child = attache(&["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-            .env("TMPDIR", folder)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = demo_command(folder).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, lines, shown: String::new() }
     }
@@ -65,9 +66,13 @@ impl Demo {
     }
 
     /// Interrupts it as Ctrl-C does; what it said, and how it ended.
-    fn interrupt(mut self) -> (String, Option<i32>) {
+    fn interrupt(self) -> (String, Option<i32>) {
+        self.end_by(rustix::process::Signal::INT)
+    }
+
+    fn end_by(mut self, signal: rustix::process::Signal) -> (String, Option<i32>) {
         let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
         for line in self.lines.by_ref() {
             self.shown.push_str(&line.unwrap());
         }
@@ -117,6 +122,35 @@ fn a_token_is_refreshed_while_requests_flow() {
     assert!(!shown.contains("-> 5") && !shown.contains("-> 4"), "{shown}");
     assert!(!shows_a_token(&shown) && !shown.contains(&secret), "{shown}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn the_demo_ends_when_its_terminal_is_closed_or_nobody_reads_it_any_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut demo = Demo::start(folder.path());
+    demo.line_with("-> 200, with token 1");
+    let (shown, code) = demo.end_by(rustix::process::Signal::HUP);
+    assert_eq!(code, Some(0), "{shown}");
+
+    let mut child = demo_command(folder.path()).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    assert!(first.starts_with("attaché demo"), "{first}");
+    // Its standard output is closed now.
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{said}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn the_demo_has_the_log_of_a_sidecar() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut demo = Demo::start(folder.path());
+    demo.line_with("-> 200, with token 1");
+    let (shown, _) = demo.interrupt();
+    assert!(shown.contains("INFO attache::"), "{shown}");
+    assert!(!shows_a_token(&shown), "{shown}");
 }
 
 #[test]

@@ -119,6 +119,52 @@ fn a_method_of_client_authentication_that_the_provider_does_not_list_is_warned_o
 }
 
 #[test]
+fn what_is_refused_before_it_is_a_request_has_one_line_for_each_reason() {
+    for (level, expected) in [("off", 0), ("errors", 3), ("all", 3)] {
+        let (provider, upstream) = (provider(), echo());
+        let switch = format!("access_log = \"{level}\"\nmax_connections = 1\nmax_header_bytes = 8192");
+        let (child, proxy, lines) = run(&switch, &upstream, &provider);
+        let large = format!("GET /marker HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(10_000));
+        for (sent, reason) in [("marker\r\n\r\n", "malformed_request"), (&large, "head_too_large")].repeat(3)
+        {
+            // The place of the connection before may not be free yet.
+            loop {
+                let mut caller = Caller::connect(proxy);
+                caller.send(sent);
+                let answer = caller.answer();
+                if answer.reason().as_deref() == Some(reason) {
+                    break;
+                }
+                assert_eq!(answer.reason().as_deref(), Some("too_many_connections"));
+            }
+        }
+        let _kept = loop {
+            let mut caller = Caller::connect(proxy);
+            caller.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            if caller.answer().status == 200 {
+                break caller;
+            }
+        };
+        for _ in 0..3 {
+            let mut caller = Caller::connect(proxy);
+            assert_eq!(caller.answer().reason().as_deref(), Some("too_many_connections"));
+        }
+        let lines = rest(child, lines);
+        let refused: Vec<_> = lines
+            .iter()
+            .filter(|line| line.contains("attache::access") && !line.contains("\"status\":200"))
+            .collect();
+        assert_eq!(refused.len(), expected, "{refused:?}");
+        let reasons = [("malformed_request", 400), ("head_too_large", 431), ("too_many_connections", 503)];
+        for (reason, status) in reasons.into_iter().take(expected) {
+            let is_it = |line: &&&String| line.contains(reason) && line.contains(&status.to_string());
+            assert_eq!(refused.iter().filter(is_it).count(), 1, "{reason}: {refused:?}");
+        }
+        assert!(lines.iter().all(|line| !line.contains("marker")), "{lines:?}");
+    }
+}
+
+#[test]
 fn the_access_log_tells_path_status_and_reason_and_nothing_else_of_a_request() {
     for (level, expected) in [("all", 2), ("errors", 1)] {
         let (provider, upstream) = (provider(), echo());

@@ -28,9 +28,13 @@ fn text(output: &Output) -> (String, String) {
 
 #[test]
 fn wrong_usage_ends_with_exit_code_2() {
-    for arguments in
-        [&[][..], &["no-such-command"], &["check", "--no-such-flag"], &["probe", "--timeout", "soon"]]
-    {
+    for arguments in [
+        &[][..],
+        &["no-such-command"],
+        &["check", "--no-such-flag"],
+        &["probe", "--timeout", "soon"],
+        &["probe", "--path", "readyz"],
+    ] {
         let output = attache(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(output.stdout.is_empty() && !output.stderr.is_empty());
@@ -55,6 +59,17 @@ fn a_reader_that_goes_away_is_no_failure() {
 }
 
 #[test]
+fn top_ends_when_nobody_reads_it_any_more() {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut child = attache(&["top", "--url", &format!("http://{address}/status")])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn the_schema_is_json_and_knows_the_keys_of_every_type() {
     let output = attache(&["schema"]).output().unwrap();
     let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -74,6 +89,44 @@ fn a_probe_of_nobody_fails_with_exit_code_1() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).1.contains("not ready after 1ms"));
+}
+
+#[test]
+fn who_asks_an_admin_port_that_cannot_be_is_told_as_run_would() {
+    for command in ["run", "probe", "wait", "top"] {
+        let output = attache(&[command])
+            .env("ATTACHE__ADMIN__LISTEN", "nowhere")
+            .env("ATTACHE__ROUTES__A", "{ upstream = \"http://127.0.0.1:1\", credential = \"none\" }")
+            .output()
+            .unwrap();
+        let (_, message) = text(&output);
+        assert_eq!(output.status.code(), Some(78), "{command}: {message}");
+        assert!(message.contains("`admin.listen`") && message.contains("hint:"), "{command}: {message}");
+    }
+}
+
+#[test]
+fn a_wait_for_one_process_ends_with_its_answer_or_its_end() {
+    let sidecar = crate::support::Sidecar::run(
+        "[routes.a]\nupstream = \"http://127.0.0.1:1\"\ncredential = \"none\"\n",
+    );
+    let url = format!("http://{}/readyz", sidecar.admin);
+    let wait = |pid: u32, timeout: &str| {
+        let pid = pid.to_string();
+        let output = attache(&["wait", "--url", &url, "--timeout", timeout, "--pid", &pid]).output().unwrap();
+        (output.status.code(), text(&output).1)
+    };
+    // The sidecar is in this process.
+    assert_eq!(wait(std::process::id(), "60s"), (Some(0), String::new()));
+    let (code, message) = wait(std::os::unix::process::parent_id(), "2s");
+    assert!(code == Some(1) && message.contains("another process"), "{message}");
+    let mut ended = attache(&["-V"]).stdout(std::process::Stdio::null()).spawn().unwrap();
+    // Not waited for: it is there, but as nothing that can answer.
+    let (code, message) = wait(ended.id(), "60s");
+    assert!(code == Some(1) && message.contains("has ended"), "{message}");
+    ended.wait().unwrap();
+    let (code, message) = wait(ended.id(), "60s");
+    assert!(code == Some(1) && message.contains("has ended"), "{message}");
 }
 
 #[test]

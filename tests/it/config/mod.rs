@@ -115,6 +115,34 @@ fn the_environment_alone_is_enough() {
 }
 
 #[test]
+fn a_made_up_key_of_a_variable_keeps_its_case_unless_the_file_has_it_in_another() {
+    let config = loaded(
+        "a.toml",
+        TOML,
+        &[
+            ("ATTACHE__CREDENTIALS__MY_ORDERS__PARAMETERS__K", "w"),
+            ("ATTACHE__CREDENTIALS__MY_ORDERS__PARAMETERS__accessType", "offline"),
+            ("ATTACHE__CREDENTIALS__HELPER__TYPE", "exec"),
+            ("ATTACHE__CREDENTIALS__HELPER__COMMAND", "[\"/bin/true\"]"),
+            ("ATTACHE__CREDENTIALS__HELPER__ENVIRONMENT__HOME", "/tmp"),
+            ("ATTACHE__CREDENTIALS__HELPER__SECRET_ENVIRONMENT__API_KEY__ENV", "NAME"),
+            ("ATTACHE__TRACES__HEADERS__X-Key__FILE", "/x"),
+        ],
+    );
+    use attache::token::source::SourceConfig;
+    let (SourceConfig::ClientCredentials(orders), SourceConfig::Exec(helper)) =
+        (&config.credentials["my-orders"].source, &config.credentials["helper"].source)
+    else {
+        panic!("they are of other types")
+    };
+    let parameters: Vec<_> = orders.oauth.parameters.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(parameters, [("accessType", "offline"), ("k", "w")]);
+    assert_eq!(helper.environment["HOME"], "/tmp");
+    assert_eq!(helper.secret_environment["API_KEY"].env.as_deref(), Some("NAME"));
+    assert_eq!(config.traces.headers["X-Key"].file.as_deref(), Some("/x".as_ref()));
+}
+
+#[test]
 fn a_reference_in_the_environment_replaces_the_one_in_the_file() {
     let file = TOML.replace("client_auth = \"none\"", "client_secret = { file = \"/x\" }");
     for variable in [

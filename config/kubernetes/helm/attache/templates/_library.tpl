@@ -68,8 +68,21 @@ attache/config: {{ include "attache.config" . | sha256sum }}
 {{- end -}}
 {{- end -}}
 
+{{/* What probes, scrapes, the Service and the NetworkPolicy expect where. */}}
+{{- define "attache.checkPorts" -}}
+{{- $values := include "attache.values" . | fromYaml -}}
+{{- $config := include "attache.config" . | fromYaml -}}
+{{- if not (hasSuffix ":7090" $config.admin.listen) -}}
+{{- fail (printf "config.admin.listen: %s: probes and scrapes come to port 7090" $config.admin.listen) -}}
+{{- end -}}
+{{- if and (eq .Chart.Name "attache") $values.standalone.enabled (not (hasSuffix ":7080" $config.proxy.listen)) -}}
+{{- fail (printf "config.proxy.listen: %s: the Service and the NetworkPolicy lead to port 7080" $config.proxy.listen) -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The container, without what makes it a sidecar. */}}
 {{- define "attache.container" -}}
+{{- include "attache.checkPorts" . -}}
 {{- $values := include "attache.values" . | fromYaml -}}
 {{- $image := $values.image -}}
 {{- /* `.Chart` is the including chart's there, so the version stands here too. */ -}}
@@ -130,6 +143,11 @@ attache/config: {{ include "attache.config" . | sha256sum }}
 {{/* For `initContainers` of your pod: a native sidecar. Your pod also needs `fsGroup: 65532`, so that attaché, and
      nobody else, can read its secrets. */}}
 {{- define "attache.sidecar" -}}
+{{- $values := include "attache.values" . | fromYaml -}}
+{{- if $values.standalone.enabled -}}
+{{- /* The ConfigMap is then that of the Deployment, whose port other pods reach. */ -}}
+{{- fail "attache.standalone.enabled: a sidecar would listen on all addresses of the pod; set it to false" -}}
+{{- end -}}
 {{ include "attache.container" . }}
   restartPolicy: Always
 {{- end -}}
