@@ -39,6 +39,7 @@ pub(in crate::proxy) struct Multiplexed {
     driver: Rc<Driver>,
     heads: Rc<Heads>,
     terms: Terms,
+    number: u64,
     ticks: Rc<Ticks>,
     streams: Cell<usize>,
     used: Cell<bool>,
@@ -101,6 +102,7 @@ impl Multiplexed {
             driver,
             heads,
             terms,
+            number: owner.opened(),
             ticks,
             streams: Cell::new(0),
             used: Cell::new(false),
@@ -147,6 +149,11 @@ impl Multiplexed {
     /// The tick of its opening.
     pub(super) fn born(&self) -> u32 {
         self.terms.born
+    }
+
+    /// Its number among those that its worker has opened.
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     /// Since which tick it has been quiet, if it is.

@@ -4,7 +4,7 @@
 //! 2. Else one request opens another, and those that come meanwhile wait for it: only then it is known what the upstream
 //!    speaks. With `max_connections` in use, a request queues: for the right to open one, and for a place that another request of
 //!    its worker gives up.
-//! 3. What must not meet a connection that is closing is given a place on the one that is opened, and on no other.
+//! 3. What has met a connection that ended is given a place on one that was opened after that, whoever opened it, and on no other.
 //! 4. If it turns out to speak HTTP/1.1, each has a connection of its own from then on.
 
 use std::{
@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use futures_util::{FutureExt as _, future::OptionFuture};
+use futures_util::FutureExt as _;
 use tokio::time;
 
 use super::{
@@ -22,6 +22,7 @@ use super::{
     connect::{self, ConnectError, Offer},
     http2::Multiplexed,
     limit::Permit,
+    queue::WHATEVER,
     seat::Seat,
     terms::Terms,
 };
@@ -40,7 +41,7 @@ pub(in crate::proxy) enum Sharing {
 /// What is there to be used at once.
 pub(in crate::proxy) fn at_hand(upstream: &Upstream, pool: &Pool, shared: &Shared) -> Option<Sharing> {
     let slot = upstream.slot;
-    shared.seat(slot).map(Sharing::Seat).or_else(|| pool.take(slot).map(Sharing::Own))
+    shared.seat(slot, WHATEVER).map(Sharing::Seat).or_else(|| pool.take(slot).map(Sharing::Own))
 }
 
 /// Finds a place, or makes one, which takes time.
@@ -51,16 +52,20 @@ pub(in crate::proxy) async fn share(
     wanted: Wanted,
 ) -> Result<Sharing, Rc<ConnectError>> {
     let slot = upstream.slot;
+    let after = match wanted {
+        Wanted::Any => WHATEVER,
+        // Who asks for that has just met one that ended.
+        Wanted::Fresh => shared.newest(),
+    };
     let mut closed = 0;
     while closed <= MAX_CLOSED {
-        match wanted {
-            Wanted::Any => {
-                if let Some(sharing) = at_hand(upstream, pool, shared) {
-                    return Ok(sharing);
-                }
-            }
-            // It counts among those that there may be.
-            Wanted::Fresh => shared.let_go_of_ended(slot),
+        if let Some(seat) = shared.seat(slot, after) {
+            return Ok(Sharing::Seat(seat));
+        }
+        if wanted == Wanted::Any
+            && let Some(connection) = pool.take(slot)
+        {
+            return Ok(Sharing::Own(connection));
         }
         if shared.speaks_http_1(slot) {
             let acquired = acquire::acquire(upstream, pool, wanted, shared.ticks().now()).await;
@@ -71,7 +76,7 @@ pub(in crate::proxy) async fn share(
         } else if let Some(permit) = upstream.limit.try_permit() {
             dial(upstream, pool, shared, permit)
         } else {
-            match wait(upstream, shared, wanted).await? {
+            match wait(upstream, shared, after).await? {
                 Turn::Place(seat) => return Ok(Sharing::Seat(seat)),
                 Turn::Permit(permit) => {
                     shared.dialing(slot).unwrap_or_else(|| dial(upstream, pool, shared, permit))
@@ -81,11 +86,6 @@ pub(in crate::proxy) async fn share(
         // If it is alive, others were faster, and there was no room for this one.
         let opened = attempt.await?.upgrade().filter(|connection| connection.is_usable());
         closed += usize::from(opened.is_none());
-        if wanted == Wanted::Fresh
-            && let Some(connection) = opened.filter(|connection| connection.has_room())
-        {
-            return Ok(Sharing::Seat(connection.seat()));
-        }
     }
     let closed = io::Error::new(io::ErrorKind::ConnectionAborted, "it closes as soon as it is open");
     Err(Rc::new(ConnectError::Unreachable(closed)))
@@ -98,13 +98,13 @@ enum Turn {
 }
 
 /// Waits as one that wants a connection of its own does, in the same queue.
-async fn wait(upstream: &Upstream, shared: &Shared, wanted: Wanted) -> Result<Turn, ConnectError> {
+async fn wait(upstream: &Upstream, shared: &Shared, after: u64) -> Result<Turn, ConnectError> {
     let place = Rc::new(upstream.limit.queue().ok_or(ConnectError::Busy)?);
     let patience = time::sleep(upstream.limit.patience());
     // The other end is kept for as long as this waits.
-    let given_up = (wanted == Wanted::Any).then(|| shared.wait(upstream.slot, &place));
+    let given_up = shared.wait(upstream.slot, &place, after);
     tokio::select! {
-        Some(Ok(seat)) = OptionFuture::from(given_up) => Ok(Turn::Place(seat)),
+        Ok(seat) = given_up => Ok(Turn::Place(seat)),
         permit = upstream.limit.permit() => Ok(Turn::Permit(permit)),
         () = patience => Err(ConnectError::Busy),
     }

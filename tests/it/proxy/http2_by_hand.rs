@@ -67,6 +67,11 @@ fn read_to(stream: &mut TcpStream, is_it: impl Fn(&Frame) -> bool) {
     while !is_it(&next(stream).expect("it comes")) {}
 }
 
+/// The answer to a stream: 200, without a body.
+fn answer(stream: u32) -> Vec<u8> {
+    frame(1, 5, stream, &[0x88])
+}
+
 fn listen() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -74,8 +79,8 @@ fn listen() -> (TcpListener, String) {
 }
 
 /// A sidecar whose requests have everything in common.
-fn with_one_worker(url: &str, provider: &FakeServer) -> Sidecar {
-    let route = format!("[routes.main]\nupstream = \"{url}\"\ncredential = \"main\"\n{H2C}\n");
+fn with_one_worker(url: &str, provider: &FakeServer, lines: &str) -> Sidecar {
+    let route = format!("[routes.main]\nupstream = \"{url}\"\ncredential = \"main\"\n{H2C}\n{lines}\n");
     Sidecar::with_workers("1", &format!("{}{route}", credential(provider)))
 }
 
@@ -84,7 +89,7 @@ fn with_one_worker(url: &str, provider: &FakeServer) -> Sidecar {
 fn what_came_behind_the_last_stream_of_a_goaway_is_sent_elsewhere() {
     let (provider, (listener, url)) = (provider(), listen());
     let upstream = thread::spawn(move || {
-        for answer in [frame(7, 0, 0, &[0; 8]), frame(1, 5, 1, &[0x88])] {
+        for answer in [frame(7, 0, 0, &[0; 8]), answer(1)] {
             let mut stream = listener.accept().unwrap().0;
             open(&mut stream, b"");
             read_to(&mut stream, Frame::is_end);
@@ -116,7 +121,7 @@ fn serve(mut stream: TcpStream, two: &Barrier, ends: bool, asked: &AtomicUsize) 
         if came.says(b"meet-me") {
             two.wait();
         }
-        stream.write_all(&frame(1, 5, came.stream, &[0x88])).unwrap();
+        stream.write_all(&answer(came.stream)).unwrap();
     }
 }
 
@@ -134,7 +139,7 @@ fn f9_of_kept_connections_that_end_together_a_request_meets_one_over_http_2() {
                 thread::spawn(move || serve(stream, &two, ends, &leaving));
             }
         });
-        let sidecar = with_one_worker(&url, &provider);
+        let sidecar = with_one_worker(&url, &provider, "");
         let mut caller = Http2Caller::connect(sidecar.proxy);
         let asking = |method, field| {
             let mut request = http2_request(method, "/");
@@ -171,6 +176,32 @@ fn where_there_may_be_one_connection_a_kept_one_that_ends_makes_room_for_the_nex
 }
 
 #[test]
+fn requests_whose_connection_ends_under_them_share_the_next_one_where_there_may_be_one() {
+    let (provider, (listener, url)) = (provider(), listen());
+    thread::spawn(move || {
+        let mut kept = listener.accept().unwrap().0;
+        open(&mut kept, b"");
+        read_to(&mut kept, Frame::is_head);
+        kept.write_all(&answer(1)).unwrap();
+        [(); 2].map(|()| read_to(&mut kept, Frame::is_head));
+        drop(kept);
+        let mut next_one = listener.accept().unwrap().0;
+        open(&mut next_one, b"");
+        // None is answered before both are there.
+        [(); 2].map(|()| read_to(&mut next_one, Frame::is_head));
+        next_one.write_all(&[answer(1), answer(3)].concat()).unwrap();
+        let _ = next_one.read_to_end(&mut Vec::new());
+    });
+    let sidecar = with_one_worker(&url, &provider, "max_connections = 1\nwait_timeout = \"2s\"");
+    let mut caller = Http2Caller::connect(sidecar.proxy);
+    assert_eq!(caller.get("/").status, 200);
+    let both = [(); 2].map(|()| caller.begin(http2_request("GET", "/"), None));
+    assert_eq!(both.map(|exchange| caller.rest(exchange).status), [200, 200]);
+    let opened = "attache_upstream_connections_total{outcome=\"opened\",route=\"main\"}";
+    assert!((sidecar.metric(opened) - 2.0).abs() < 0.5);
+}
+
+#[test]
 fn a_connection_that_was_at_rest_is_a_kept_one_also_when_nothing_was_sent_on_it() {
     let (provider, (listener, url)) = (provider(), listen());
     let connections = Arc::new(AtomicUsize::new(0));
@@ -184,7 +215,7 @@ fn a_connection_that_was_at_rest_is_a_kept_one_also_when_nothing_was_sent_on_it(
             read_to(&mut stream, Frame::is_head);
         }
     });
-    let sidecar = with_one_worker(&url, &provider);
+    let sidecar = with_one_worker(&url, &provider, "");
     // A place for a tunnel, of which the upstream takes none.
     let asked = Chat::ask(Http::Two, sidecar.proxy, "/", &[]);
     assert_eq!(asked.reason.as_deref(), Some("upgrade_failed"));
