@@ -118,6 +118,11 @@ impl Waiting {
         }
     }
 
+    /// Whether it counts among those that wait.
+    pub(super) fn counts(&self) -> bool {
+        self.counts.get()
+    }
+
     /// What it was given is of no use. It had its place, so it is not turned away now.
     pub(super) fn goes_on(&self) {
         if !self.counts.replace(true) {

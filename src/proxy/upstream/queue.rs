@@ -43,10 +43,17 @@ impl<T> Queue<T> {
         receiver
     }
 
-    /// How many wait that would take the thing of this number.
+    /// Whether nobody is in it.
+    pub(super) fn is_empty(&mut self) -> bool {
+        self.prune();
+        self.0.is_empty()
+    }
+
+    /// How many wait that would take the thing of this number. Who makes one itself is in the queue, and does not wait.
     pub(super) fn waiting(&mut self, number: u64) -> usize {
         self.prune();
-        self.0.iter().filter(|waiter| waiter.after < number).count()
+        let waits = |place: &Weak<Waiting>| place.upgrade().is_some_and(|place| place.counts());
+        self.0.iter().filter(|waiter| waiter.after < number && waits(&waiter.place)).count()
     }
 
     /// The first one of those that would take the thing of this number. It no longer counts among those that wait, although its own
@@ -95,6 +102,12 @@ mod tests {
         // What the first was given is of no use.
         one.goes_on();
         assert_eq!(permit.waiting(), 1);
+        // Who makes one itself does not wait, and keeps its turn.
+        let mut first = queue.join(&one, WHATEVER);
+        one.served();
+        assert_eq!((permit.waiting(), queue.waiting(FOR_ALL), queue.is_empty()), (0, 0, false));
+        queue.pop(FOR_ALL).unwrap().send('c').unwrap();
+        assert_eq!((first.try_recv(), queue.is_empty()), (Ok('c'), true));
         drop((one, two));
         assert_eq!(permit.waiting(), 0);
     }

@@ -3,7 +3,7 @@
 //! 1. On a connection that has room.
 //! 2. Else one request opens another, and those that come meanwhile wait for it: only then it is known what the upstream
 //!    speaks. With `max_connections` in use, a request queues: for the right to open one, and for a place that another request of
-//!    its worker gives up.
+//!    its worker gives up. It keeps its turn while it opens one: those behind it do not take that from it.
 //! 3. What has met a connection that ended is given a place on one that was opened after that, whoever opened it, and on no other.
 //! 4. If it turns out to speak HTTP/1.1, each has a connection of its own from then on.
 
@@ -13,15 +13,18 @@ use std::{
     sync::Arc,
 };
 
-use futures_util::FutureExt as _;
-use tokio::time;
+use futures_util::{FutureExt as _, future::OptionFuture};
+use tokio::{
+    sync::oneshot,
+    time::{self, Instant},
+};
 
 use super::{
     Connection, Pool, Shared, Upstream,
     acquire::{self, Wanted},
     connect::{self, ConnectError, Offer},
     http2::Multiplexed,
-    limit::Permit,
+    limit::{Permit, Waiting},
     queue::WHATEVER,
     seat::Seat,
     terms::Terms,
@@ -57,6 +60,7 @@ pub(in crate::proxy) async fn share(
         // Who asks for that has just met one that ended.
         Wanted::Fresh => shared.newest(),
     };
+    let mut queued = None;
     let mut closed = 0;
     while closed <= MAX_CLOSED {
         if let Some(seat) = shared.seat(slot, after) {
@@ -76,15 +80,25 @@ pub(in crate::proxy) async fn share(
         } else if let Some(permit) = upstream.limit.try_permit() {
             dial(upstream, pool, shared, permit)
         } else {
-            match wait(upstream, shared, after).await? {
+            let queued = match &mut queued {
+                Some(queued) => queued,
+                None => queued.insert(Queued::join(upstream, shared, after)?),
+            };
+            match queued.turn(upstream).await? {
                 Turn::Place(seat) => return Ok(Sharing::Seat(seat)),
                 Turn::Permit(permit) => {
                     shared.dialing(slot).unwrap_or_else(|| dial(upstream, pool, shared, permit))
                 }
             }
         };
+        let given = OptionFuture::from(queued.as_mut().map(|queued| &mut queued.given));
+        let opened = tokio::select! {
+            biased;
+            Some(Ok(seat)) = given => return Ok(Sharing::Seat(seat)),
+            opened = attempt => opened?.upgrade(),
+        };
         // If it is alive, others were faster, and there was no room for this one.
-        let opened = attempt.await?.upgrade().filter(|connection| connection.is_usable());
+        let opened = opened.filter(|connection| connection.is_usable());
         closed += usize::from(opened.is_none());
     }
     let closed = io::Error::new(io::ErrorKind::ConnectionAborted, "it closes as soon as it is open");
@@ -97,16 +111,33 @@ enum Turn {
     Permit(Permit),
 }
 
-/// Waits as one that wants a connection of its own does, in the same queue.
-async fn wait(upstream: &Upstream, shared: &Shared, after: u64) -> Result<Turn, ConnectError> {
-    let place = Rc::new(upstream.limit.queue().ok_or(ConnectError::Busy)?);
-    let patience = time::sleep(upstream.limit.patience());
-    // The other end is kept for as long as this waits.
-    let given_up = shared.wait(upstream.slot, &place, after);
-    tokio::select! {
-        Ok(seat) = given_up => Ok(Turn::Place(seat)),
-        permit = upstream.limit.permit() => Ok(Turn::Permit(permit)),
-        () = patience => Err(ConnectError::Busy),
+/// A request in the queue, the same one in which those are that want connections of their own. It stays there until it has a place
+/// on a connection: its turn and its time limit are those with which it came.
+struct Queued {
+    place: Rc<Waiting>,
+    // The other end is kept for as long as this is.
+    given: oneshot::Receiver<Seat>,
+    until: Instant,
+}
+
+impl Queued {
+    fn join(upstream: &Upstream, shared: &Shared, after: u64) -> Result<Self, ConnectError> {
+        let place = Rc::new(upstream.limit.queue().ok_or(ConnectError::Busy)?);
+        let given = shared.wait(upstream.slot, &place, after);
+        Ok(Self { place, given, until: Instant::now() + upstream.limit.patience() })
+    }
+
+    async fn turn(&mut self, upstream: &Upstream) -> Result<Turn, ConnectError> {
+        // What it was given before was of no use, if it was given something.
+        self.place.goes_on();
+        let turn = tokio::select! {
+            biased;
+            Ok(seat) = &mut self.given => Turn::Place(seat),
+            permit = upstream.limit.permit() => Turn::Permit(permit),
+            () = time::sleep_until(self.until) => return Err(ConnectError::Busy),
+        };
+        self.place.served();
+        Ok(turn)
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
     http2::Multiplexed,
     limit::Waiting,
     pool::{MAX_AGE, MAX_IDLE},
-    queue::{FOR_ALL, Queue, WHATEVER},
+    queue::{Queue, WHATEVER},
     seat::Seat,
 };
 use crate::proxy::ticks::Ticks;
@@ -106,7 +106,7 @@ impl Shared {
             let turn = {
                 let mut slots = self.slots.borrow_mut();
                 let Some(slot) = slots.get_mut(slot) else { return };
-                if slot.waiters.waiting(FOR_ALL) == 0 {
+                if slot.waiters.is_empty() {
                     return;
                 }
                 self.let_go_of_ended(slot);

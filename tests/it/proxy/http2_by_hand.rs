@@ -6,14 +6,16 @@ use std::{
     sync::{
         Arc, Barrier,
         atomic::{AtomicUsize, Ordering},
+        mpsc,
     },
     thread,
 };
 
 use http::HeaderValue;
+use tokio::time::Instant;
 
 use crate::support::{
-    FakeServer, Http2Caller, Sidecar, block, credential,
+    FakeServer, Http2Caller, PATIENCE, Sidecar, block, credential,
     either::ask,
     frame, get, http2_request, post, provider,
     websocket::{Chat, Http},
@@ -82,6 +84,24 @@ fn listen() -> (TcpListener, String) {
 fn with_one_worker(url: &str, provider: &FakeServer, lines: &str) -> Sidecar {
     let route = format!("[routes.main]\nupstream = \"{url}\"\ncredential = \"main\"\n{H2C}\n{lines}\n");
     Sidecar::with_workers("1", &format!("{}{route}", credential(provider)))
+}
+
+fn wait_until(holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE);
+        thread::yield_now();
+    }
+}
+
+fn in_flight(sidecar: &Sidecar) -> f64 {
+    sidecar.metric("attache_requests_in_flight{route=\"main\"}")
+}
+
+/// How many requests wait for a connection to an upstream.
+fn waiting(sidecar: &Sidecar, url: &str) -> f64 {
+    let upstream = url.trim_start_matches("http://");
+    sidecar.metric(&format!("attache_upstream_requests_waiting{{upstream=\"{upstream}\"}}"))
 }
 
 /// An upstream that goes away without having looked at what is on its way (RFC 9113 §6.8).
@@ -183,12 +203,12 @@ fn requests_whose_connection_ends_under_them_share_the_next_one_where_there_may_
         open(&mut kept, b"");
         read_to(&mut kept, Frame::is_head);
         kept.write_all(&answer(1)).unwrap();
-        [(); 2].map(|()| read_to(&mut kept, Frame::is_head));
+        (0..2).for_each(|_| read_to(&mut kept, Frame::is_head));
         drop(kept);
         let mut next_one = listener.accept().unwrap().0;
         open(&mut next_one, b"");
         // None is answered before both are there.
-        [(); 2].map(|()| read_to(&mut next_one, Frame::is_head));
+        (0..2).for_each(|_| read_to(&mut next_one, Frame::is_head));
         next_one.write_all(&[answer(1), answer(3)].concat()).unwrap();
         let _ = next_one.read_to_end(&mut Vec::new());
     });
@@ -199,6 +219,50 @@ fn requests_whose_connection_ends_under_them_share_the_next_one_where_there_may_
     assert_eq!(both.map(|exchange| caller.rest(exchange).status), [200, 200]);
     let opened = "attache_upstream_connections_total{outcome=\"opened\",route=\"main\"}";
     assert!((sidecar.metric(opened) - 2.0).abs() < 0.5);
+}
+
+#[test]
+fn who_opens_a_connection_after_its_turn_in_the_queue_is_served_before_those_behind_it() {
+    const NUMBERS: [&str; 3] = ["number-1", "number-2", "number-3"];
+    let (provider, (listener, url)) = (provider(), listen());
+    let (leave, left) = mpsc::channel::<()>();
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        let one_at_a_time = [0, 3, 0, 0, 0, 1];
+        let mut kept = listener.accept().unwrap().0;
+        open(&mut kept, &one_at_a_time);
+        read_to(&mut kept, Frame::is_head);
+        left.recv().unwrap();
+        drop(kept);
+        let mut next_one = listener.accept().unwrap().0;
+        open(&mut next_one, &one_at_a_time);
+        while let Some(came) = next(&mut next_one) {
+            if let Some(number) = NUMBERS.into_iter().find(|number| came.says(number.as_bytes())) {
+                tell.send(number).unwrap();
+                next_one.write_all(&answer(came.stream)).unwrap();
+            }
+        }
+    });
+    let sidecar = with_one_worker(&url, &provider, "max_connections = 1\nmax_waiting = 3");
+    let mut caller = Http2Caller::connect(sidecar.proxy);
+    let first = caller.begin(http2_request("POST", "/"), None);
+    wait_until(|| in_flight(&sidecar) > 0.5);
+    let queue: Vec<_> = (1..)
+        .zip(NUMBERS)
+        .map(|(count, number)| {
+            let mut request = http2_request("GET", "/");
+            request.headers_mut().insert(number, HeaderValue::from_static("now"));
+            let exchange = caller.begin(request, None);
+            wait_until(|| waiting(&sidecar, &url) > f64::from(count) - 0.5);
+            exchange
+        })
+        .collect();
+    leave.send(()).unwrap();
+    assert_eq!(caller.rest(first).status, 502);
+    for exchange in queue {
+        assert_eq!(caller.rest(exchange).status, 200);
+    }
+    assert_eq!(told.iter().take(3).collect::<Vec<_>>(), NUMBERS);
 }
 
 #[test]
