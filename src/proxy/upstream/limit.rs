@@ -89,6 +89,11 @@ impl Limit {
         self.pressure.notify_waiters();
     }
 
+    /// How many requests wait for a connection, on all workers.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
     /// How long a request stays in the queue.
     pub(super) fn patience(&self) -> Duration {
         self.patience
@@ -98,7 +103,12 @@ impl Limit {
 impl Permit {
     /// How many requests wait for a connection, on all workers.
     pub(super) fn waiting(&self) -> usize {
-        self.0.waiting.load(Ordering::Acquire)
+        self.0.waiting()
+    }
+
+    /// The limit that it counts against.
+    pub(super) fn limit(&self) -> &Arc<Limit> {
+        &self.0
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::{Shutdown, TcpListener, TcpStream},
     sync::{
         Arc, Barrier,
         atomic::{AtomicUsize, Ordering},
@@ -197,6 +197,15 @@ fn where_there_may_be_one_connection_a_kept_one_that_ends_makes_room_for_the_nex
 
 #[test]
 fn requests_whose_connection_ends_under_them_share_the_next_one_where_there_may_be_one() {
+    two_meet_an_end("wait_timeout = \"2s\"");
+}
+
+#[test]
+fn a_connection_that_has_ended_makes_room_although_requests_have_not_been_told_yet() {
+    two_meet_an_end("max_waiting = 0");
+}
+
+fn two_meet_an_end(waiting: &str) {
     let (provider, (listener, url)) = (provider(), listen());
     thread::spawn(move || {
         let mut kept = listener.accept().unwrap().0;
@@ -212,13 +221,50 @@ fn requests_whose_connection_ends_under_them_share_the_next_one_where_there_may_
         next_one.write_all(&[answer(1), answer(3)].concat()).unwrap();
         let _ = next_one.read_to_end(&mut Vec::new());
     });
-    let sidecar = with_one_worker(&url, &provider, "max_connections = 1\nwait_timeout = \"2s\"");
+    let sidecar = with_one_worker(&url, &provider, &format!("max_connections = 1\n{waiting}"));
     let mut caller = Http2Caller::connect(sidecar.proxy);
     assert_eq!(caller.get("/").status, 200);
     let both = [(); 2].map(|()| caller.begin(http2_request("GET", "/"), None));
     assert_eq!(both.map(|exchange| caller.rest(exchange).status), [200, 200]);
     let opened = "attache_upstream_connections_total{outcome=\"opened\",route=\"main\"}";
     assert!((sidecar.metric(opened) - 2.0).abs() < 0.5);
+}
+
+#[test]
+fn a_connection_that_has_ended_makes_room_although_its_last_answer_is_read_slowly() {
+    let (provider, (listener, url)) = (provider(), listen());
+    let length = 8 * 16_384;
+    thread::spawn(move || {
+        let mut ended = listener.accept().unwrap().0;
+        open(&mut ended, b"");
+        read_to(&mut ended, Frame::is_head);
+        let (head, data) = (frame(1, 4, 1, &[0x88]), frame(0, 0, 1, &[b'x'; 16_384]).repeat(8));
+        ended.write_all(&[head, data, frame(0, 1, 1, b"")].concat()).unwrap();
+        ended.shutdown(Shutdown::Write).unwrap();
+        // Its socket is closed, and nothing of what it said is lost.
+        let _ = ended.read_to_end(&mut Vec::new());
+        let mut next_one = listener.accept().unwrap().0;
+        open(&mut next_one, b"");
+        read_to(&mut next_one, Frame::is_head);
+        next_one.write_all(&answer(1)).unwrap();
+        let _ = next_one.read_to_end(&mut Vec::new());
+    });
+    let sidecar = with_one_worker(&url, &provider, "max_connections = 1\nmax_waiting = 0");
+    let mut slow = Http2Caller::connect(sidecar.proxy);
+    let exchange = slow.begin(http2_request("GET", "/"), None);
+    let (head, _request) = slow.head(exchange);
+    assert_eq!(Http2Caller::connect(sidecar.proxy).get("/").status, 200);
+    let mut body = head.into_body();
+    let read = slow.block_on(async {
+        let mut read = 0;
+        while let Some(data) = body.data().await {
+            let data = data.unwrap();
+            body.flow_control().release_capacity(data.len()).unwrap();
+            read += data.len();
+        }
+        read
+    });
+    assert_eq!(read, length);
 }
 
 #[test]
