@@ -154,7 +154,10 @@ fn dial(
         let gone = |_| ConnectError::Unreachable(io::Error::other("the attempt was given up"));
         joined.map_err(gone).flatten().map_err(Rc::new)
     });
-    shared.dial(slot, opened.boxed_local())
+    let attempt = shared.dial(slot, opened.boxed_local());
+    // Somebody sees its end, or it would be under way for ever when all that wait for it have gone away.
+    tokio::task::spawn_local(attempt.clone());
+    attempt
 }
 
 async fn open(

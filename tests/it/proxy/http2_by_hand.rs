@@ -312,6 +312,32 @@ fn who_opens_a_connection_after_its_turn_in_the_queue_is_served_before_those_beh
 }
 
 #[test]
+fn an_attempt_that_failed_with_nobody_left_to_wait_for_it_is_over() {
+    let (provider, (listener, url)) = (provider(), listen());
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        // It says nothing.
+        let mut silent = listener.accept().unwrap().0;
+        tell.send(()).unwrap();
+        let _ = silent.read_to_end(&mut Vec::new());
+        tell.send(()).unwrap();
+        let mut stream = listener.accept().unwrap().0;
+        open(&mut stream, b"");
+        read_to(&mut stream, Frame::is_head);
+        stream.write_all(&answer(1)).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let sidecar = with_one_worker(&url, &provider, "connect_timeout = \"300ms\"");
+    let mut caller = Http2Caller::connect(sidecar.proxy);
+    let given_up = caller.begin(http2_request("GET", "/"), None);
+    told.recv().unwrap();
+    drop(given_up);
+    wait_until(|| in_flight(&sidecar) < 0.5);
+    told.recv().unwrap();
+    assert_eq!(caller.get("/").status, 200);
+}
+
+#[test]
 fn a_connection_that_was_at_rest_is_a_kept_one_also_when_nothing_was_sent_on_it() {
     let (provider, (listener, url)) = (provider(), listen());
     let connections = Arc::new(AtomicUsize::new(0));
