@@ -211,6 +211,13 @@ impl Multiplexed {
         self.used.set(true);
     }
 
+    /// It is kept, whether or not it has carried a request, unless one has a place on it.
+    pub(super) fn rests(&self) {
+        if self.streams.get() == 0 {
+            self.used.set(true);
+        }
+    }
+
     /// Whether a request ever has, or could have: it has been at rest.
     pub(super) fn is_used(&self) -> bool {
         self.used.get()
@@ -224,9 +231,7 @@ impl Multiplexed {
     /// A place has been given up.
     pub(super) fn left(&self) {
         self.streams.set(self.streams.get() - 1);
-        if self.streams.get() == 0 {
-            self.used.set(true);
-        }
+        self.rests();
         self.quiet.set(self.ticks.now());
         if let Some(owner) = self.owner.upgrade() {
             owner.left(self.slot, self);

@@ -156,7 +156,16 @@ fn dial(
     });
     let attempt = shared.dial(slot, opened.boxed_local());
     // Somebody sees its end, or it would be under way for ever when all that wait for it have gone away.
-    tokio::task::spawn_local(attempt.clone());
+    let seen = attempt.clone();
+    tokio::task::spawn_local(async move {
+        if let Ok(opened) = seen.await {
+            // Those that wait for it go first.
+            tokio::task::yield_now().await;
+            if let Some(connection) = opened.upgrade() {
+                connection.rests();
+            }
+        }
+    });
     attempt
 }
 

@@ -364,6 +364,37 @@ fn a_connection_that_was_at_rest_is_a_kept_one_also_when_nothing_was_sent_on_it(
 }
 
 #[test]
+fn a_connection_that_nobody_was_left_to_take_is_a_kept_one() {
+    let (provider, (listener, url)) = (provider(), listen());
+    let ((tell, told), (speak, speaks)) = (mpsc::channel(), mpsc::channel::<()>());
+    thread::spawn(move || {
+        let mut kept = listener.accept().unwrap().0;
+        tell.send(()).unwrap();
+        speaks.recv().unwrap();
+        open(&mut kept, b"");
+        // Its settings have come, and there it is.
+        read_to(&mut kept, |frame| frame.kind == 4 && frame.flags == 1);
+        tell.send(()).unwrap();
+        read_to(&mut kept, Frame::is_head);
+        drop(kept);
+        let mut next_one = listener.accept().unwrap().0;
+        open(&mut next_one, b"");
+        read_to(&mut next_one, Frame::is_head);
+        next_one.write_all(&answer(1)).unwrap();
+        let _ = next_one.read_to_end(&mut Vec::new());
+    });
+    let sidecar = with_one_worker(&url, &provider, "");
+    let mut caller = Http2Caller::connect(sidecar.proxy);
+    let given_up = caller.begin(http2_request("GET", "/"), None);
+    told.recv().unwrap();
+    drop(given_up);
+    wait_until(|| in_flight(&sidecar) < 0.5);
+    speak.send(()).unwrap();
+    told.recv().unwrap();
+    assert_eq!(caller.get("/").status, 200);
+}
+
+#[test]
 fn an_answer_that_is_not_http_2_is_a_502_and_its_connection_is_not_used_again() {
     let answers: &[(&str, Vec<u8>)] = &[
         ("HTTP/1.1", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec()),
