@@ -22,7 +22,7 @@ use tokio::{
 use super::{
     Connection, Pool, Shared, Upstream,
     acquire::{self, Wanted},
-    connect::{self, ConnectError, Offer},
+    connect::{self, ConnectError, Failed, Offer},
     http2::Multiplexed,
     limit::{Permit, Waiting},
     queue::WHATEVER,
@@ -53,7 +53,7 @@ pub(in crate::proxy) async fn share(
     pool: &Rc<Pool>,
     shared: &Rc<Shared>,
     wanted: Wanted,
-) -> Result<Sharing, Rc<ConnectError>> {
+) -> Result<Sharing, Failed> {
     let slot = upstream.slot;
     let after = match wanted {
         Wanted::Any => WHATEVER,
@@ -73,7 +73,7 @@ pub(in crate::proxy) async fn share(
         }
         if shared.speaks_http_1(slot) {
             let acquired = acquire::acquire(upstream, pool, wanted, shared.ticks().now()).await;
-            return acquired.map(Sharing::Own).map_err(Rc::new);
+            return acquired.map(Sharing::Own).map_err(Failed::from);
         }
         let attempt = if let Some(dial) = shared.dialing(slot) {
             dial
@@ -102,7 +102,7 @@ pub(in crate::proxy) async fn share(
         closed += usize::from(opened.is_none());
     }
     let closed = io::Error::new(io::ErrorKind::ConnectionAborted, "it closes as soon as it is open");
-    Err(Rc::new(ConnectError::Unreachable(closed)))
+    Err(ConnectError::Unreachable(closed).into())
 }
 
 /// What a request has waited for.
@@ -152,7 +152,7 @@ fn dial(
         (upstream.slot, open(Arc::clone(upstream), Rc::clone(pool), Rc::clone(shared), permit));
     let opened = tokio::task::spawn_local(opened).map(|joined| {
         let gone = |_| ConnectError::Unreachable(io::Error::other("the attempt was given up"));
-        joined.map_err(gone).flatten().map_err(Rc::new)
+        joined.map_err(gone).flatten().map_err(Failed::from)
     });
     let attempt = shared.dial(slot, opened.boxed_local());
     // Somebody sees its end, or it would be under way for ever when all that wait for it have gone away.

@@ -12,7 +12,7 @@ use futures_util::{
 use tokio::sync::oneshot;
 
 use super::{
-    connect::ConnectError,
+    connect::Failed,
     http2::Multiplexed,
     limit::Waiting,
     pool::{MAX_AGE, MAX_IDLE},
@@ -22,7 +22,7 @@ use super::{
 use crate::proxy::ticks::Ticks;
 
 /// An attempt to open a connection, for whose outcome several requests wait: the connection, if it is one that they share.
-pub(super) type Dial = Joint<LocalBoxFuture<'static, Result<Weak<Multiplexed>, Rc<ConnectError>>>>;
+pub(super) type Dial = Joint<LocalBoxFuture<'static, Result<Weak<Multiplexed>, Failed>>>;
 
 /// The HTTP/2 connections of all upstreams, by slot, kept as long as those of HTTP/1.1 (`pool`).
 #[derive(Debug)]
@@ -174,7 +174,7 @@ impl Shared {
     pub(super) fn dial(
         &self,
         slot: usize,
-        attempt: LocalBoxFuture<'static, Result<Weak<Multiplexed>, Rc<ConnectError>>>,
+        attempt: LocalBoxFuture<'static, Result<Weak<Multiplexed>, Failed>>,
     ) -> Dial {
         let dial = attempt.shared();
         of(&mut self.slots.borrow_mut(), slot).dial = Some(dial.clone());

@@ -312,6 +312,27 @@ fn who_opens_a_connection_after_its_turn_in_the_queue_is_served_before_those_beh
 }
 
 #[test]
+fn an_attempt_that_fails_counts_once_however_many_waited_for_it() {
+    let (provider, (listener, url)) = (provider(), listen());
+    let (leave, left) = mpsc::channel::<()>();
+    thread::spawn(move || {
+        let silent = listener.accept().unwrap().0;
+        left.recv().unwrap();
+        drop((silent, listener));
+    });
+    let sidecar = with_one_worker(&url, &provider, "");
+    let mut caller = Http2Caller::connect(sidecar.proxy);
+    let exchanges: Vec<_> = (0..5).map(|_| caller.begin(http2_request("GET", "/"), None)).collect();
+    wait_until(|| in_flight(&sidecar) > 4.5);
+    leave.send(()).unwrap();
+    for exchange in exchanges {
+        assert_eq!(caller.rest(exchange).status, 502);
+    }
+    let failed = "attache_upstream_connections_total{outcome=\"failed\",route=\"main\"}";
+    assert!((sidecar.metric(failed) - 1.0).abs() < 0.5, "{}", sidecar.metric(failed));
+}
+
+#[test]
 fn an_attempt_that_failed_with_nobody_left_to_wait_for_it_is_over() {
     let (provider, (listener, url)) = (provider(), listen());
     let (tell, told) = mpsc::channel();
