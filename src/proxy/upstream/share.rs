@@ -30,7 +30,7 @@ use super::{
     terms::Terms,
 };
 
-/// Connections that end before anything was sent on them, for one request.
+/// Connections that end before anything can be sent on them, for one request.
 const MAX_CLOSED: usize = 3;
 
 /// What a request is sent on.
@@ -73,7 +73,11 @@ pub(in crate::proxy) async fn share(
         }
         if shared.speaks_http_1(slot) {
             let acquired = acquire::acquire(upstream, pool, wanted, shared.ticks().now()).await;
-            return acquired.map(Sharing::Own).map_err(Failed::from);
+            if let Some(own) = own(shared, slot, acquired) {
+                return own;
+            }
+            closed += 1;
+            continue;
         }
         let attempt = if let Some(dial) = shared.dialing(slot) {
             dial
@@ -86,6 +90,15 @@ pub(in crate::proxy) async fn share(
             };
             match queued.turn(upstream).await? {
                 Turn::Place(seat) => return Ok(Sharing::Seat(seat)),
+                // That has turned out while it waited.
+                Turn::Permit(permit) if shared.speaks_http_1(slot) => {
+                    let connected = connect::connect(upstream, permit, shared.ticks().now()).await;
+                    if let Some(own) = own(shared, slot, connected) {
+                        return own;
+                    }
+                    closed += 1;
+                    continue;
+                }
                 Turn::Permit(permit) => {
                     shared.dialing(slot).unwrap_or_else(|| dial(upstream, pool, shared, permit))
                 }
@@ -103,6 +116,20 @@ pub(in crate::proxy) async fn share(
     }
     let closed = io::Error::new(io::ErrorKind::ConnectionAborted, "it closes as soon as it is open");
     Err(ConnectError::Unreachable(closed).into())
+}
+
+/// What came of asking for a connection over HTTP/1.1 alone; nothing if the upstream may have turned to HTTP/2 alone: it refuses such
+/// an offer with an alert (RFC 7301 §3.2).
+fn own(
+    shared: &Shared,
+    slot: usize,
+    connected: Result<Connection, ConnectError>,
+) -> Option<Result<Sharing, Failed>> {
+    if let Err(ConnectError::Tls(_)) = connected {
+        shared.forget_http_1(slot);
+        return None;
+    }
+    Some(connected.map(Sharing::Own).map_err(Failed::from))
 }
 
 /// What a request has waited for.

@@ -152,6 +152,11 @@ impl Shared {
         since.is_some_and(|since| self.ticks.now().wrapping_sub(since) < self.max_age)
     }
 
+    /// It may speak something else by now.
+    pub(super) fn forget_http_1(&self, slot: usize) {
+        of(&mut self.slots.borrow_mut(), slot).http_1 = None;
+    }
+
     /// Takes note of a connection, or of an upstream that did not want HTTP/2.
     pub(super) fn learn(&self, slot: usize, connection: Option<Rc<Multiplexed>>) {
         {

@@ -1,7 +1,7 @@
 //! Upstreams that speak HTTP/2 by hand: what no library would say, and connections that end without a word.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
         Arc, Barrier,
@@ -12,12 +12,13 @@ use std::{
 };
 
 use http::HeaderValue;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use tokio::time::Instant;
 
 use crate::support::{
-    FakeServer, Http2Caller, PATIENCE, Sidecar, block, credential,
+    Authority, FakeServer, Files, Http2Caller, PATIENCE, Sidecar, block, credential,
     either::ask,
-    frame, get, http2_request, post, provider,
+    frame, get, http2_request, post, provider, server_config,
     websocket::{Chat, Http},
 };
 
@@ -49,13 +50,13 @@ impl Frame {
 }
 
 /// Opens a connection with these settings.
-fn open(stream: &mut TcpStream, settings: &[u8]) {
+fn open(stream: &mut (impl Read + Write), settings: &[u8]) {
     stream.write_all(&[frame(4, 0, 0, settings), frame(4, 1, 0, b"")].concat()).unwrap();
     stream.read_exact(&mut [0; 24]).unwrap();
 }
 
 /// The next frame, until the connection ends.
-fn next(stream: &mut TcpStream) -> Option<Frame> {
+fn next(stream: &mut impl Read) -> Option<Frame> {
     let mut head = [0; 9];
     stream.read_exact(&mut head).ok()?;
     let [a, b, c, kind, flags, id @ ..] = head;
@@ -65,7 +66,7 @@ fn next(stream: &mut TcpStream) -> Option<Frame> {
 }
 
 /// Reads up to a frame.
-fn read_to(stream: &mut TcpStream, is_it: impl Fn(&Frame) -> bool) {
+fn read_to(stream: &mut impl Read, is_it: impl Fn(&Frame) -> bool) {
     while !is_it(&next(stream).expect("it comes")) {}
 }
 
@@ -278,6 +279,7 @@ fn who_opens_a_connection_after_its_turn_in_the_queue_is_served_before_those_beh
         let mut kept = listener.accept().unwrap().0;
         open(&mut kept, &one_at_a_time);
         read_to(&mut kept, Frame::is_head);
+        tell.send("the first").unwrap();
         left.recv().unwrap();
         drop(kept);
         let mut next_one = listener.accept().unwrap().0;
@@ -292,7 +294,7 @@ fn who_opens_a_connection_after_its_turn_in_the_queue_is_served_before_those_beh
     let sidecar = with_one_worker(&url, &provider, "max_connections = 1\nmax_waiting = 3");
     let mut caller = Http2Caller::connect(sidecar.proxy);
     let first = caller.begin(http2_request("POST", "/"), None);
-    wait_until(|| in_flight(&sidecar) > 0.5);
+    assert_eq!(told.recv().unwrap(), "the first");
     let queue: Vec<_> = (1..)
         .zip(NUMBERS)
         .map(|(count, number)| {
@@ -413,6 +415,50 @@ fn a_connection_that_nobody_was_left_to_take_is_a_kept_one() {
     speak.send(()).unwrap();
     told.recv().unwrap();
     assert_eq!(caller.get("/").status, 200);
+}
+
+#[test]
+fn an_upstream_that_turns_from_http_1_alone_to_http_2_alone_is_served_at_once() {
+    let (authority, files, provider) = (Authority::new("an authority"), Files::new(), provider());
+    let (listener, url) = listen();
+    let speaking = |protocol: &[u8]| {
+        let mut config = server_config(&authority, "localhost", None);
+        Arc::make_mut(&mut config).alpn_protocols = vec![protocol.to_vec()];
+        config
+    };
+    let (before, after) = (speaking(b"http/1.1"), speaking(b"h2"));
+    thread::spawn(move || {
+        let accept = |config: &Arc<ServerConfig>| {
+            let (mut tls, mut tcp) =
+                (ServerConnection::new(Arc::clone(config)).unwrap(), listener.accept().unwrap().0);
+            let agreed = tls.complete_io(&mut tcp).is_ok();
+            agreed.then(|| StreamOwned::new(tls, tcp))
+        };
+        let mut stream = accept(&before).unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            request.extend(byte);
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
+        drop(stream);
+        assert!(accept(&after).is_none(), "it offers what it was seen to speak");
+        let mut stream = accept(&after).unwrap();
+        open(&mut stream, b"");
+        read_to(&mut stream, Frame::is_head);
+        stream.write_all(&answer(1)).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let route = format!(
+        "[routes.main]\nupstream = \"{}\"\ncredential = \"main\"\ntls.ca_file = \"{}\"\n",
+        url.replace("http://127.0.0.1", "https://localhost"),
+        files.write("ca.pem", &authority.pem).display()
+    );
+    let sidecar = Sidecar::with_workers("1", &format!("{}{route}", credential(&provider)));
+    for _ in 0..2 {
+        assert_eq!(get(sidecar.proxy, "/").status, 200);
+    }
 }
 
 #[test]
