@@ -35,6 +35,8 @@ const STREAM_WINDOW: u32 = 512 * 1024;
 /// Bytes of one request that wait to be written.
 const SEND_BUFFER: usize = 64 * 1024;
 
+type Connection = client::Connection<Attaching<UpstreamStream>, Bytes>;
+
 /// A connection that requests share.
 #[derive(Debug)]
 pub(in crate::proxy) struct Multiplexed {
@@ -63,7 +65,7 @@ pub(in crate::proxy) struct Multiplexed {
 struct Driver {
     // With its permit: there is room for another one as soon as its socket is closed, although its requests find that out later, and
     // those that have their answers never.
-    connection: RefCell<Option<(client::Connection<Attaching<UpstreamStream>, Bytes>, Permit)>>,
+    connection: RefCell<Option<(Connection, Permit)>>,
     task: RefCell<Option<Waker>>,
     // Somebody was, because too many heads waited. When they are written, those that wait are told.
     turned_away: Cell<bool>,
