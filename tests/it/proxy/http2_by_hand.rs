@@ -323,6 +323,8 @@ fn an_attempt_that_fails_counts_once_however_many_waited_for_it() {
         drop((silent, listener));
     });
     let sidecar = with_one_worker(&url, &provider, "");
+    // Or they would wait for the token, and not for one attempt.
+    sidecar.ready();
     let mut caller = Http2Caller::connect(sidecar.proxy);
     let exchanges: Vec<_> = (0..5).map(|_| caller.begin(http2_request("GET", "/"), None)).collect();
     wait_until(|| in_flight(&sidecar) > 4.5);
