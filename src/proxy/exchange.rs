@@ -21,7 +21,7 @@ use super::{
     outgoing::Outgoing,
     route::{Injected, Route},
     unauthorized, upgrade,
-    upstream::{self, Arrived, ConnectError, Connection, Lease, SendError, Wanted},
+    upstream::{self, Arrived, ConnectError, Connection, Failed, Lease, SendError, Wanted},
 };
 use crate::{
     telemetry::metrics::UpstreamConnection,
@@ -160,17 +160,20 @@ async fn acquire(
             route.renew(token).await?;
             Ok(connection)
         }
-        Err(error) => Err(not_connected(caller, route, &error)),
+        Err(error) => Err(not_connected(caller, route, &error.into())),
     }
 }
 
 /// Why there is no connection, told to the log, the metrics and the caller.
-pub(super) fn not_connected(caller: &Caller, route: &Route, error: &ConnectError) -> Error {
+pub(super) fn not_connected(caller: &Caller, route: &Route, failed: &Failed) -> Error {
+    let error = failed.error();
     if matches!(error, ConnectError::Busy) {
         // When one comes free is not known; soon, more likely than not.
         return Error { retry_after: Some(Duration::from_secs(1)), ..Reason::UpstreamBusy.into() };
     }
-    route.metrics.upstream_connection(UpstreamConnection::Failed);
+    if failed.count_once() {
+        route.metrics.upstream_connection(UpstreamConnection::Failed);
+    }
     let reason = error.reason();
     let ticks = &caller.worker.ticks;
     if route.complaints.is_due(reason, ticks.now(), ticks.of(COMPLAINTS)) {

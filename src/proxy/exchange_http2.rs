@@ -157,7 +157,7 @@ async fn seat(
         None => {
             // Boxed, so that others carry no room for it.
             let finding = Box::pin(upstream::share(&route.upstream, &worker.pool, &worker.shared, wanted));
-            let found = finding.await.map_err(|error| exchange::not_connected(caller, route, &error))?;
+            let found = finding.await.map_err(|failed| exchange::not_connected(caller, route, &failed))?;
             route.renew(token).await?;
             found
         }

@@ -1,6 +1,6 @@
 //! A new connection: name, address, TCP, a proxy on the way, TLS.
 
-use std::{io, os::fd::AsFd as _, sync::Arc};
+use std::{cell::Cell, io, os::fd::AsFd as _, rc::Rc, sync::Arc};
 
 use tokio::{net::TcpStream, time};
 use tokio_rustls::TlsConnector;
@@ -52,6 +52,34 @@ impl ConnectError {
             Self::Timeout => Reason::UpstreamConnectTimeout,
             Self::Busy => Reason::UpstreamBusy,
         }
+    }
+}
+
+/// An attempt that failed, for all that waited for it.
+#[derive(Clone, Debug)]
+pub(in crate::proxy) struct Failed(Rc<Attempt>);
+
+#[derive(Debug)]
+struct Attempt {
+    error: ConnectError,
+    counted: Cell<bool>,
+}
+
+impl From<ConnectError> for Failed {
+    fn from(error: ConnectError) -> Self {
+        Self(Rc::new(Attempt { error, counted: Cell::new(false) }))
+    }
+}
+
+impl Failed {
+    /// Why.
+    pub(in crate::proxy) fn error(&self) -> &ConnectError {
+        &self.0.error
+    }
+
+    /// Whether the attempt is new to whoever counts them: true once.
+    pub(in crate::proxy) fn count_once(&self) -> bool {
+        !self.0.counted.replace(true)
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     rc::{Rc, Weak},
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
@@ -15,8 +16,11 @@ use std::{
 use bytes::Bytes;
 use h2::client::{self, SendRequest};
 
-use super::{Shared, Upstream, UpstreamStream, attach::Attaching, heads::Heads, seat::Seat, terms::Terms};
-use crate::proxy::ticks::Ticks;
+use super::{
+    Limit, Permit, Shared, Upstream, UpstreamStream, attach::Attaching, heads::Heads, seat::Seat,
+    terms::Terms,
+};
+use crate::{proxy::ticks::Ticks, tls::Edition};
 
 /// Requests at once on one connection, however many more the upstream allows.
 const MAX_STREAMS: usize = 64;
@@ -31,6 +35,8 @@ const STREAM_WINDOW: u32 = 512 * 1024;
 /// Bytes of one request that wait to be written.
 const SEND_BUFFER: usize = 64 * 1024;
 
+type Connection = client::Connection<Attaching<UpstreamStream>, Bytes>;
+
 /// A connection that requests share.
 #[derive(Debug)]
 pub(in crate::proxy) struct Multiplexed {
@@ -38,7 +44,11 @@ pub(in crate::proxy) struct Multiplexed {
     sender: RefCell<SendRequest<Bytes>>,
     driver: Rc<Driver>,
     heads: Rc<Heads>,
-    terms: Terms,
+    limit: Arc<Limit>,
+    edition: Option<Edition>,
+    // The tick of its opening.
+    born: u32,
+    number: u64,
     ticks: Rc<Ticks>,
     streams: Cell<usize>,
     used: Cell<bool>,
@@ -53,7 +63,9 @@ pub(in crate::proxy) struct Multiplexed {
 /// Drives the connection, from a task of its own and from whoever wants to know whether it is alive.
 #[derive(Debug)]
 struct Driver {
-    connection: RefCell<Option<client::Connection<Attaching<UpstreamStream>, Bytes>>>,
+    // With its permit: there is room for another one as soon as its socket is closed, although its requests find that out later, and
+    // those that have their answers never.
+    connection: RefCell<Option<(Connection, Permit)>>,
     task: RefCell<Option<Waker>>,
     // Somebody was, because too many heads waited. When they are written, those that wait are told.
     turned_away: Cell<bool>,
@@ -89,8 +101,10 @@ impl Multiplexed {
             Poll::Pending => Poll::Ready(Ok(())),
         })
         .await?;
+        let Terms { permit, edition, born } = terms;
+        let limit = Arc::clone(permit.limit());
         let driver = Rc::new(Driver {
-            connection: RefCell::new(Some(connection)),
+            connection: RefCell::new(Some((connection, permit))),
             task: RefCell::default(),
             turned_away: Cell::new(false),
         });
@@ -100,7 +114,10 @@ impl Multiplexed {
             sender: RefCell::new(sender),
             driver,
             heads,
-            terms,
+            limit,
+            edition,
+            born,
+            number: owner.opened(),
             ticks,
             streams: Cell::new(0),
             used: Cell::new(false),
@@ -141,12 +158,17 @@ impl Multiplexed {
 
     /// How many requests wait for a connection.
     pub(super) fn waiting(&self) -> usize {
-        self.terms.permit.waiting()
+        self.limit.waiting()
     }
 
     /// The tick of its opening.
     pub(super) fn born(&self) -> u32 {
-        self.terms.born
+        self.born
+    }
+
+    /// Its number among those that its worker has opened.
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     /// Since which tick it has been quiet, if it is.
@@ -161,7 +183,7 @@ impl Multiplexed {
             self.driver.look();
         }
         let mut sender = self.sender.borrow_mut();
-        self.terms.is_current()
+        self.edition.as_ref().is_none_or(Edition::is_current)
             && matches!(sender.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
     }
 
@@ -191,6 +213,13 @@ impl Multiplexed {
         self.used.set(true);
     }
 
+    /// It is kept, whether or not it has carried a request, unless one has a place on it.
+    pub(super) fn rests(&self) {
+        if self.streams.get() == 0 {
+            self.used.set(true);
+        }
+    }
+
     /// Whether a request ever has, or could have: it has been at rest.
     pub(super) fn is_used(&self) -> bool {
         self.used.get()
@@ -204,9 +233,7 @@ impl Multiplexed {
     /// A place has been given up.
     pub(super) fn left(&self) {
         self.streams.set(self.streams.get() - 1);
-        if self.streams.get() == 0 {
-            self.used.set(true);
-        }
+        self.rests();
         self.quiet.set(self.ticks.now());
         if let Some(owner) = self.owner.upgrade() {
             owner.left(self.slot, self);
@@ -234,7 +261,7 @@ impl Multiplexed {
 impl Driver {
     fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut slot = self.connection.borrow_mut();
-        if let Some(connection) = slot.as_mut() {
+        if let Some((connection, _)) = slot.as_mut() {
             // Its end, with or without an error, is told to its streams.
             let _ended = ready!(Pin::new(connection).poll(cx));
             *slot = None;

@@ -89,6 +89,11 @@ impl Limit {
         self.pressure.notify_waiters();
     }
 
+    /// How many requests wait for a connection, on all workers.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
     /// How long a request stays in the queue.
     pub(super) fn patience(&self) -> Duration {
         self.patience
@@ -98,7 +103,12 @@ impl Limit {
 impl Permit {
     /// How many requests wait for a connection, on all workers.
     pub(super) fn waiting(&self) -> usize {
-        self.0.waiting.load(Ordering::Acquire)
+        self.0.waiting()
+    }
+
+    /// The limit that it counts against.
+    pub(super) fn limit(&self) -> &Arc<Limit> {
+        &self.0
     }
 }
 
@@ -116,6 +126,11 @@ impl Waiting {
             self.limit.waiting.fetch_sub(1, Ordering::AcqRel);
             self.limit.metrics.no_longer_waiting();
         }
+    }
+
+    /// Whether it counts among those that wait.
+    pub(super) fn counts(&self) -> bool {
+        self.counts.get()
     }
 
     /// What it was given is of no use. It had its place, so it is not turned away now.

@@ -41,7 +41,7 @@ use url::{Host, Url};
 
 pub(super) use self::{
     acquire::{Wanted, acquire},
-    connect::{ConnectError, Offer, establish},
+    connect::{ConnectError, Failed, Offer, establish},
     connection::{Connection, Lease},
     fields::Fields,
     limit::{Limit, Permit},

@@ -8,7 +8,11 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Connection, limit::Waiting, queue::Queue};
+use super::{
+    Connection,
+    limit::Waiting,
+    queue::{FOR_ALL, Queue, WHATEVER},
+};
 use crate::proxy::ticks::Ticks;
 
 /// How long a connection is kept unused. Servers commonly close theirs after 60 s or more; 20 s is the most that keeps
@@ -64,7 +68,7 @@ impl Pool {
 
     /// The next connection that this worker gets back.
     pub(super) fn wait(&self, slot: usize, place: &Rc<Waiting>) -> oneshot::Receiver<Connection> {
-        of(&mut self.slots.borrow_mut(), slot).waiters.join(place)
+        of(&mut self.slots.borrow_mut(), slot).waiters.join(place, WHATEVER)
     }
 
     /// Keeps a connection for the next request, or gives it to one that waits.
@@ -85,13 +89,13 @@ impl Pool {
     /// Gives a connection to a request that waits on this worker, or closes it, which makes room for the one that waits
     /// longest on any worker: what one worker keeps, another cannot use.
     fn hand_over(&self, slot: &mut Slot, connection: Connection, waiting: usize) {
-        let here = slot.waiters.waiting();
+        let here = slot.waiters.waiting(FOR_ALL);
         let elsewhere = waiting.saturating_sub(here);
         if elsewhere > 0 {
             self.turn.set((self.turn.get() + 1) % SHARED);
         }
         if (elsewhere == 0 || (here >= elsewhere && self.turn.get() != 0))
-            && let Some(waiter) = slot.waiters.pop()
+            && let Some(waiter) = slot.waiters.pop(FOR_ALL)
         {
             // A request that goes away at this moment closes the connection.
             let _ = waiter.send(connection);

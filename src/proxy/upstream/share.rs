@@ -3,8 +3,8 @@
 //! 1. On a connection that has room.
 //! 2. Else one request opens another, and those that come meanwhile wait for it: only then it is known what the upstream
 //!    speaks. With `max_connections` in use, a request queues: for the right to open one, and for a place that another request of
-//!    its worker gives up.
-//! 3. What must not meet a connection that is closing is given a place on the one that is opened, and on no other.
+//!    its worker gives up. It keeps its turn while it opens one: those behind it do not take that from it.
+//! 3. What has met a connection that ended is given a place on one that was opened after that, whoever opened it, and on no other.
 //! 4. If it turns out to speak HTTP/1.1, each has a connection of its own from then on.
 
 use std::{
@@ -14,19 +14,23 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, future::OptionFuture};
-use tokio::time;
+use tokio::{
+    sync::oneshot,
+    time::{self, Instant},
+};
 
 use super::{
     Connection, Pool, Shared, Upstream,
     acquire::{self, Wanted},
-    connect::{self, ConnectError, Offer},
+    connect::{self, ConnectError, Failed, Offer},
     http2::Multiplexed,
-    limit::Permit,
+    limit::{Permit, Waiting},
+    queue::WHATEVER,
     seat::Seat,
     terms::Terms,
 };
 
-/// Connections that end before anything was sent on them, for one request.
+/// Connections that end before anything can be sent on them, for one request.
 const MAX_CLOSED: usize = 3;
 
 /// What a request is sent on.
@@ -40,7 +44,7 @@ pub(in crate::proxy) enum Sharing {
 /// What is there to be used at once.
 pub(in crate::proxy) fn at_hand(upstream: &Upstream, pool: &Pool, shared: &Shared) -> Option<Sharing> {
     let slot = upstream.slot;
-    shared.seat(slot).map(Sharing::Seat).or_else(|| pool.take(slot).map(Sharing::Own))
+    shared.seat(slot, WHATEVER).map(Sharing::Seat).or_else(|| pool.take(slot).map(Sharing::Own))
 }
 
 /// Finds a place, or makes one, which takes time.
@@ -49,46 +53,83 @@ pub(in crate::proxy) async fn share(
     pool: &Rc<Pool>,
     shared: &Rc<Shared>,
     wanted: Wanted,
-) -> Result<Sharing, Rc<ConnectError>> {
+) -> Result<Sharing, Failed> {
     let slot = upstream.slot;
+    let after = match wanted {
+        Wanted::Any => WHATEVER,
+        // Who asks for that has just met one that ended.
+        Wanted::Fresh => shared.newest(),
+    };
+    let mut queued = None;
     let mut closed = 0;
     while closed <= MAX_CLOSED {
-        match wanted {
-            Wanted::Any => {
-                if let Some(sharing) = at_hand(upstream, pool, shared) {
-                    return Ok(sharing);
-                }
-            }
-            // It counts among those that there may be.
-            Wanted::Fresh => shared.let_go_of_ended(slot),
+        if let Some(seat) = shared.seat(slot, after) {
+            return Ok(Sharing::Seat(seat));
+        }
+        if wanted == Wanted::Any
+            && let Some(connection) = pool.take(slot)
+        {
+            return Ok(Sharing::Own(connection));
         }
         if shared.speaks_http_1(slot) {
             let acquired = acquire::acquire(upstream, pool, wanted, shared.ticks().now()).await;
-            return acquired.map(Sharing::Own).map_err(Rc::new);
+            if let Some(own) = own(shared, slot, acquired) {
+                return own;
+            }
+            closed += 1;
+            continue;
         }
         let attempt = if let Some(dial) = shared.dialing(slot) {
             dial
         } else if let Some(permit) = upstream.limit.try_permit() {
             dial(upstream, pool, shared, permit)
         } else {
-            match wait(upstream, shared, wanted).await? {
+            let queued = match &mut queued {
+                Some(queued) => queued,
+                None => queued.insert(Queued::join(upstream, shared, after)?),
+            };
+            match queued.turn(upstream).await? {
                 Turn::Place(seat) => return Ok(Sharing::Seat(seat)),
+                // That has turned out while it waited.
+                Turn::Permit(permit) if shared.speaks_http_1(slot) => {
+                    let connected = connect::connect(upstream, permit, shared.ticks().now()).await;
+                    if let Some(own) = own(shared, slot, connected) {
+                        return own;
+                    }
+                    closed += 1;
+                    continue;
+                }
                 Turn::Permit(permit) => {
                     shared.dialing(slot).unwrap_or_else(|| dial(upstream, pool, shared, permit))
                 }
             }
         };
+        let given = OptionFuture::from(queued.as_mut().map(|queued| &mut queued.given));
+        let opened = tokio::select! {
+            biased;
+            Some(Ok(seat)) = given => return Ok(Sharing::Seat(seat)),
+            opened = attempt => opened?.upgrade(),
+        };
         // If it is alive, others were faster, and there was no room for this one.
-        let opened = attempt.await?.upgrade().filter(|connection| connection.is_usable());
+        let opened = opened.filter(|connection| connection.is_usable());
         closed += usize::from(opened.is_none());
-        if wanted == Wanted::Fresh
-            && let Some(connection) = opened.filter(|connection| connection.has_room())
-        {
-            return Ok(Sharing::Seat(connection.seat()));
-        }
     }
     let closed = io::Error::new(io::ErrorKind::ConnectionAborted, "it closes as soon as it is open");
-    Err(Rc::new(ConnectError::Unreachable(closed)))
+    Err(ConnectError::Unreachable(closed).into())
+}
+
+/// What came of asking for a connection over HTTP/1.1 alone; nothing if the upstream may have turned to HTTP/2 alone: it refuses such
+/// an offer with an alert (RFC 7301 §3.2).
+fn own(
+    shared: &Shared,
+    slot: usize,
+    connected: Result<Connection, ConnectError>,
+) -> Option<Result<Sharing, Failed>> {
+    if let Err(ConnectError::Tls(_)) = connected {
+        shared.forget_http_1(slot);
+        return None;
+    }
+    Some(connected.map(Sharing::Own).map_err(Failed::from))
 }
 
 /// What a request has waited for.
@@ -97,16 +138,33 @@ enum Turn {
     Permit(Permit),
 }
 
-/// Waits as one that wants a connection of its own does, in the same queue.
-async fn wait(upstream: &Upstream, shared: &Shared, wanted: Wanted) -> Result<Turn, ConnectError> {
-    let place = Rc::new(upstream.limit.queue().ok_or(ConnectError::Busy)?);
-    let patience = time::sleep(upstream.limit.patience());
-    // The other end is kept for as long as this waits.
-    let given_up = (wanted == Wanted::Any).then(|| shared.wait(upstream.slot, &place));
-    tokio::select! {
-        Some(Ok(seat)) = OptionFuture::from(given_up) => Ok(Turn::Place(seat)),
-        permit = upstream.limit.permit() => Ok(Turn::Permit(permit)),
-        () = patience => Err(ConnectError::Busy),
+/// A request in the queue, the same one in which those are that want connections of their own. It stays there until it has a place
+/// on a connection: its turn and its time limit are those with which it came.
+struct Queued {
+    place: Rc<Waiting>,
+    // The other end is kept for as long as this is.
+    given: oneshot::Receiver<Seat>,
+    until: Instant,
+}
+
+impl Queued {
+    fn join(upstream: &Upstream, shared: &Shared, after: u64) -> Result<Self, ConnectError> {
+        let place = Rc::new(upstream.limit.queue().ok_or(ConnectError::Busy)?);
+        let given = shared.wait(upstream.slot, &place, after);
+        Ok(Self { place, given, until: Instant::now() + upstream.limit.patience() })
+    }
+
+    async fn turn(&mut self, upstream: &Upstream) -> Result<Turn, ConnectError> {
+        // What it was given before was of no use, if it was given something.
+        self.place.goes_on();
+        let turn = tokio::select! {
+            biased;
+            Ok(seat) = &mut self.given => Turn::Place(seat),
+            permit = upstream.limit.permit() => Turn::Permit(permit),
+            () = time::sleep_until(self.until) => return Err(ConnectError::Busy),
+        };
+        self.place.served();
+        Ok(turn)
     }
 }
 
@@ -121,9 +179,21 @@ fn dial(
         (upstream.slot, open(Arc::clone(upstream), Rc::clone(pool), Rc::clone(shared), permit));
     let opened = tokio::task::spawn_local(opened).map(|joined| {
         let gone = |_| ConnectError::Unreachable(io::Error::other("the attempt was given up"));
-        joined.map_err(gone).flatten().map_err(Rc::new)
+        joined.map_err(gone).flatten().map_err(Failed::from)
     });
-    shared.dial(slot, opened.boxed_local())
+    let attempt = shared.dial(slot, opened.boxed_local());
+    // Somebody sees its end, or it would be under way for ever when all that wait for it have gone away.
+    let seen = attempt.clone();
+    tokio::task::spawn_local(async move {
+        if let Ok(opened) = seen.await {
+            // Those that wait for it go first.
+            tokio::task::yield_now().await;
+            if let Some(connection) = opened.upgrade() {
+                connection.rests();
+            }
+        }
+    });
+    attempt
 }
 
 async fn open(

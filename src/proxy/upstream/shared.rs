@@ -12,17 +12,17 @@ use futures_util::{
 use tokio::sync::oneshot;
 
 use super::{
-    connect::ConnectError,
+    connect::Failed,
     http2::Multiplexed,
     limit::Waiting,
     pool::{MAX_AGE, MAX_IDLE},
-    queue::Queue,
+    queue::{Queue, WHATEVER},
     seat::Seat,
 };
 use crate::proxy::ticks::Ticks;
 
 /// An attempt to open a connection, for whose outcome several requests wait: the connection, if it is one that they share.
-pub(super) type Dial = Joint<LocalBoxFuture<'static, Result<Weak<Multiplexed>, Rc<ConnectError>>>>;
+pub(super) type Dial = Joint<LocalBoxFuture<'static, Result<Weak<Multiplexed>, Failed>>>;
 
 /// The HTTP/2 connections of all upstreams, by slot, kept as long as those of HTTP/1.1 (`pool`).
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub(in crate::proxy) struct Shared {
     ticks: Rc<Ticks>,
     max_idle: u32,
     max_age: u32,
+    // Numbers the connections in the order in which they were opened.
+    openings: Cell<u64>,
     // Counts the places that were given up while requests waited elsewhere.
     turn: Cell<u32>,
 }
@@ -40,6 +42,7 @@ const SHARED: u32 = 64;
 
 #[derive(Debug, Default)]
 struct Slot {
+    // The newest one last.
     connections: Vec<Rc<Multiplexed>>,
     waiters: Queue<Seat>,
     dial: Option<Dial>,
@@ -50,38 +53,51 @@ struct Slot {
 impl Shared {
     pub(in crate::proxy) fn new(ticks: Rc<Ticks>) -> Self {
         let (max_idle, max_age) = (ticks.of(MAX_IDLE), ticks.of(MAX_AGE));
-        Self { slots: RefCell::default(), ticks, max_idle, max_age, turn: Cell::new(0) }
+        Self {
+            slots: RefCell::default(),
+            ticks,
+            max_idle,
+            max_age,
+            openings: Cell::new(WHATEVER),
+            turn: Cell::new(0),
+        }
     }
 
     pub(super) fn ticks(&self) -> &Rc<Ticks> {
         &self.ticks
     }
 
-    /// A place on a connection that has room.
-    pub(super) fn seat(&self, slot: usize) -> Option<Seat> {
-        let mut slots = self.slots.borrow_mut();
-        self.place(slots.get_mut(slot)?)
+    /// The number of a connection that has been opened now.
+    pub(super) fn opened(&self) -> u64 {
+        self.openings.set(self.openings.get() + 1);
+        self.openings.get()
     }
 
-    fn place(&self, slot: &mut Slot) -> Option<Seat> {
+    /// The number of the connection that was opened last.
+    pub(super) fn newest(&self) -> u64 {
+        self.openings.get()
+    }
+
+    /// A place on a connection that has room and was opened after the one of this number.
+    pub(super) fn seat(&self, slot: usize, after: u64) -> Option<Seat> {
+        let mut slots = self.slots.borrow_mut();
+        let slot = slots.get_mut(slot)?;
+        self.let_go_of_ended(slot);
+        // The first one that has room: the others can grow old.
+        let has_room = |connection: &&Rc<Multiplexed>| connection.number() > after && connection.has_room();
+        slot.connections.iter().find(has_room).map(Multiplexed::seat)
+    }
+
+    fn let_go_of_ended(&self, slot: &mut Slot) {
         let now = self.ticks.now();
         slot.connections.retain(|connection| {
             now.wrapping_sub(connection.born()) < self.max_age && connection.is_usable()
         });
-        // The first one that has room: the others can grow old.
-        slot.connections.iter().find(|connection| connection.has_room()).map(Multiplexed::seat)
     }
 
-    /// Keeps none that has ended.
-    pub(super) fn let_go_of_ended(&self, slot: usize) {
-        if let Some(slot) = self.slots.borrow_mut().get_mut(slot) {
-            slot.connections.retain(|connection| connection.is_usable());
-        }
-    }
-
-    /// The next place that comes free on one of this worker's connections.
-    pub(super) fn wait(&self, slot: usize, place: &Rc<Waiting>) -> oneshot::Receiver<Seat> {
-        of(&mut self.slots.borrow_mut(), slot).waiters.join(place)
+    /// The next place that comes free on one of this worker's connections, on those that were opened after the one of this number.
+    pub(super) fn wait(&self, slot: usize, place: &Rc<Waiting>, after: u64) -> oneshot::Receiver<Seat> {
+        of(&mut self.slots.borrow_mut(), slot).waiters.join(place, after)
     }
 
     /// There is room: gives it to those that wait.
@@ -90,11 +106,17 @@ impl Shared {
             let turn = {
                 let mut slots = self.slots.borrow_mut();
                 let Some(slot) = slots.get_mut(slot) else { return };
-                if slot.waiters.waiting() == 0 {
+                if slot.waiters.is_empty() {
                     return;
                 }
+                self.let_go_of_ended(slot);
+                let Slot { connections, waiters, .. } = slot;
+                let mut with_room = connections.iter().filter(|connection| connection.has_room());
                 // One that is not given a place keeps its turn.
-                self.place(slot).and_then(|seat| Some((seat, slot.waiters.pop()?)))
+                with_room.find_map(|connection| {
+                    let waiter = waiters.pop(connection.number())?;
+                    Some((connection.seat(), waiter))
+                })
             };
             let Some((seat, waiter)) = turn else { return };
             // Of a request that goes away at this moment, the place comes back here.
@@ -112,7 +134,9 @@ impl Shared {
         }
         let mut slots = self.slots.borrow_mut();
         let Some(slot) = slots.get_mut(slot) else { return };
-        if waiting > slot.waiters.waiting() {
+        // Who wants a newer connection than there is cannot be served here either.
+        let newest = slot.connections.last().map_or(WHATEVER, |connection| connection.number());
+        if waiting > slot.waiters.waiting(newest) {
             self.turn.set((self.turn.get() + 1) % SHARED);
             // One that is never quiet carries no further requests, and ends with those that it has.
             if connection.quiet_since().is_some() || self.turn.get() == 0 {
@@ -126,6 +150,11 @@ impl Shared {
         let slots = self.slots.borrow();
         let since = slots.get(slot).and_then(|slot| slot.http_1);
         since.is_some_and(|since| self.ticks.now().wrapping_sub(since) < self.max_age)
+    }
+
+    /// It may speak something else by now.
+    pub(super) fn forget_http_1(&self, slot: usize) {
+        of(&mut self.slots.borrow_mut(), slot).http_1 = None;
     }
 
     /// Takes note of a connection, or of an upstream that did not want HTTP/2.
@@ -150,7 +179,7 @@ impl Shared {
     pub(super) fn dial(
         &self,
         slot: usize,
-        attempt: LocalBoxFuture<'static, Result<Weak<Multiplexed>, Rc<ConnectError>>>,
+        attempt: LocalBoxFuture<'static, Result<Weak<Multiplexed>, Failed>>,
     ) -> Dial {
         let dial = attempt.shared();
         of(&mut self.slots.borrow_mut(), slot).dial = Some(dial.clone());

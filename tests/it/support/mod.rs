@@ -19,7 +19,7 @@ pub use self::{
     http2_server::{Asked, Http2Server, reset_of, reset_of_stream},
     sidecar::{Sidecar, credential},
     tls_server::{Authority, Seen, TlsServer},
-    tls_upstream::{Files, TlsUpstream, mark},
+    tls_upstream::{Files, TlsUpstream, config as server_config, mark},
 };
 
 /// What a fake provider answers: a token with this number.

@@ -77,7 +77,7 @@ impl TlsUpstream {
     }
 }
 
-pub(super) fn config(authority: &Authority, name: &str, callers: Option<&Authority>) -> Arc<ServerConfig> {
+pub fn config(authority: &Authority, name: &str, callers: Option<&Authority>) -> Arc<ServerConfig> {
     let builder = ServerConfig::builder_with_provider(tls::provider());
     let builder = builder.with_safe_default_protocol_versions().unwrap();
     let builder = match callers {
