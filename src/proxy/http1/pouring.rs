@@ -12,7 +12,7 @@ use crate::proxy::{
 };
 
 /// Less than this is copied: two calls more for each time that some of it comes cost as much.
-const LARGE: u64 = 32 * 1024;
+const LARGE: u64 = 128 * 1024;
 
 /// How far the kernel is with an answer.
 pub(super) struct Pouring<'a> {
