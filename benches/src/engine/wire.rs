@@ -11,6 +11,7 @@ use std::{
 use rustix::{
     event::epoll::{self, EventData, EventFlags},
     fd::OwnedFd,
+    net::RecvFlags,
 };
 
 pub struct Wire {
@@ -48,6 +49,15 @@ impl Wire {
             }
         }
         plain(tls, buffer)
+    }
+
+    /// Takes what has arrived, up to as much as fits the buffer, without copying it there (tcp(7), `MSG_TRUNC`). Without TLS only.
+    pub fn skip(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        if self.tls.is_some() {
+            return self.read(buffer);
+        }
+        let skipped = rustix::net::recv(&self.socket, buffer, RecvFlags::TRUNC);
+        unblocked(skipped.map(|(_, count)| count).map_err(io::Error::from))
     }
 
     /// Asks for writability only while something waits to be written.

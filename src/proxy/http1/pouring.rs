@@ -8,7 +8,7 @@ use std::{
 use super::{Length, Wire};
 use crate::proxy::{
     body::AnswerBody,
-    pipe::{self, OWN, Pipe, Pipes},
+    pipe::{self, Pipe, Pipes},
 };
 
 /// Less than this is copied: two calls more for each time that some of it comes cost as much.
@@ -90,9 +90,11 @@ impl<'a> Pouring<'a> {
             return false;
         }
         // Where it is not known that the kernel does it, nothing must be in the pipe when it is found out.
-        let most = if self.pipes.are_proven() { OWN } else { 0 };
+        if !self.pipes.are_proven() && !matches!(wire.poll_flush(cx), Poll::Ready(Ok(()))) {
+            return false;
+        }
         let Some(mut pipe) = self.pipes.take() else { return false };
-        if !wire.pour_out(&mut pipe, most, cx) {
+        if !wire.pour_out(&mut pipe, cx) {
             return false;
         }
         (self.pipe, self.begun) = (Some(pipe), true);

@@ -22,7 +22,7 @@ use crate::{
     proxy::{
         activity::Activity,
         inflow::BrokenOff,
-        pipe::Pipe,
+        pipe::{self, Pipe},
         presence::{self, Look, Presence},
     },
 };
@@ -179,9 +179,9 @@ impl Wire {
     }
 
     /// Moves what is on its way out into a pipe, behind which the kernel moves more; false where it cannot.
-    pub(super) fn pour_out(&self, pipe: &mut Pipe, most: usize, cx: &mut Context<'_>) -> bool {
+    pub(super) fn pour_out(&self, pipe: &mut Pipe, cx: &mut Context<'_>) -> bool {
         let Inner { stream, out, .. } = &mut *self.inner.borrow_mut();
-        if !matches!(stream, Stream::Tcp(_)) || out.len() > most {
+        if !matches!(stream, Stream::Tcp(_)) || out.len() > pipe::OWN {
             return false;
         }
         matches!(out.poll_flush(pipe, &mut 0, cx), Poll::Ready(Ok(())))
