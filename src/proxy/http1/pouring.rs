@@ -47,7 +47,7 @@ impl<'a> Pouring<'a> {
         cx: &mut Context<'_>,
     ) -> Poll<Poured> {
         if self.pipe.is_none() && !self.begin(*length, body, wire, cx) {
-            return Poll::Ready(Poured::Nothing);
+            return Poll::Ready(if self.broken { Poured::Broken } else { Poured::Nothing });
         }
         loop {
             let Some(pipe) = &mut self.pipe else { return Poll::Ready(Poured::Nothing) };
@@ -95,6 +95,8 @@ impl<'a> Pouring<'a> {
         }
         let Some(mut pipe) = self.pipes.take() else { return false };
         if !wire.pour_out(&mut pipe, cx) {
+            // What is in the pipe already would be missing.
+            self.broken = pipe.holds();
             return false;
         }
         (self.pipe, self.begun) = (Some(pipe), true);
