@@ -115,7 +115,11 @@ impl Seat {
 
     fn moved(&self, is_asking: bool) {
         let mut state = self.state();
-        (state.since, state.is_asking) = (Instant::now(), is_asking);
+        // A question that comes byte by byte is no newer for it.
+        if !(is_asking && state.is_asking) {
+            state.since = Instant::now();
+        }
+        state.is_asking = is_asking;
     }
 
     fn go(&self) {

@@ -44,7 +44,12 @@ async fn until_ready(target: &Target, pid: Option<i32>, timeout: Duration) -> Re
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         match target.get(left.min(Duration::from_secs(2))).await {
             Ok(answer) if !pid.is_none_or(|pid| is_of(&answer, pid)) => {
-                seen = Some(format!("{target} is answered by another process"));
+                let whose = if answer.body.contains("\"pid\"") {
+                    "another process"
+                } else {
+                    "one that tells no `pid`"
+                };
+                seen = Some(format!("{target} is answered by {whose}"));
             }
             Ok(answer) if answer.status == 200 => return Ok(()),
             Ok(answer) => seen = Some(format!("{target} answered {}", answer.summary())),

@@ -1,7 +1,6 @@
 //! The body of an answer, streamed; it ties what it comes on to the answer.
 
 use std::{
-    io,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -122,12 +121,12 @@ impl AnswerBody {
         }
     }
 
-    /// Moves some of it into a pipe; 0 when it has broken off.
-    pub(super) fn poll_pour(&mut self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let Content::Upstream(Some(lease)) = &mut self.content else { return Poll::Ready(Ok(0)) };
-        let count = ready!(lease.poll_pour(pipe, cx))?;
+    /// Moves some of it into a pipe; 0 when it has to be read.
+    pub(super) fn poll_pour(&mut self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<usize> {
+        let Content::Upstream(Some(lease)) = &mut self.content else { return Poll::Ready(0) };
+        let count = ready!(lease.poll_pour(pipe, cx));
         self.content.finish_if_complete();
-        Poll::Ready(Ok(count))
+        Poll::Ready(count)
     }
 
     /// Gives the connection back if the body is complete already.

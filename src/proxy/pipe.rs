@@ -14,6 +14,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::Bytes;
 use rustix::io::Errno;
 use tokio::{
     io::{AsyncWrite, Interest},
@@ -38,7 +39,7 @@ pub(super) struct Pipes {
     spare: RefCell<Option<Ends>>,
     in_use: Cell<usize>,
     most: Cell<usize>,
-    // One has been filled from a socket: no sandbox refuses it.
+    // One has been emptied into a socket: no sandbox refuses it.
     proven: Cell<bool>,
 }
 
@@ -90,6 +91,15 @@ impl Pipes {
     pub(super) fn are_proven(&self) -> bool {
         self.proven.get()
     }
+
+    /// Takes note of an error. If it is the call that is refused, as by a sandbox that does not know it, and not a connection that
+    /// has ended, no pipe is taken any more.
+    fn told(&self, error: &io::Error) {
+        let refused = [Errno::INVAL, Errno::NOSYS, Errno::PERM, Errno::ACCESS];
+        if !self.are_proven() && Errno::from_io_error(error).is_some_and(|errno| refused.contains(&errno)) {
+            self.most.set(0);
+        }
+    }
 }
 
 impl Pipe {
@@ -103,33 +113,25 @@ impl Pipe {
         self.held == self.own
     }
 
-    /// Takes up to `left` bytes from a socket; 0 at the end of the connection. Nothing is lost by an error.
-    pub(super) fn poll_fill(
-        &mut self,
-        from: &TcpStream,
-        left: u64,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
+    /// Takes up to `left` bytes from a socket, if any come this way. 0 says nothing: the connection may have ended, and there may be
+    /// bytes that only a read brings (urgent ones before them, a socket that a kernel program feeds). So the runtime is not told that
+    /// the socket is empty either: whoever gets nothing reads, and that read waits.
+    pub(super) fn poll_fill(&mut self, from: &TcpStream, left: u64, cx: &mut Context<'_>) -> Poll<usize> {
         debug_assert!(self.has_room(), "a full pipe would look like a socket without bytes");
-        let Some(ends) = &self.ends else { return Poll::Ready(Ok(0)) };
+        let (Some(ends), Ok(())) = (&self.ends, ready!(from.poll_read_ready(cx))) else {
+            return Poll::Ready(0);
+        };
         let count = left.min(ROOM) as usize;
-        loop {
-            ready!(from.poll_read_ready(cx))?;
-            match from.try_io(Interest::READABLE, || splice(from, &ends.write, count)) {
-                Ok(count) => {
-                    self.held += count;
-                    self.pipes.proven.set(true);
-                    return Poll::Ready(Ok(count));
-                }
-                Err(error) if is_passing(&error) => {}
-                Err(error) => {
-                    if is_unknown(&error) {
-                        self.pipes.most.set(0);
-                    }
-                    return Poll::Ready(Err(error));
-                }
+        Poll::Ready(match splice(from, &ends.write, count) {
+            Ok(count) => {
+                self.held += count;
+                count
             }
-        }
+            Err(error) => {
+                self.pipes.told(&error);
+                0
+            }
+        })
     }
 
     /// Gives what it holds to a socket, as much as that takes. Tells how much of it came from a socket.
@@ -143,12 +145,30 @@ impl Pipe {
                     let own = count.min(self.own);
                     self.own -= own;
                     self.held -= count;
+                    self.pipes.proven.set(true);
                     return Poll::Ready(Ok(count - own));
                 }
                 Err(error) if is_passing(&error) => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) => {
+                    self.pipes.told(&error);
+                    return Poll::Ready(Err(error));
+                }
             }
         }
+    }
+
+    /// What it holds, where it turned out that no socket is given it.
+    pub(super) fn take_back(&mut self) -> io::Result<Bytes> {
+        let mut bytes = vec![0; self.held];
+        let mut at = 0;
+        while let (Some(ends), true) = (&self.ends, at < bytes.len()) {
+            match rustix::io::read(&ends.read, &mut bytes[at..])? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => at += count,
+            }
+        }
+        (self.held, self.own) = (0, 0);
+        Ok(bytes.into())
     }
 }
 
@@ -194,7 +214,8 @@ impl Ends {
     fn open() -> io::Result<Self> {
         use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        if fcntl_getpipe_size(&write)? < USUAL {
+        // In places, not in bytes: there must be some for what comes from a socket.
+        if fcntl_getpipe_size(&write)? < USUAL.max(4 * rustix::param::page_size()) {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         Ok(Self { read, write })
@@ -223,10 +244,4 @@ fn splice(_from: impl AsFd, _into: impl AsFd, _count: usize) -> io::Result<usize
 /// Whether to try again, when the runtime says that it is worth it.
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-}
-
-/// Whether it is the call that is refused, as by a sandbox that does not know it, and not the connection that has ended.
-pub(super) fn is_unknown(error: &io::Error) -> bool {
-    let refused = [Errno::INVAL, Errno::NOSYS, Errno::PERM, Errno::ACCESS];
-    Errno::from_io_error(error).is_some_and(|errno| refused.contains(&errno))
 }

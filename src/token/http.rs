@@ -166,10 +166,15 @@ fn field<'a>(headers: &'a HeaderMap, name: &reqwest::header::HeaderName) -> Opti
     headers.get(name)?.to_str().ok()
 }
 
+/// Codings that servers use (RFC 9110 §8.4.1, RFC 7932, RFC 8878). Of any other name it is found out by reading: some servers write
+/// a charset there.
+const CODINGS: [&str; 7] = ["gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"];
+
 /// Whether the content is not as it is (RFC 9110 §8.4). Nothing here unpacks it.
 fn is_coded(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(CONTENT_ENCODING).iter();
-    codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    let lines = headers.get_all(CONTENT_ENCODING).iter().filter_map(|line| line.to_str().ok());
+    let mut codings = lines.flat_map(|line| line.split(',')).map(str::trim);
+    codings.any(|coding| CODINGS.iter().any(|known| known.eq_ignore_ascii_case(coding)))
 }
 
 fn tell_of_anchors(invalid: &Invalid) {

@@ -35,6 +35,8 @@ pub(super) struct SigningClock {
     /// What the last answer showed, of whatever kind, if it matters.
     skew: Option<f64>,
     by_theirs: bool,
+    /// The last assertion was.
+    refused: bool,
     /// One warning for refusals in a row.
     told: bool,
 }
@@ -51,8 +53,9 @@ impl SigningClock {
             self.skew = Some(skew).filter(|skew| (MATTERS..BELIEVED).contains(&skew.abs()));
         }
         match failure {
-            None => self.told = false,
+            None => (self.told, self.refused) = (false, false),
             Some(error) if is_refusal(error) => {
+                self.refused = true;
                 self.by_theirs = !self.by_theirs && self.skew.is_some();
                 if self.by_theirs && !std::mem::replace(&mut self.told, true) {
                     tracing::warn!(
@@ -68,7 +71,9 @@ impl SigningClock {
 
     /// There is another key: what was refused before says nothing about the clocks.
     pub(super) fn renewed(&mut self) {
-        self.by_theirs = self.skew.is_some();
+        if self.refused {
+            self.by_theirs = self.skew.is_some();
+        }
     }
 }
 
@@ -101,7 +106,13 @@ mod tests {
         assert_eq!(after(Some(&refused), Some(-310.0)), 0, "it was not that");
         assert_eq!(after(Some(&refused), None), -310, "nor that");
         assert_eq!(after(None, Some(1.0)), 0, "somebody has set the clock");
-        clock.learn(None, Some(&refused), Some(200.0));
+        let mut clock = SigningClock::default();
+        clock.learn(None, None, Some(200.0));
+        clock.renewed();
+        assert_eq!(clock.now(ours), ours, "nothing was refused");
+        for _ in 0..2 {
+            clock.learn(None, Some(&refused), Some(200.0));
+        }
         clock.renewed();
         assert_eq!(between(clock.now(ours), ours).round() as i64, 200);
     }

@@ -139,8 +139,9 @@ impl Writing<'_> {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Poured::All) => continue,
                 Poll::Ready(Poured::Broken) => {
+                    // Nothing goes out behind what is missing.
                     (self.whole, self.body) = (false, None);
-                    break;
+                    return Poll::Ready(Ok(()));
                 }
                 Poll::Ready(Poured::Nothing) => {}
             }

@@ -178,13 +178,15 @@ impl Wire {
         self.inner.borrow_mut().poll_flush(&self.activity, cx)
     }
 
-    /// Moves what is on its way out into a pipe, behind which the kernel moves more; false where it cannot.
+    /// Whether the kernel can move bytes to this caller.
+    pub(super) fn takes_pours(&self) -> bool {
+        matches!(self.inner.borrow().stream, Stream::Tcp(_))
+    }
+
+    /// Moves what is on its way out into a pipe, behind which the kernel moves more; false when that is too much, or fails.
     pub(super) fn pour_out(&self, pipe: &mut Pipe, cx: &mut Context<'_>) -> bool {
-        let Inner { stream, out, .. } = &mut *self.inner.borrow_mut();
-        if !matches!(stream, Stream::Tcp(_)) || out.len() > pipe::OWN {
-            return false;
-        }
-        matches!(out.poll_flush(pipe, &mut 0, cx), Poll::Ready(Ok(())))
+        let out = &mut self.inner.borrow_mut().out;
+        out.len() <= pipe::OWN && matches!(out.poll_flush(pipe, &mut 0, cx), Poll::Ready(Ok(())))
     }
 
     /// Moves bytes from a pipe to the caller.

@@ -2,7 +2,6 @@
 
 use std::{
     future::poll_fn,
-    io,
     rc::Rc,
     task::{Context, Poll},
 };
@@ -131,12 +130,8 @@ impl Lease {
         self.connection.line.pours()
     }
 
-    /// Moves some of it into a pipe; 0 when the upstream has broken off.
-    pub(in crate::proxy) fn poll_pour(
-        &mut self,
-        pipe: &mut Pipe,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
+    /// Moves some of it into a pipe; 0 when it has to be read.
+    pub(in crate::proxy) fn poll_pour(&mut self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<usize> {
         self.connection.line.poll_pour(pipe, cx)
     }
 

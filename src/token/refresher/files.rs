@@ -11,28 +11,20 @@ use tokio::{task, time};
 use super::{PATIENCE, Refresher};
 use crate::{
     tls::{Standing, Validity},
-    token::{
-        client_auth::ClientAuthMethod, error::FetchError, oauth::OAuthConfig, source::SourceConfig,
-        supplier::Supplier,
-    },
+    token::{client_auth::ClientAuthMethod, error::FetchError, source::SourceConfig, supplier::Supplier},
 };
 
 /// A file that has changed is read again after so long, until it is the same twice: somebody may be writing it.
 const SETTLE: Duration = Duration::from_millis(250);
 
-/// Whether every file that this source asks with holds a token that somebody else renews all the time, such as a JWT-SVID every
-/// few minutes. A new one then says nothing of the token that is held. With a secret beside it a change may be that of the
-/// secret, which is tried at once.
+/// Whether the file that this source asks with shows who the client is by a token that somebody else renews all the time, such as
+/// a JWT-SVID every few minutes. A new one then says nothing of the token that is held. One that says for whom a token is asked may
+/// be another subject's, which must not be spoken for any longer.
 pub(in crate::token) fn is_fed(source: &SourceConfig) -> bool {
-    let lasting = |oauth: &OAuthConfig| {
-        !matches!(oauth.client_auth, ClientAuthMethod::ClientAssertion | ClientAuthMethod::None)
-    };
     match source {
         SourceConfig::ClientCredentials(config) => {
             config.oauth.client_auth == ClientAuthMethod::ClientAssertion
         }
-        SourceConfig::JwtBearer(config) => config.assertion.is_some() && !lasting(&config.oauth),
-        SourceConfig::TokenExchange(config) => !lasting(&config.oauth),
         _ => false,
     }
 }

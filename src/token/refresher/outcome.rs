@@ -68,7 +68,11 @@ impl Refresher {
         let again = self.shared.end_again(&issued.token, told);
         let expires = again.unwrap_or(told);
         let left = expires.left(begun);
-        let margin = if again.is_some() { schedule::margin_again(left) } else { schedule::margin(left) };
+        // Only what is told can be rounded up.
+        let margin = match issued.lifetime {
+            Lifetime::Known(_) if again.is_some() => schedule::margin_again(left),
+            _ => schedule::margin(left),
+        };
         let usable_until = begun.after(left.saturating_sub(margin));
         if usable_until.has_passed(self.shared.clock().now()) && again.is_none() {
             return Err(FetchError::Malformed("the token had expired when it came"));

@@ -1,10 +1,10 @@
 //! Answers so large that the kernel moves them (`src/proxy/http1/pouring.rs`): they come as others do, and break off as others do.
 
-use std::{fs, thread};
+use std::{fs, io::Write as _, net::Shutdown, thread, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::support::{Caller, FakeServer, PATIENCE, Reply, Sidecar, get, provider};
+use crate::support::{Caller, FakeServer, PATIENCE, Reply, Sidecar, credential, get, provider};
 
 const MIB: usize = 1 << 20;
 
@@ -132,6 +132,68 @@ fn a_caller_that_leaves_in_a_large_answer_leaves_nothing_to_others() {
         let answer = get(sidecar.proxy, &format!("/{MIB}"));
         assert!(answer.complete && answer.body == body(MIB));
     }
+}
+
+#[test]
+fn callers_that_take_nothing_share_a_few_pipes_and_the_answers_of_others_are_copied() {
+    let (provider, upstream) = (provider(), upstream());
+    let route = format!("[routes.main]\nupstream = \"{}\"\ncredential = \"main\"\n", upstream.url());
+    let sidecar = Sidecar::with_workers("1", &format!("{}{route}", credential(&provider)));
+    let before = pipes();
+    let mut slow: Vec<_> = (0..18).map(|_| Caller::connect(sidecar.proxy)).collect();
+    for caller in &mut slow {
+        ask(caller, 12 * MIB);
+    }
+    until(|| pipes() - before == 32);
+    for caller in &mut slow {
+        let answer = caller.answer();
+        assert!(answer.complete && answer.body == body(12 * MIB));
+    }
+}
+
+#[test]
+fn a_large_answer_that_is_reset_is_not_whole() {
+    let provider = provider();
+    let upstream = FakeServer::start(|_| {
+        Reply::raw(format!("HTTP/1.1 200 OK\r\nContent-Length: {MIB}\r\n\r\n")).then(|_, stream| {
+            stream.write_all(&body(MIB / 2)).unwrap();
+            socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO)).unwrap();
+            stream.shutdown(Shutdown::Both).unwrap();
+        })
+    });
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+    for _ in 0..5 {
+        let answer = get(sidecar.proxy, "/");
+        assert!(answer.status == 200 && !answer.complete && body(MIB).starts_with(&answer.body));
+    }
+}
+
+#[test]
+fn requests_behind_a_large_answer_are_answered_after_it() {
+    let (provider, upstream) = (provider(), upstream());
+    let sidecar = Sidecar::to(&upstream.url(), &provider, "");
+    let mut caller = Caller::connect(sidecar.proxy);
+    let sizes = [MIB, 10, 200_000, 2 * MIB, 0];
+    for size in sizes {
+        ask(&mut caller, size);
+    }
+    for size in sizes {
+        assert!(caller.answer().body == body(size), "{size}");
+    }
+}
+
+#[test]
+fn who_takes_nothing_of_a_large_answer_for_idle_timeout_loses_the_connection() {
+    let (provider, upstream) = (provider(), upstream());
+    let route = format!("[routes.main]\nupstream = \"{}\"\ncredential = \"main\"\n", upstream.url());
+    let sidecar =
+        Sidecar::run(&format!("[proxy]\nidle_timeout = \"600ms\"\n{}{route}", credential(&provider)));
+    let before = pipes();
+    let mut caller = Caller::connect(sidecar.proxy);
+    ask(&mut caller, 32 * MIB);
+    until(|| pipes() > before);
+    until(|| sidecar.metric("attache_requests_in_flight{route=\"main\"}") < 0.5);
+    assert!(!caller.answer().complete);
 }
 
 #[test]

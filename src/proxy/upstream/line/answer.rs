@@ -1,9 +1,6 @@
 //! The answer on its way: its head, and its body, read here or moved by the kernel.
 
-use std::{
-    io,
-    task::{Context, Poll, ready},
-};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -95,19 +92,20 @@ impl Line {
         }
     }
 
-    /// Moves some of the answer's body into a pipe; 0 when the upstream has broken off. Only while it [`pours`](Self::pours).
+    /// Moves some of the answer's body into a pipe, while it [`pours`](Self::pours); 0 when nothing comes this way, and it has to be
+    /// read.
     pub(in crate::proxy::upstream) fn poll_pour(
         &mut self,
         pipe: &mut Pipe,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
+    ) -> Poll<usize> {
         let (Some(stream), Some(left)) = (self.stream.plain(), self.answer.left()) else {
-            return Poll::Ready(Ok(0));
+            return Poll::Ready(0);
         };
         self.inlet.expect_heads();
-        let count = ready!(pipe.poll_fill(stream, left, cx))?;
+        let count = ready!(pipe.poll_fill(stream, left, cx));
         self.answer.passed(count);
-        Poll::Ready(Ok(count))
+        Poll::Ready(count)
     }
 
     /// The next piece of the answer's body.
