@@ -214,8 +214,7 @@ impl Ends {
     fn open() -> io::Result<Self> {
         use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        // In places, not in bytes: there must be some for what comes from a socket.
-        if fcntl_getpipe_size(&write)? < USUAL.max(4 * rustix::param::page_size()) {
+        if fcntl_getpipe_size(&write)? < USUAL {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         Ok(Self { read, write })
