@@ -5,8 +5,7 @@
 //!    [`Facts`].
 //! 2. `encode` writes heads and chunks, `out` holds what is on its way to the socket, `inlet` what has come from it.
 //! 3. `wire` is the connection of a caller, `converse` serves the requests on it, `reply` writes an answer, of which the kernel does
-//!    `pouring` if it is large. The connection to an
-//!    upstream is `upstream::Connection`.
+//!    `pouring` if it is large. The connection to an upstream is `upstream::Connection`.
 //!
 //! Everything about a request happens in one task, the one of the caller's connection: it reads the request, writes it to the
 //! upstream, reads the answer and writes it back (towards an HTTP/2 upstream, the connection has a task too). So nothing is

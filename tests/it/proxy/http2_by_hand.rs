@@ -13,12 +13,11 @@ use std::{
 
 use http::HeaderValue;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use tokio::time::Instant;
 
 use crate::support::{
-    Authority, FakeServer, Files, Http2Caller, PATIENCE, Sidecar, block, credential,
+    Authority, FakeServer, Files, Http2Caller, Sidecar, block, credential,
     either::ask,
-    frame, get, http2_request, post, provider, server_config,
+    frame, get, http2_request, post, provider, server_config, until,
     websocket::{Chat, Http},
 };
 
@@ -85,18 +84,6 @@ fn listen() -> (TcpListener, String) {
 fn with_one_worker(url: &str, provider: &FakeServer, lines: &str) -> Sidecar {
     let route = format!("[routes.main]\nupstream = \"{url}\"\ncredential = \"main\"\n{H2C}\n{lines}\n");
     Sidecar::with_workers("1", &format!("{}{route}", credential(provider)))
-}
-
-fn wait_until(holds: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < PATIENCE);
-        thread::yield_now();
-    }
-}
-
-fn in_flight(sidecar: &Sidecar) -> f64 {
-    sidecar.metric("attache_requests_in_flight{route=\"main\"}")
 }
 
 /// How many requests wait for a connection to an upstream.
@@ -301,7 +288,7 @@ fn who_opens_a_connection_after_its_turn_in_the_queue_is_served_before_those_beh
             let mut request = http2_request("GET", "/");
             request.headers_mut().insert(number, HeaderValue::from_static("now"));
             let exchange = caller.begin(request, None);
-            wait_until(|| waiting(&sidecar, &url) > f64::from(count) - 0.5);
+            until(|| waiting(&sidecar, &url) > f64::from(count) - 0.5);
             exchange
         })
         .collect();
@@ -327,7 +314,7 @@ fn an_attempt_that_fails_counts_once_however_many_waited_for_it() {
     sidecar.ready();
     let mut caller = Http2Caller::connect(sidecar.proxy);
     let exchanges: Vec<_> = (0..5).map(|_| caller.begin(http2_request("GET", "/"), None)).collect();
-    wait_until(|| in_flight(&sidecar) > 4.5);
+    until(|| sidecar.in_flight() > 4.5);
     leave.send(()).unwrap();
     for exchange in exchanges {
         assert_eq!(caller.rest(exchange).status, 502);
@@ -357,7 +344,7 @@ fn an_attempt_that_failed_with_nobody_left_to_wait_for_it_is_over() {
     let given_up = caller.begin(http2_request("GET", "/"), None);
     told.recv().unwrap();
     drop(given_up);
-    wait_until(|| in_flight(&sidecar) < 0.5);
+    until(|| sidecar.in_flight() < 0.5);
     told.recv().unwrap();
     assert_eq!(caller.get("/").status, 200);
 }
@@ -413,7 +400,7 @@ fn a_connection_that_nobody_was_left_to_take_is_a_kept_one() {
     let given_up = caller.begin(http2_request("GET", "/"), None);
     told.recv().unwrap();
     drop(given_up);
-    wait_until(|| in_flight(&sidecar) < 0.5);
+    until(|| sidecar.in_flight() < 0.5);
     speak.send(()).unwrap();
     told.recv().unwrap();
     assert_eq!(caller.get("/").status, 200);

@@ -16,7 +16,7 @@ use tokio::{sync::Semaphore, time::Instant};
 
 use crate::support::{
     Caller, FakeServer, Http2Caller, Http2Server, PATIENCE, Sidecar, block, credential, echo, frame,
-    http2_request, provider,
+    http2_request, provider, until,
 };
 
 /// An upstream that takes one stream at a time, and holds it until it is let go.
@@ -226,21 +226,9 @@ fn serve_mutely(mut stream: TcpStream, silence: &Mutex<()>) {
     }
 }
 
-fn until(holds: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < PATIENCE);
-        thread::yield_now();
-    }
-}
-
-fn in_flight(sidecar: &Sidecar) -> f64 {
-    sidecar.metric("attache_requests_in_flight{route=\"main\"}")
-}
-
 /// Begins requests with long heads and gives them up, until one is the last.
 fn fill(sidecar: &Sidecar, is_last: impl Fn() -> bool) {
-    let (long, others) = ("x".repeat(60_000), in_flight(sidecar));
+    let (long, others) = ("x".repeat(60_000), sidecar.in_flight());
     let mut caller = Http2Caller::connect(sidecar.proxy);
     for given_up in 1..5_000 {
         if given_up % 16 == 0 {
@@ -249,10 +237,10 @@ fn fill(sidecar: &Sidecar, is_last: impl Fn() -> bool) {
         let mut request = http2_request("GET", "/");
         request.headers_mut().insert("x", HeaderValue::from_str(&long).unwrap());
         let exchange = caller.begin(request, None);
-        until(|| in_flight(sidecar) > others + 0.5);
+        until(|| sidecar.in_flight() > others + 0.5);
         let is_last = is_last();
         drop(exchange);
-        until(|| in_flight(sidecar) < others + 0.5);
+        until(|| sidecar.in_flight() < others + 0.5);
         if is_last {
             return;
         }
@@ -303,14 +291,14 @@ fn requests_that_wait_for_heads_to_be_written_go_on_when_they_are() {
     // One that goes on: a connection that nothing is under way on would make room for another one, and one that ends would tell
     // the others.
     let _held = begin("not-me");
-    until(|| in_flight(&sidecar) > 0.5);
+    until(|| sidecar.in_flight() > 0.5);
     let begun = Instant::now();
     let (caller, exchange) = loop {
         assert!(begun.elapsed() < PATIENCE, "the kernel takes whatever is written");
-        until(|| in_flight(&sidecar) < 1.5);
+        until(|| sidecar.in_flight() < 1.5);
         fill(&sidecar, waits);
         let asking = begin("answer-me");
-        until(|| in_flight(&sidecar) > 1.5);
+        until(|| sidecar.in_flight() > 1.5);
         // Unless the kernel has taken some more meanwhile.
         if waits() {
             break asking;

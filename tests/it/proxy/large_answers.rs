@@ -1,10 +1,8 @@
 //! Answers so large that the kernel moves them (`src/proxy/http1/pouring.rs`): they come as others do, and break off as others do.
 
-use std::{fs, io::Write as _, net::Shutdown, thread, time::Duration};
+use std::{fs, io::Write as _, net::Shutdown, time::Duration};
 
-use tokio::time::Instant;
-
-use crate::support::{Caller, FakeServer, PATIENCE, Reply, Sidecar, credential, get, provider};
+use crate::support::{Caller, FakeServer, Reply, Sidecar, credential, get, provider, until};
 
 const MIB: usize = 1 << 20;
 
@@ -37,14 +35,6 @@ fn pipes() -> usize {
     let files = fs::read_dir("/proc/self/fd").unwrap().flatten();
     let targets = files.filter_map(|file| fs::read_link(file.path()).ok());
     targets.filter(|target| target.to_string_lossy().starts_with("pipe:")).count()
-}
-
-fn until(holds: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < PATIENCE);
-        thread::yield_now();
-    }
 }
 
 #[test]
@@ -128,7 +118,7 @@ fn a_caller_that_leaves_in_a_large_answer_leaves_nothing_to_others() {
         } else {
             drop(caller);
         }
-        until(|| sidecar.metric("attache_requests_in_flight{route=\"main\"}") < 0.5);
+        until(|| sidecar.in_flight() < 0.5);
         let answer = get(sidecar.proxy, &format!("/{MIB}"));
         assert!(answer.complete && answer.body == body(MIB));
     }
@@ -192,7 +182,7 @@ fn who_takes_nothing_of_a_large_answer_for_idle_timeout_loses_the_connection() {
     let mut caller = Caller::connect(sidecar.proxy);
     ask(&mut caller, 32 * MIB);
     until(|| pipes() > before);
-    until(|| sidecar.metric("attache_requests_in_flight{route=\"main\"}") < 0.5);
+    until(|| sidecar.in_flight() < 0.5);
     assert!(!caller.answer().complete);
 }
 

@@ -22,6 +22,15 @@ pub use self::{
     tls_upstream::{Files, TlsUpstream, config as server_config, mark},
 };
 
+/// Waits until something is so.
+pub fn until(holds: impl Fn() -> bool) {
+    let begun = tokio::time::Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE);
+        std::thread::yield_now();
+    }
+}
+
 /// What a fake provider answers: a token with this number.
 pub fn token(number: usize, lifetime: u64) -> Reply {
     Reply::json(

@@ -66,6 +66,11 @@ impl Sidecar {
         ))
     }
 
+    /// How many requests of the route `main` are under way.
+    pub fn in_flight(&self) -> f64 {
+        self.metric("attache_requests_in_flight{route=\"main\"}")
+    }
+
     /// The value of a metric with exactly these labels.
     pub fn metric(&self, series: &str) -> f64 {
         let text = String::from_utf8(self.metrics.render()).unwrap();
