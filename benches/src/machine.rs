@@ -90,5 +90,6 @@ pub fn describe() -> String {
         format!("{} (family {}, model {})", field("model name"), field("cpu family"), field("model\t"));
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let count = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
-    format!("{family}, {count} processors, Linux {}", kernel.trim())
+    let congestion = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap_or_default();
+    format!("{family}, {count} processors, Linux {}, TCP with {}", kernel.trim(), congestion.trim())
 }

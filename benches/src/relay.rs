@@ -9,21 +9,28 @@ use std::{
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
+use crate::engine::{dial, do_not_pace};
+
+/// Holds the largest messages that are asked for but one, so that these take one read and one write.
+const BUFFER: usize = 256 * 1024;
+
 pub fn run(listen: &str, upstream: &str) -> io::Result<()> {
     let listener = TcpListener::bind(listen)?;
     listener.set_nonblocking(true)?;
+    do_not_pace(&listener);
+    let upstream = upstream.parse().map_err(io::Error::other)?;
     let poll = epoll::create(CreateFlags::CLOEXEC)?;
     epoll::add(&poll, listener.as_fd(), EventData::new_u64(u64::MAX), EventFlags::IN)?;
     let mut sides: Vec<Option<TcpStream>> = Vec::new(); // side n talks to side n ^ 1
     let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; 256];
-    let mut buffer = vec![0; 65_536];
+    let mut buffer = vec![0; BUFFER];
     loop {
         let count = epoll::wait(&poll, &mut events, None)?;
         for event in &events[..count] {
             let token = event.data.u64();
             if token == u64::MAX {
                 while let Ok((caller, _)) = listener.accept() {
-                    for side in [caller, TcpStream::connect(upstream)?] {
+                    for side in [caller, dial(upstream)?] {
                         side.set_nodelay(true)?;
                         side.set_nonblocking(true)?;
                         epoll::add(

@@ -12,7 +12,7 @@ use std::{
 
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use crate::engine::{self, Answer, Answers, Engine};
+use crate::engine::{self, Answer, Answers, BYTE, Engine, LARGE, Stock};
 
 pub struct Site {
     pub directory: PathBuf,
@@ -46,8 +46,9 @@ impl Site {
         fs::write(directory.join("secret"), "not-a-secret")?;
         fs::set_permissions(directory.join("secret"), fs::Permissions::from_mode(0o600))?;
         let tls = certificates(&directory)?;
-        let mut by_name: Vec<(&'static str, Rc<Answer>)> =
-            SIZES.iter().map(|(name, size)| (*name, answer("200 OK", &vec![b'x'; *size]))).collect();
+        let stock = Rc::new(Stock::new()?);
+        let sized = |size| answer_from(Some(&stock), "200 OK", &vec![BYTE; size]);
+        let mut by_name: Vec<_> = SIZES.iter().map(|(name, size)| (*name, sized(*size))).collect();
         by_name.push((GRPC.1, grpc_answer()));
         for (path, lifetime, end) in [("token", 86_400, 1), ("short", 2, 1), ("short", 2, 2)] {
             let json =
@@ -97,6 +98,11 @@ const FIELDS: [(&str, &str); 4] = [
 ];
 
 fn answer(status: &str, body: &[u8]) -> Rc<Answer> {
+    answer_from(None, status, body)
+}
+
+/// The same, if it is a large one with its body in a file.
+fn answer_from(stock: Option<&Rc<Stock>>, status: &str, body: &[u8]) -> Rc<Answer> {
     let length = body.len().to_string();
     let mut head = format!("HTTP/1.1 {status}\r\n");
     for (name, value) in FIELDS.iter().chain([&("content-length", length.as_str())]) {
@@ -112,7 +118,8 @@ fn answer(status: &str, body: &[u8]) -> Rc<Answer> {
         engine::put_frame(&mut http2, engine::DATA, engine::END_STREAM, 0, body);
     }
     let http1 = [head.as_bytes(), b"\r\n", body].concat().into();
-    Rc::new(Answer { http1, http2, given: Cell::new(0) })
+    let stock = stock.filter(|_| body.len() >= LARGE).map(|stock| (stock.clone(), body.len()));
+    Rc::new(Answer { http1, stock, http2, given: Cell::new(0) })
 }
 
 /// A message as gRPC frames it: not compressed, its length, its bytes.
@@ -128,7 +135,7 @@ fn grpc_answer() -> Rc<Answer> {
     engine::put_frame(&mut http2, engine::DATA, 0, 0, &grpc_message());
     let trailers = engine::literals(&[("grpc-status", "0"), ("grpc-message", "")]);
     engine::put_frame(&mut http2, engine::HEADERS, engine::END_HEADERS | engine::END_STREAM, 0, &trailers);
-    Rc::new(Answer { http1: Rc::new([]), http2, given: Cell::new(0) })
+    Rc::new(Answer { http1: Rc::new([]), stock: None, http2, given: Cell::new(0) })
 }
 
 /// An authority and a certificate for `localhost`; TLS 1.3 with one cipher suite that every target has. What is returned makes a

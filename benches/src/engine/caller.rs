@@ -6,11 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{origin::header, wire::Wire};
+use super::{origin::header, stock::LARGE, wire::Wire};
 
-/// Of larger answers only the head and what comes with it is looked at: copying all of it, and all of what the upstream sends, the
-/// generator would be busier than a proxy that copies less.
-const LARGE: usize = 128 * 1024;
+/// What is read of a large answer until its head has come.
 const HEAD: usize = 4096;
 
 pub struct Caller {
@@ -38,11 +36,11 @@ impl Caller {
         done: &mut Vec<Duration>,
     ) -> io::Result<()> {
         while let Some(read) = match self.left {
-            Some(left) if expected > LARGE => {
+            Some(left) if expected >= LARGE => {
                 let count = left.min(buffer.len());
                 self.wire.skip(&mut buffer[..count])?
             }
-            None if expected > LARGE => self.wire.read(&mut buffer[..HEAD])?,
+            None if expected >= LARGE => self.wire.read(&mut buffer[..HEAD])?,
             _ => self.wire.read(buffer)?,
         } {
             if read == 0 {

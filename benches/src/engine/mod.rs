@@ -13,6 +13,7 @@ mod origin;
 mod origin2;
 mod run;
 mod slot;
+mod stock;
 mod wire;
 
 pub use self::{
@@ -20,11 +21,13 @@ pub use self::{
     hpack::literals,
     origin::{Answer, Answers},
     run::{Limit, Load, Plan, Tally},
+    stock::{BYTE, LARGE, Stock},
+    wire::{dial, do_not_pace},
 };
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener},
     os::fd::AsFd,
     rc::Rc,
     sync::Arc,
@@ -74,6 +77,7 @@ impl Engine {
         tls: Option<Arc<rustls::ServerConfig>>,
     ) -> io::Result<SocketAddr> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
+        wire::do_not_pace(&listener);
         rustix::net::listen(&listener, 4096)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
@@ -87,7 +91,7 @@ impl Engine {
     pub fn connect(&mut self, to: SocketAddr, count: usize, plan: &Rc<Plan>) -> io::Result<Load> {
         let mut callers = Vec::with_capacity(count);
         for opened in 0..count {
-            let wire = Wire::new(TcpStream::connect(to)?, None)?;
+            let wire = Wire::new(wire::dial(to)?, None)?;
             let slot = self.slots.put(Slot::Free);
             epoll::add(&self.poll, wire.socket.as_fd(), EventData::new_u64(slot as u64), EventFlags::IN)?;
             self.slots[slot] = match plan.streams {

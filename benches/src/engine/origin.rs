@@ -2,11 +2,13 @@
 
 use std::{cell::Cell, io, rc::Rc};
 
-use super::{frames::PREFACE, origin2::Origin2, wire::Wire};
+use super::{frames::PREFACE, origin2::Origin2, stock::Stock, wire::Wire};
 
 /// One answer in the forms of both protocols.
 pub struct Answer {
     pub http1: Rc<[u8]>,
+    /// Where its body is taken from if it is large, and how long that is.
+    pub stock: Option<(Rc<Stock>, usize)>,
     /// Frames without their stream.
     pub http2: Vec<u8>,
     /// How often it was given.
@@ -114,7 +116,7 @@ impl Origin {
                 bytes = &bytes[taken..];
                 let answer = answer.clone();
                 self.body = None;
-                self.wire.send(&answer.http1)?;
+                self.wire.answer(&answer)?;
                 continue;
             }
             // The common case parses in place: one request, whole.
@@ -153,7 +155,7 @@ impl Origin {
             bytes = &bytes[end - before..];
             self.head.clear();
             match body {
-                None => self.wire.send(&answer.http1)?,
+                None => self.wire.answer(&answer)?,
                 Some(body) => self.body = Some((body, answer)),
             }
         }
@@ -177,7 +179,12 @@ mod tests {
     #[test]
     fn a_token_endpoint_gives_two_tokens_in_turn_and_both_are_let_in() {
         let answer = |text: &str| {
-            Rc::new(Answer { http1: text.as_bytes().into(), http2: Vec::new(), given: Cell::new(0) })
+            Rc::new(Answer {
+                http1: text.as_bytes().into(),
+                stock: None,
+                http2: Vec::new(),
+                given: Cell::new(0),
+            })
         };
         let answers = Answers {
             by_name: vec![("short", answer("1")), ("128", answer("body")), ("short", answer("2"))],

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     io::{self, Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     os::fd::AsFd,
     rc::Rc,
 };
@@ -11,15 +11,50 @@ use std::{
 use rustix::{
     event::epoll::{self, EventData, EventFlags},
     fd::OwnedFd,
-    net::RecvFlags,
+    net::{AddressFamily, RecvFlags, SocketFlags, SocketType},
 };
+
+use super::origin::Answer;
 
 pub struct Wire {
     pub socket: TcpStream,
     tls: Option<Box<rustls::ServerConnection>>,
-    pending: VecDeque<(Rc<[u8]>, usize)>,
+    pending: VecDeque<Pending>,
     /// Whether the poll set asks for writability.
     asked: bool,
+}
+
+/// What waits to be sent, and how much of it has been.
+enum Pending {
+    Bytes(Rc<[u8]>, usize),
+    /// One whose body is in a file.
+    Answer(Rc<Answer>, usize),
+}
+
+impl Pending {
+    /// Sends what the kernel takes.
+    fn send(&mut self, mut socket: &TcpStream) -> io::Result<usize> {
+        let (count, sent) = match self {
+            Self::Bytes(bytes, sent) => (socket.write(&bytes[*sent..])?, sent),
+            Self::Answer(answer, sent) => {
+                let Some((stock, size)) = &answer.stock else { return Ok(0) };
+                let count = match (answer.http1.len() - size).checked_sub(*sent) {
+                    Some(left @ 1..) => stock.send_head(socket, &answer.http1[*sent..*sent + left])?,
+                    _ => stock.send_body(socket, answer.http1.len() - *sent)?,
+                };
+                (count, sent)
+            }
+        };
+        *sent += count;
+        Ok(count)
+    }
+
+    fn is_sent(&self) -> bool {
+        match self {
+            Self::Bytes(bytes, sent) => *sent == bytes.len(),
+            Self::Answer(answer, sent) => *sent == answer.http1.len(),
+        }
+    }
 }
 
 impl Wire {
@@ -71,9 +106,18 @@ impl Wire {
         Ok(())
     }
 
+    /// Sends an answer; without TLS a large body comes from its file.
+    pub fn answer(&mut self, answer: &Rc<Answer>) -> io::Result<()> {
+        if answer.stock.is_none() || self.tls.is_some() {
+            return self.send(&answer.http1);
+        }
+        self.pending.push_back(Pending::Answer(answer.clone(), 0));
+        self.flush()
+    }
+
     pub fn send(&mut self, bytes: &Rc<[u8]>) -> io::Result<()> {
         if let Some(sent) = self.try_send(bytes)? {
-            self.pending.push_back((bytes.clone(), sent));
+            self.pending.push_back(Pending::Bytes(bytes.clone(), sent));
         }
         Ok(())
     }
@@ -81,7 +125,7 @@ impl Wire {
     /// The same with bytes that are not kept.
     pub fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         if let Some(sent) = self.try_send(bytes)? {
-            self.pending.push_back((bytes.into(), sent));
+            self.pending.push_back(Pending::Bytes(bytes.into(), sent));
         }
         Ok(())
     }
@@ -104,12 +148,11 @@ impl Wire {
             while tls.wants_write() && unblocked(tls.write_tls(&mut self.socket))?.is_some() {}
             return Ok(());
         }
-        while let Some((bytes, sent)) = self.pending.front_mut() {
-            match unblocked(self.socket.write(&bytes[*sent..]))? {
-                None => break,
-                Some(more) => *sent += more,
+        while let Some(pending) = self.pending.front_mut() {
+            if unblocked(pending.send(&self.socket))?.is_none() {
+                break;
             }
-            if *sent == bytes.len() {
+            if pending.is_sent() {
                 self.pending.pop_front();
             }
         }
@@ -127,4 +170,19 @@ fn unblocked(result: io::Result<usize>) -> io::Result<Option<usize>> {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Where the machine's default is BBR, the generator would be busy with timers that pace what never leaves the machine. Before a socket
+/// connects; what a listening one has, its connections have.
+pub fn do_not_pace(socket: &impl AsFd) {
+    let _ = rustix::net::sockopt::set_tcp_congestion(socket, "reno");
+}
+
+/// A connection that is not paced.
+pub fn dial(to: SocketAddr) -> io::Result<TcpStream> {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    do_not_pace(&socket);
+    rustix::net::connect(&socket, &to)?;
+    Ok(socket.into())
 }

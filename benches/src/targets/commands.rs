@@ -41,7 +41,7 @@ pub fn of(kind: Kind, site: &Site, ports: &Ports, profile: Option<&Path>) -> io:
         Kind::NginxLarge => nginx("off", include_str!("../../peers/nginx-large.conf"))?,
         Kind::NginxUnbuffered => nginx("off", include_str!("../../peers/nginx-unbuffered.conf"))?,
         Kind::Haproxy => haproxy("")?,
-        Kind::HaproxyLarge => haproxy("tune.bufsize 131072")?,
+        Kind::HaproxyLarge => haproxy("tune.bufsize 131072\n    tune.pipesize 262144")?,
         Kind::Envoy => {
             let path = writer.write(include_str!("../../peers/envoy.yaml"), "yaml", &[])?;
             let options =
