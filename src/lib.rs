@@ -15,7 +15,7 @@
 //! | 4 | `main`, [`cli`], `app`, [`reload`], [`config`] |
 //! | 2 | [`proxy`], [`admin`] |
 //! | 1 | [`token`] |
-//! | 0 | [`telemetry`], [`secret`], [`tls`], [`guard`], [`readiness`], [`shutdown`], [`supervisor`], [`inherited`], [`listen`], [`duration`], [`invalid`], `chance`, `rfc3339` |
+//! | 0 | [`telemetry`], [`secret`], [`tls`], [`guard`], [`readiness`], [`shutdown`], [`supervisor`], [`inherited`], [`listen`], [`duration`], [`invalid`], `chance`, `loopback`, `rfc3339` |
 
 pub mod admin;
 pub mod app;
@@ -27,6 +27,7 @@ pub mod guard;
 pub mod inherited;
 pub mod invalid;
 pub mod listen;
+mod loopback;
 pub mod proxy;
 pub mod readiness;
 pub mod reload;

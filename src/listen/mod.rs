@@ -221,6 +221,20 @@ mod tests {
         assert!(Listen::parse(&long[..long.len() - 1]).is_ok());
     }
 
+    /// Where the kernel has such a choice.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn callers_on_this_machine_are_not_paced() {
+        let rules = UnixRules::new(&UnixConfig::default()).unwrap();
+        let socket = Socket::bind(&Listen::parse("127.0.0.1:0").unwrap(), &rules, false).unwrap();
+        let Listen::Tcp(address) = socket.local().unwrap() else { panic!("a TCP port") };
+        let _caller = std::net::TcpStream::connect(address).unwrap();
+        let Stream::Tcp(stream) = socket.listener().unwrap().accept().await.unwrap() else {
+            panic!("by TCP")
+        };
+        assert_eq!(rustix::net::sockopt::tcp_congestion(&stream).unwrap(), "reno");
+    }
+
     #[test]
     fn a_mode_is_octal_and_lets_somebody_in() {
         let rules = |mode: &str| UnixRules::new(&UnixConfig { mode: mode.into(), allowed_uids: vec![] });

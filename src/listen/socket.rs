@@ -34,7 +34,7 @@ use super::{
     Listen, Stream, UnixRules,
     port::{self, BACKLOG},
 };
-use crate::inherited;
+use crate::{inherited, loopback};
 
 /// How long, and how often, to wait for somebody else who is binding in the same folder.
 const TURN: (Duration, u32) = (Duration::from_millis(20), 50);
@@ -84,7 +84,12 @@ impl Socket {
             }
         };
         match &kind {
-            Kind::Tcp(listener) => listener.set_nonblocking(true)?,
+            Kind::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                if let Ok(address) = listener.local_addr() {
+                    loopback::do_not_pace(listener, address.ip());
+                }
+            }
             Kind::Unix(listener) => listener.set_nonblocking(true)?,
         }
         Ok(Self { kind, file })

@@ -25,10 +25,11 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
     ("duration", 0, &FLOOR_0),
     ("invalid", 0, &FLOOR_0),
     ("chance", 0, &FLOOR_0),
+    ("loopback", 0, &FLOOR_0),
     ("rfc3339", 0, &FLOOR_0),
 ];
 
-const FLOOR_0: [&str; 13] = [
+const FLOOR_0: [&str; 14] = [
     "telemetry",
     "secret",
     "tls",
@@ -41,6 +42,7 @@ const FLOOR_0: [&str; 13] = [
     "duration",
     "invalid",
     "chance",
+    "loopback",
     "rfc3339",
 ];
 

@@ -1,12 +1,16 @@
 //! A new connection: name, address, TCP, a proxy on the way, TLS.
 
-use std::{cell::Cell, io, os::fd::AsFd as _, rc::Rc, sync::Arc};
+use std::{cell::Cell, io, net::SocketAddr, os::fd::AsFd as _, rc::Rc, sync::Arc};
 
-use tokio::{net::TcpStream, time};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time,
+};
 use tokio_rustls::TlsConnector;
 
 use super::{Connection, Permit, Resolver, Upstream, UpstreamStream, dial::dial, terms::Terms};
 use crate::{
+    loopback,
     proxy::{config::UpstreamProtocol, error::Reason, presence},
     tls::Edition,
 };
@@ -140,9 +144,31 @@ pub(in crate::proxy) async fn establish(
 /// The first address of a name that accepts.
 pub(super) async fn tcp(resolver: &Resolver) -> Result<TcpStream, ConnectError> {
     let addresses = resolver.addresses().await.map_err(ConnectError::Unresolved)?;
-    let stream = dial(&addresses, TcpStream::connect).await.map_err(ConnectError::Unreachable)?;
+    let stream = dial(&addresses, open).await.map_err(ConnectError::Unreachable)?;
     // Small requests must not wait for the acknowledgement of earlier ones. Failing costs speed, nothing else.
     let _ = stream.set_nodelay(true);
     presence::keep_alive(stream.as_fd());
     Ok(stream)
+}
+
+async fn open(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    loopback::do_not_pace(&socket, address.ip());
+    socket.connect(address).await
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_to_this_machine_is_not_paced() {
+        let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = upstream.local_addr().unwrap().port();
+        let stream = tcp(&Resolver::new("127.0.0.1", port, false)).await.unwrap();
+        assert_eq!(rustix::net::sockopt::tcp_congestion(&stream).unwrap(), "reno");
+    }
 }
