@@ -240,7 +240,7 @@ mod tests {
             (64, 2, 4, 10, 1),
             (16, 2, 1, 2, 2),
             (1024, 2, 1, 635, 64),
-            (20_000, 2, 1, 14_835, 64),
+            (20_000, 2, 1, 14_867, 64),
         ] {
             let room = Room::new(files, workers, listeners);
             assert_eq!(room, Room { callers, refused }, "{files} {workers} {listeners}");

@@ -21,11 +21,12 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Bytes that one filling may take: what a slow reader keeps in the kernel beside the buffers of its sockets.
-const ROOM: u64 = 512 * 1024;
+/// Bytes that one filling may take: what a slow reader keeps in the kernel beside the buffers of its sockets. Linux asks a socket for
+/// no more than a page for each free place of a pipe, so a pipe is made as large.
+const ROOM: usize = 256 * 1024;
 
 /// How many pipes a worker may have at once, where there are enough files: a body that gets none is copied.
-const MOST: usize = 16;
+const MOST: usize = 8;
 
 /// What may be written into one from here: a half, which leaves places for what comes from a socket.
 pub(super) const OWN: usize = 32 * 1024;
@@ -38,6 +39,8 @@ const USUAL: usize = 2 * OWN;
 pub(super) struct Pipes {
     spare: RefCell<Option<Ends>>,
     in_use: Cell<usize>,
+    // One was in use since the last sweep.
+    wanted: Cell<bool>,
     most: Cell<usize>,
     // One has been emptied into a socket: no sandbox refuses it.
     proven: Cell<bool>,
@@ -69,6 +72,7 @@ impl Pipes {
         Rc::new(Self {
             spare: RefCell::default(),
             in_use: Cell::new(0),
+            wanted: Cell::new(false),
             most: Cell::new(most(files)),
             proven: Cell::new(false),
         })
@@ -84,7 +88,16 @@ impl Pipes {
             None => Ends::open().ok()?,
         };
         self.in_use.set(self.in_use.get() + 1);
+        self.wanted.set(true);
         Some(Pipe { ends: Some(ends), held: 0, own: 0, pipes: Rc::clone(self) })
+    }
+
+    /// Closes the spare one if nobody has wanted it for a while: what pipes hold is counted by user, which all the sidecars of a
+    /// machine may be (pipe(7), `pipe-user-pages-soft`).
+    pub(super) fn sweep(&self) {
+        if self.in_use.get() == 0 && !self.wanted.replace(false) {
+            self.spare.take();
+        }
     }
 
     /// Whether it is known that the kernel moves bytes here.
@@ -121,7 +134,7 @@ impl Pipe {
         let (Some(ends), Ok(())) = (&self.ends, ready!(from.poll_read_ready(cx))) else {
             return Poll::Ready(0);
         };
-        let count = left.min(ROOM) as usize;
+        let count = left.min(ROOM as u64) as usize;
         Poll::Ready(match splice(from, &ends.write, count) {
             Ok(count) => {
                 self.held += count;
@@ -212,10 +225,16 @@ impl Drop for Pipe {
 #[cfg(target_os = "linux")]
 impl Ends {
     fn open() -> io::Result<Self> {
-        use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
+        use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        if fcntl_getpipe_size(&write)? < USUAL {
+        let size = fcntl_getpipe_size(&write)?;
+        if size < USUAL {
             return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        if size < ROOM {
+            // With what a user's pipes may have together (pipe(7), `pipe-user-pages-soft`) used up, it stays as it is, and takes more
+            // calls.
+            let _ = fcntl_setpipe_size(&write, ROOM);
         }
         Ok(Self { read, write })
     }

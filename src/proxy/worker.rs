@@ -185,6 +185,7 @@ async fn work(
                 worker.registry.sweep();
                 worker.pool.sweep();
                 worker.shared.sweep();
+                worker.pipes.sweep();
             }
             () = &mut pressed => {
                 pressed.set(pressure.notified());
