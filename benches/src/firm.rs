@@ -49,7 +49,13 @@ pub fn run(
 ) -> io::Result<()> {
     report.firm_begins();
     for kind in kinds(quick).into_iter().filter(|kind| targets::present(*kind)) {
-        let firm = measure(kind, site, engine, cores)?;
+        let firm = match measure(kind, site, engine, cores) {
+            Err(error) if kind != OURS => {
+                report.line(&format!("\n{} could not be measured: {error}.", kind.name()));
+                continue;
+            }
+            measured => measured?,
+        };
         report.firm(&firm);
         if kind == OURS {
             judge(&firm, report);

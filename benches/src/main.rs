@@ -69,7 +69,8 @@ fn main() -> ExitCode {
 }
 
 fn measure(arguments: &[String]) -> io::Result<End> {
-    let mut wish = suite::Wish { quick: false, only: Vec::new(), rounds: 12, out: PathBuf::new() };
+    let mut wish =
+        suite::Wish { quick: false, only: Vec::new(), rounds: report::LEAST_ROUNDS, out: PathBuf::new() };
     let mut of_program: fn(&suite::Wish) -> io::Result<End> = suite::run;
     let mut rest = arguments.iter();
     let wrong = |what: String| io::Error::other(format!("{what}\n\n{USAGE}"));

@@ -97,14 +97,21 @@ impl Outcome {
 }
 
 impl Ratio {
-    /// In a cell of a table: the median and quartiles, and in a word why there is no verdict.
+    /// Why there is no verdict, in a word.
+    pub fn word(&self) -> Option<&'static str> {
+        self.why.map(|why| match why {
+            ERRORS => "errors",
+            IDLE => "not busy",
+            _ => "noisy",
+        })
+    }
+
+    /// In a cell of a table: the median and quartiles, and that word.
     pub fn cell(&self) -> String {
         let Spread { low, median, high } = self.spread;
-        match self.why {
+        match self.word() {
             None => format!("**{median:.2}** ({low:.2} to {high:.2})"),
-            Some(ERRORS) => format!("{median:.2} ({low:.2} to {high:.2}), errors"),
-            Some(IDLE) => format!("{median:.2} ({low:.2} to {high:.2}), not busy"),
-            Some(_) => format!("{median:.2} ({low:.2} to {high:.2}), noisy"),
+            Some(word) => format!("{median:.2} ({low:.2} to {high:.2}), {word}"),
         }
     }
 }

@@ -36,6 +36,9 @@ pub struct Report {
     errors: u64,
 }
 
+/// Fewer give no verdict.
+pub const LEAST_ROUNDS: usize = 12;
+
 impl Report {
     /// Begins with the machine and the programs.
     pub fn new(cores: Cores) -> Self {
@@ -134,7 +137,10 @@ impl Report {
         stolen: Duration,
         directory: &Path,
     ) -> io::Result<End> {
-        let verdicts = std::mem::take(&mut self.verdicts);
+        let mut verdicts = std::mem::take(&mut self.verdicts);
+        // Of a few figures the quartiles say nothing.
+        let few = verdicts.iter_mut().filter(|verdict| rounds < LEAST_ROUNDS && verdict.quartiles.is_some());
+        few.for_each(|verdict| verdict.why = verdict.why.or(Some("too few rounds")));
         self.line("\n### Against the goals\n\n| measure | measured (quartiles) | gate | goal | |\n|---|---|---|---|---|");
         for verdict in &verdicts {
             let Verdict { what, measured, quartiles, gate, goal, .. } = verdict;
