@@ -7,7 +7,7 @@
 use std::{
     fmt, fs, io,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use serde::Deserialize;
@@ -70,6 +70,7 @@ impl SecretRef {
         let source = SecretSource(place);
         source.read().map_err(|error| {
             let key = if self.file.is_some() { "file" } else { "env" };
+            let error = error.of_unknown();
             Invalid::new(key, error.to_string()).hint(error.cure())
         })?;
         Ok(source)
@@ -159,21 +160,28 @@ fn variable(name: &str) -> String {
     }
 }
 
-/// The path in a message, if it may be shown: a secret does not begin like an absolute path. What was found is shown as it is.
-fn unread(path: &Path, kind: io::ErrorKind) -> String {
-    if path.is_absolute() || kind == io::ErrorKind::PermissionDenied {
-        format!("secret file `{}`", path.display())
-    } else {
-        "the secret file that is named here".to_owned()
-    }
+/// Folders in which secrets usually lie, whether or not they are there: in an image with nothing but attaché they may be missing.
+const FOLDERS: [&str; 11] =
+    ["etc", "home", "mnt", "opt", "root", "run", "secrets", "srv", "tmp", "usr", "var"];
+
+/// Whether what stands there is a path. What is there is one. Otherwise it may be the secret itself, which can begin like an
+/// absolute path (`/` is a digit of base64), but hardly with a folder.
+fn is_usual_path(path: &Path) -> bool {
+    let mut parts = path.components();
+    let first = (parts.next(), parts.next(), parts.next());
+    fs::symlink_metadata(path).is_ok()
+        || matches!(first, (Some(Component::RootDir), Some(Component::Normal(folder)), Some(_))
+            if FOLDERS.iter().any(|usual| folder == *usual) || Path::new("/").join(folder).is_dir())
 }
 
 /// Why a secret could not be read. Never holds any part of it in what it shows.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum SecretError {
-    #[error("cannot read {}: {kind}", unread(path, *kind))]
+    #[error("cannot read secret file `{}`: {kind}", path.display())]
     Unreadable { path: PathBuf, kind: io::ErrorKind },
+    #[error("cannot read the secret file that is named here: {kind}")]
+    Unnamed { kind: io::ErrorKind },
     #[error("secret file `{}` is not a regular file", path.display())]
     NotAFile { path: PathBuf },
     #[error("secret file `{}` can be read by every user (mode {mode:04o})", path.display())]
@@ -198,17 +206,24 @@ impl fmt::Debug for SecretError {
 }
 
 impl SecretError {
+    /// The same where it is not known yet whether a path is one: if it does not look like one, it is not told.
+    fn of_unknown(self) -> Self {
+        match self {
+            Self::Unreadable { path, kind } if !is_usual_path(&path) => Self::Unnamed { kind },
+            told => told,
+        }
+    }
+
     /// What to do about it, in words for the operator.
     pub fn cure(&self) -> String {
         match self {
-            Self::Unreadable { path, kind: io::ErrorKind::NotFound } if path.is_absolute() => {
-                "create the file, or correct the path; in a container, mount it".into()
-            }
-            Self::Unreadable { path, kind }
-                if !path.is_absolute() && *kind != io::ErrorKind::PermissionDenied =>
-            {
-                "write the path of a file that holds the secret, best from `/` on, not the secret itself"
+            Self::Unnamed { .. } => {
+                "write the path of a file that holds the secret, from `/` on, not the secret itself; in a \
+                 container, mount its folder"
                     .into()
+            }
+            Self::Unreadable { kind: io::ErrorKind::NotFound, .. } => {
+                "create the file, or correct the path; in a container, mount it".into()
             }
             Self::Unreadable { kind: io::ErrorKind::PermissionDenied, .. } => {
                 "let the user that attaché runs as read it (in Kubernetes: `fsGroup` and `defaultMode: 0440`)"
@@ -305,9 +320,16 @@ mod tests {
     fn a_secret_that_was_written_where_its_place_belongs_is_not_shown() {
         let env = |name: &str| SecretRef { env: Some(name.into()), ..SecretRef::default() };
         let file = |path: &str| SecretRef { file: Some(path.into()), ..SecretRef::default() };
-        for written in
-            ["Sup3rS3cretValue", "JBSWY3DPEHPK3PXP", "hunter2", "4F_2", "a/b+c=", "-----BEGIN\nKEY"]
-        {
+        for written in [
+            "Sup3rS3cretValue",
+            "JBSWY3DPEHPK3PXP",
+            "hunter2",
+            "4F_2",
+            "a/b+c=",
+            "/b+c=",
+            "/b+c/d=",
+            "-----BEGIN\nKEY",
+        ] {
             for reference in [env(written), file(written), file(&written.repeat(40))] {
                 let error = reference.check().unwrap_err();
                 let shown = format!("{error} {error:?}");
@@ -324,7 +346,11 @@ mod tests {
         for name in ["ATTACHE_TEST_NO_SUCH", "OAUTH2_SECRET_9", "TESTNOSUCH"] {
             assert!(env(name).check().unwrap_err().to_string().contains(name), "{name}");
         }
-        assert!(check(Path::new("/no/such/file")).unwrap_err().to_string().contains("`/no/such/file`"));
+        let file = |path: &str| SecretRef { file: Some(path.into()), ..SecretRef::default() };
+        for path in ["/etc/no/such/file", "/secrets/no-such-file", "/proc/no-such-file", "/etc/passwd/secret"]
+        {
+            assert!(file(path).check().unwrap_err().to_string().contains(path), "{path}");
+        }
     }
 
     #[test]

@@ -57,7 +57,7 @@ async def refused(check: Check, settings: str) -> None:
         ),
         "a missing secret": (settings, {}, "CLIENT_SECRET"),
         "a missing secret file": (
-            settings.replace('{ env = "CLIENT_SECRET" }', '{ file = "/nowhere/secret" }'), given, "/nowhere/secret"
+            settings.replace('{ env = "CLIENT_SECRET" }', '{ file = "/etc/nowhere/secret" }'), given, "/etc/nowhere/secret"
         ),
         "not TOML": ("[routes\n", given, "refused.toml"),
     }
