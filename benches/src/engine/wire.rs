@@ -38,9 +38,11 @@ impl Pending {
             Self::Bytes(bytes, sent) => (socket.write(&bytes[*sent..])?, sent),
             Self::Answer(answer, sent) => {
                 let Some((stock, size)) = &answer.stock else { return Ok(0) };
-                let count = match (answer.http1.len() - size).checked_sub(*sent) {
-                    Some(left @ 1..) => stock.send_head(socket, &answer.http1[*sent..*sent + left])?,
-                    _ => stock.send_body(socket, answer.http1.len() - *sent)?,
+                let head = &answer.http1[..answer.http1.len() - size];
+                let count = if *sent < head.len() {
+                    stock.send_head(socket, &head[*sent..])?
+                } else {
+                    stock.send_body(socket, *sent - head.len(), answer.http1.len() - *sent)?
                 };
                 (count, sent)
             }
