@@ -12,7 +12,7 @@ use std::{
 
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use crate::engine::{self, Answer, Answers, BYTE, Engine, LARGE, Stock};
+use crate::engine::{self, Answer, Answers, BYTE, Engine, LARGE, Large, Stock};
 
 pub struct Site {
     pub directory: PathBuf,
@@ -101,7 +101,7 @@ fn answer(status: &str, body: &[u8]) -> Rc<Answer> {
     answer_from(None, status, body)
 }
 
-/// The same, if it is a large one with its body in a file.
+/// The same, if it is a large one whose body is kept in the kernel.
 fn answer_from(stock: Option<&Rc<Stock>>, status: &str, body: &[u8]) -> Rc<Answer> {
     let length = body.len().to_string();
     let mut head = format!("HTTP/1.1 {status}\r\n");
@@ -117,9 +117,14 @@ fn answer_from(stock: Option<&Rc<Stock>>, status: &str, body: &[u8]) -> Rc<Answe
         engine::put_frame(&mut http2, engine::HEADERS, engine::END_HEADERS, 0, &engine::literals(&fields));
         engine::put_frame(&mut http2, engine::DATA, engine::END_STREAM, 0, body);
     }
-    let http1 = [head.as_bytes(), b"\r\n", body].concat().into();
-    let stock = stock.filter(|_| body.len() >= LARGE).map(|stock| (stock.clone(), body.len()));
-    Rc::new(Answer { http1, stock, http2, given: Cell::new(0) })
+    head += "\r\n";
+    let large = stock.filter(|_| body.len() >= LARGE).map(|stock| Large {
+        head: head.as_bytes().into(),
+        stock: stock.clone(),
+        size: body.len(),
+    });
+    let http1 = [head.as_bytes(), body].concat().into();
+    Rc::new(Answer { http1, large, http2, given: Cell::new(0) })
 }
 
 /// A message as gRPC frames it: not compressed, its length, its bytes.
@@ -135,7 +140,7 @@ fn grpc_answer() -> Rc<Answer> {
     engine::put_frame(&mut http2, engine::DATA, 0, 0, &grpc_message());
     let trailers = engine::literals(&[("grpc-status", "0"), ("grpc-message", "")]);
     engine::put_frame(&mut http2, engine::HEADERS, engine::END_HEADERS | engine::END_STREAM, 0, &trailers);
-    Rc::new(Answer { http1: Rc::new([]), stock: None, http2, given: Cell::new(0) })
+    Rc::new(Answer { http1: Rc::new([]), large: None, http2, given: Cell::new(0) })
 }
 
 /// An authority and a certificate for `localhost`; TLS 1.3 with one cipher suite that every target has. What is returned makes a

@@ -19,7 +19,7 @@ mod wire;
 pub use self::{
     frames::{DATA, END_HEADERS, END_STREAM, HEADERS, put as put_frame},
     hpack::literals,
-    origin::{Answer, Answers},
+    origin::{Answer, Answers, Large},
     run::{Limit, Load, Plan, Tally},
     stock::{BYTE, LARGE, Stock},
     wire::{dial, do_not_pace},

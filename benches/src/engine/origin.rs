@@ -7,12 +7,19 @@ use super::{frames::PREFACE, origin2::Origin2, stock::Stock, wire::Wire};
 /// One answer in the forms of both protocols.
 pub struct Answer {
     pub http1: Rc<[u8]>,
-    /// Where its body is taken from if it is large, and how long that is.
-    pub stock: Option<(Rc<Stock>, usize)>,
+    /// If its body is large: how it is sent where there is no TLS.
+    pub large: Option<Large>,
     /// Frames without their stream.
     pub http2: Vec<u8>,
     /// How often it was given.
     pub given: Cell<u64>,
+}
+
+/// An answer whose body is kept in the kernel.
+pub struct Large {
+    pub head: Rc<[u8]>,
+    pub stock: Rc<Stock>,
+    pub size: usize,
 }
 
 /// What a listener answers with.
@@ -181,7 +188,7 @@ mod tests {
         let answer = |text: &str| {
             Rc::new(Answer {
                 http1: text.as_bytes().into(),
-                stock: None,
+                large: None,
                 http2: Vec::new(),
                 given: Cell::new(0),
             })

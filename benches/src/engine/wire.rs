@@ -11,10 +11,10 @@ use std::{
 use rustix::{
     event::epoll::{self, EventData, EventFlags},
     fd::OwnedFd,
-    net::{AddressFamily, RecvFlags, SocketFlags, SocketType},
+    net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, send},
 };
 
-use super::origin::Answer;
+use super::{origin::Answer, stock::Body};
 
 pub struct Wire {
     pub socket: TcpStream,
@@ -27,8 +27,9 @@ pub struct Wire {
 /// What waits to be sent, and how much of it has been.
 enum Pending {
     Bytes(Rc<[u8]>, usize),
-    /// One whose body is in a file.
-    Answer(Rc<Answer>, usize),
+    /// The head of an answer whose body follows.
+    Head(Rc<[u8]>, usize),
+    Body(Body),
 }
 
 impl Pending {
@@ -36,16 +37,8 @@ impl Pending {
     fn send(&mut self, mut socket: &TcpStream) -> io::Result<usize> {
         let (count, sent) = match self {
             Self::Bytes(bytes, sent) => (socket.write(&bytes[*sent..])?, sent),
-            Self::Answer(answer, sent) => {
-                let Some((stock, size)) = &answer.stock else { return Ok(0) };
-                let head = &answer.http1[..answer.http1.len() - size];
-                let count = if *sent < head.len() {
-                    stock.send_head(socket, &head[*sent..])?
-                } else {
-                    stock.send_body(socket, *sent - head.len(), answer.http1.len() - *sent)?
-                };
-                (count, sent)
-            }
+            Self::Head(bytes, sent) => (send(socket, &bytes[*sent..], SendFlags::MORE)?, sent),
+            Self::Body(body) => return body.send(socket),
         };
         *sent += count;
         Ok(count)
@@ -53,8 +46,8 @@ impl Pending {
 
     fn is_sent(&self) -> bool {
         match self {
-            Self::Bytes(bytes, sent) => *sent == bytes.len(),
-            Self::Answer(answer, sent) => *sent == answer.http1.len(),
+            Self::Bytes(bytes, sent) | Self::Head(bytes, sent) => *sent == bytes.len(),
+            Self::Body(body) => body.is_sent(),
         }
     }
 }
@@ -108,13 +101,16 @@ impl Wire {
         Ok(())
     }
 
-    /// Sends an answer; without TLS a large body comes from its file.
+    /// Sends an answer; without TLS a large body comes from what is kept of it in the kernel.
     pub fn answer(&mut self, answer: &Rc<Answer>) -> io::Result<()> {
-        if answer.stock.is_none() || self.tls.is_some() {
-            return self.send(&answer.http1);
+        match &answer.large {
+            Some(large) if self.tls.is_none() => {
+                self.pending.push_back(Pending::Head(large.head.clone(), 0));
+                self.pending.push_back(Pending::Body(large.stock.body(large.size)?));
+                self.flush()
+            }
+            _ => self.send(&answer.http1),
         }
-        self.pending.push_back(Pending::Answer(answer.clone(), 0));
-        self.flush()
     }
 
     pub fn send(&mut self, bytes: &Rc<[u8]>) -> io::Result<()> {
@@ -166,7 +162,8 @@ impl Wire {
     }
 }
 
-fn unblocked(result: io::Result<usize>) -> io::Result<Option<usize>> {
+/// `None` for what would wait.
+pub fn unblocked(result: io::Result<usize>) -> io::Result<Option<usize>> {
     match result {
         Ok(count) => Ok(Some(count)),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
