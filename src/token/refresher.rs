@@ -16,7 +16,7 @@ use super::{
     error::{Class, FetchError},
     named::Names,
     schedule::{self, LEAST_INTERVAL},
-    status::Journal,
+    status::{Failure, Journal, Plan},
     store::StoreError,
     supplier::Supplier,
 };
@@ -80,8 +80,8 @@ pub(super) struct Progress {
     narrowed_told: bool,
     /// The store has been asked for a token.
     began: bool,
-    /// The token is that of the section before, which was given this lifetime and would be replaced then.
-    pub(super) inherited: Option<(Duration, Instant)>,
+    /// The token is that of the section before, with which it stood so.
+    pub(super) inherited: Option<Plan>,
     /// A replaced secret was tried before the provider's `Retry-After` was over: not again before an answer without one.
     hurried: bool,
     /// A look has found something new. Set where it looks: that may take longer than anybody waits for it.
@@ -112,7 +112,9 @@ impl Refresher {
     pub(super) async fn panicked(&mut self, pause: Duration) {
         let next = Instant::now() + pause;
         self.progress.failures = self.progress.failures.saturating_add(1);
-        self.journal.failed((&FetchError::Panicked).into(), next);
+        let error = FetchError::Panicked;
+        let told = (&error).into();
+        self.journal.failed(Failure { error, told, count: self.progress.failures }, next);
         self.shared.stand_by();
         self.shared.enter(Phase::BackingOff(next));
         time::sleep_until(next).await;

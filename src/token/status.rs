@@ -103,6 +103,26 @@ impl From<&FetchError> for LastError {
     }
 }
 
+/// A failed attempt, for the refresher that goes on after it.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub(super) error: FetchError,
+    pub(super) told: LastError,
+    /// How many in a row have failed.
+    pub(super) count: u32,
+}
+
+/// How it stands with a token.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// What it was given.
+    pub(super) lifetime: Duration,
+    /// When the next is asked for.
+    pub(super) next: Instant,
+    /// Of the last attempt, if that failed.
+    pub(super) failure: Option<Failure>,
+}
+
 /// What the refresher last did.
 // A lock, not a channel: written once an attempt, read by whoever looks at `/status`.
 #[derive(Debug, Default)]
@@ -110,7 +130,7 @@ pub(super) struct Journal(Mutex<Entry>);
 
 #[derive(Clone, Debug, Default)]
 struct Entry {
-    error: Option<LastError>,
+    failure: Option<Failure>,
     next: Option<Instant>,
     supply: SupplyStatus,
     lifetime: Option<Duration>,
@@ -120,18 +140,25 @@ impl Journal {
     /// There is a token with this lifetime.
     pub(super) fn succeeded(&self, lifetime: Duration, next: Instant) {
         let mut entry = self.entry();
-        (entry.error, entry.next, entry.lifetime) = (None, Some(next), Some(lifetime));
+        (entry.failure, entry.next, entry.lifetime) = (None, Some(next), Some(lifetime));
     }
 
-    pub(super) fn failed(&self, error: LastError, next: Instant) {
+    pub(super) fn failed(&self, failure: Failure, next: Instant) {
         let mut entry = self.entry();
-        (entry.error, entry.next) = (Some(error), Some(next));
+        (entry.failure, entry.next) = (Some(failure), Some(next));
     }
 
-    /// The lifetime of the token, and when the next is asked for.
-    pub(super) fn plan(&self) -> Option<(Duration, Instant)> {
+    /// How it stands with the token, if there has been one.
+    pub(super) fn plan(&self) -> Option<Plan> {
         let entry = self.entry();
-        Some((entry.lifetime?, entry.next?))
+        Some(Plan { lifetime: entry.lifetime?, next: entry.next?, failure: entry.failure.clone() })
+    }
+
+    /// The token is that of the section before.
+    pub(super) fn go_on(&self, plan: &Plan) {
+        let mut entry = self.entry();
+        (entry.failure, entry.next, entry.lifetime) =
+            (plan.failure.clone(), Some(plan.next), Some(plan.lifetime));
     }
 
     pub(super) fn supplied(&self, supply: SupplyStatus) {
@@ -146,10 +173,10 @@ impl Journal {
         kind: &'static str,
         required: bool,
     ) -> CredentialStatus {
-        let Entry { error, next, supply, lifetime } = self.entry().clone();
+        let Entry { failure, next, supply, lifetime } = self.entry().clone();
         let usable = credential.current().is_some();
         let expires = credential.expires();
-        let state = match (expires.is_some(), usable, &error) {
+        let state = match (expires.is_some(), usable, &failure) {
             (false, ..) => State::Waiting,
             (true, true, None) => State::Fresh,
             (true, true, Some(_)) => State::Failing,
@@ -167,7 +194,7 @@ impl Journal {
             lifetime_seconds: lifetime.map(|lifetime| lifetime.as_secs()),
             generation: credential.generation().0,
             required,
-            last_error: error,
+            last_error: failure.map(|failure| failure.told),
             next_attempt_in_seconds: next.map(|next| next.saturating_duration_since(now.monotonic).as_secs()),
             supply,
         }

@@ -37,11 +37,11 @@ pub(super) fn go_on(entry: &Entry, refresher: &mut Refresher) {
     if let (Some(sent), Some(supplier)) = (&before.sent, Arc::get_mut(&mut refresher.supplier)) {
         supplier.get_mut().go_on_from(sent);
     }
-    let Some((lifetime, next)) = before.journal.plan() else { return };
+    let Some(plan) = before.journal.plan() else { return };
     let Some(expires) = entry.credential.shared().go_on_from(before.credential.shared()) else { return };
     entry.names.published(expires.wall);
-    entry.journal.succeeded(lifetime, next);
-    refresher.progress.inherited = Some((lifetime, next));
+    entry.journal.go_on(&plan);
+    refresher.progress.inherited = Some(plan);
     tracing::info!(
         credential = &*refresher.name,
         "the section has changed in nothing that its token depends on, which stays in use"

@@ -15,7 +15,7 @@ use crate::{
         error::{Class, FetchError},
         schedule::{self, Failed},
         source::Fetched,
-        status::LastError,
+        status::{Failure, LastError, Plan},
         supplier::Kept,
     },
 };
@@ -23,11 +23,21 @@ use crate::{
 impl Refresher {
     /// Goes on with the token of the section before; returns how long until the next is asked for, if it is still any good.
     pub(super) fn go_on(&mut self) -> Option<Duration> {
-        let (lifetime, next) = self.progress.inherited.take()?;
+        let Plan { lifetime, next, failure } = self.progress.inherited.take()?;
         self.held(self.shared.clock())?;
         // The refresher before may be asking just now.
         let wait = next.saturating_duration_since(Instant::now()).max(schedule::LEAST_INTERVAL);
-        self.succeeded(lifetime, wait);
+        match failure {
+            None => self.succeeded(lifetime, wait),
+            // Nothing has become better by the change: the provider is not asked sooner, and people are told the same.
+            Some(failure) => {
+                let next = Instant::now() + wait;
+                self.progress.failures = failure.count;
+                self.progress.told = Some(failure.error.clone());
+                self.journal.failed(failure, next);
+                self.shared.enter(Phase::BackingOff(next));
+            }
+        }
         Some(wait)
     }
 
@@ -161,7 +171,7 @@ impl Refresher {
         }
         let next = Instant::now() + wait;
         self.progress.paced = Some(Instant::now() + least);
-        self.journal.failed(told, next);
+        self.journal.failed(Failure { error, told, count: self.progress.failures }, next);
         // Before the phase: whoever is woken by it must find the old token usable again.
         self.shared.stand_by();
         // What is asked for in a second is worth waiting for.

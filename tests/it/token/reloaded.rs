@@ -1,8 +1,9 @@
 //! What a section that has changed goes on with.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use attache::token::{CredentialConfig, Manager};
+use attache::token::{CredentialConfig, Manager, Phase, State};
+use tokio::time::Instant;
 
 use super::refresh::environment;
 use crate::support::{FakeServer, Reply, token};
@@ -57,6 +58,36 @@ async fn a_change_that_cannot_matter_to_the_token_leaves_it_in_use_while_the_pro
     assert_eq!(provider.received().len(), 1);
     let shown = String::from_utf8(environment.metrics.render()).unwrap();
     assert!(shown.contains("attache_credential_ready{credential=\"main\"} 1"), "{shown}");
+}
+
+#[tokio::test]
+async fn such_a_change_forgets_no_failure_and_asks_no_sooner() {
+    let (provider, environment) = (provider(), environment());
+    let old = Manager::build(&section(&provider, ""), &environment).unwrap();
+    old.start();
+    let credential = old.credential("main").unwrap();
+    let held = credential.wait().await.unwrap();
+    credential.reject(held.generation());
+    while old.statuses()[0].state != State::Failing {
+        tokio::task::yield_now().await;
+    }
+    let before = old.statuses().remove(0);
+    let new =
+        Manager::build_after(Some(&old), &section(&provider, ",\"required\":false"), &environment).unwrap();
+    new.start();
+    drop(old);
+    // As long as its refresher has not begun, and then.
+    while new.credential("main").unwrap().phase() == Phase::Fetching {
+        let status = new.statuses().remove(0);
+        assert_eq!((status.state, &status.last_error), (State::Failing, &before.last_error));
+        tokio::task::yield_now().await;
+    }
+    let Phase::BackingOff(next) = new.credential("main").unwrap().phase() else { panic!("it rests") };
+    let status = new.statuses().remove(0);
+    assert_eq!((status.state, status.last_error), (State::Failing, before.last_error));
+    let planned = before.next_attempt_in_seconds.unwrap();
+    assert!(next - Instant::now() + Duration::from_secs(2) > Duration::from_secs(planned), "{next:?}");
+    assert_eq!(provider.received().len(), 2);
 }
 
 #[tokio::test]
