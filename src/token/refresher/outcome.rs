@@ -29,6 +29,8 @@ impl Refresher {
         let wait = next.saturating_duration_since(Instant::now()).max(schedule::LEAST_INTERVAL);
         match failure {
             None => self.succeeded(lifetime, wait),
+            // The limit may have been changed just for this, and says itself how long to wait.
+            Some(Failure { error: FetchError::Quota, .. }) => return None,
             // Nothing has become better by the change: the provider is not asked sooner, and people are told the same.
             Some(failure) => {
                 let next = Instant::now() + wait;
